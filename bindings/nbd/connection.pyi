@@ -1,0 +1,1 @@
+"""Connections and operations: taken, kept, given back. Nothing here is for Python."""

@@ -1,0 +1,1 @@
+"""The fixed newstyle handshake. Nothing here is for Python."""

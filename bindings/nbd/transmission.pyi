@@ -1,0 +1,1 @@
+"""The transmission. Nothing here is for Python."""

@@ -1,0 +1,20 @@
+"""Checkpoints: the maps to their shadow slots, then the root, then the superblocks.
+
+    drain > pages > directories > root > flush > superblocks 0, 1 > flush > 2, 3 > flush
+
+Rules
+  K1 it describes exactly the state after batch S: the log is held until every batch up to S
+     is applied, pages that change later are copied first
+  K2 nothing the last durable checkpoint names is overwritten: pages go to their other home,
+     the root to the other area
+  K3 emptied segments and retired slots are used again only when all four superblocks are out
+"""
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+from repstore._fast.state cimport engine_t
+
+
+cdef int checkpoint_init(engine_t* engine) noexcept nogil
+cdef void checkpoint_free(engine_t* engine) noexcept nogil
+cdef bint checkpoint_step(engine_t* engine) noexcept nogil
+cdef void checkpoint_done(engine_t* engine, uint64_t value, int32_t result) noexcept nogil

@@ -1,0 +1,364 @@
+"""The checkpoint's step machine; see checkpoint.pxd for the order and the rules."""
+from libc.errno cimport EIO, ENOMEM, ENOSPC
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy, memset
+
+from repstore._fast.backend cimport DISK_FLUSH, DISK_WRITE
+from repstore._fast.checksum cimport crc32c
+from repstore._fast.layout cimport (
+    BLOCK_SHIFT, BLOCK_SIZE, DIRECTORY_ENTRIES, SEGMENT_CLASSES, SEGMENT_EMPTY, SEGMENT_FREE,
+    SEGMENT_SEALED, page_reference_t, superblock_t,
+)
+from repstore._fast.log cimport log_close, log_idle, store_fail
+from repstore._fast.page_tree cimport (
+    PAGE_CAPTURE, captured_t, directory_t, page_tree_t, slots_allocate, slots_release_retired,
+    slots_retire, tree_begin_capture,
+)
+from repstore._fast.pages cimport slot_block
+from repstore._fast.root cimport root_build, root_fill_references, root_size
+from repstore._fast.segments cimport plan_rebuild, segments_free
+from repstore._fast.state cimport (
+    CHECKPOINT_DRAIN, CHECKPOINT_FLUSH, CHECKPOINT_FLUSH_A, CHECKPOINT_FLUSH_B, CHECKPOINT_IDLE,
+    CHECKPOINT_PAGES, CHECKPOINT_ROOT, CHECKPOINT_SUPER_A, CHECKPOINT_SUPER_B, TOKEN_CHECKPOINT,
+    checkpoint_t, segment_t, store_t, token, volume_t,
+)
+
+
+cdef extern from "stdlib.h" nogil:
+    int posix_memalign(void** out, size_t alignment, size_t size)
+
+
+cdef enum:
+    LANES = 16
+    LANE_NONE = 255                # a completion that frees no lane
+    LOG_BLOCKS_MAX = 1048576       # 4 GiB of log bound the time a recovery takes
+    LOOK_EVERY_BATCHES = 16
+
+
+cdef uint8_t* aligned(size_t size) noexcept nogil:
+    cdef void* buffer = NULL
+    if posix_memalign(&buffer, BLOCK_SIZE, size) != 0:
+        return NULL
+    memset(buffer, 0, size)
+    return <uint8_t*>buffer
+
+
+cdef int checkpoint_init(engine_t* engine) noexcept nogil:
+    cdef checkpoint_t* checkpoint = &engine.store.checkpoint
+    cdef uint32_t i
+    for i in range(LANES):
+        checkpoint.lane[i] = aligned(BLOCK_SIZE)
+        if checkpoint.lane[i] == NULL:
+            return -1
+    checkpoint.lane_free = 0xFFFF
+    checkpoint.superblocks = aligned(4 * BLOCK_SIZE)
+    checkpoint.root = aligned(<size_t>engine.store.root_blocks << BLOCK_SHIFT)
+    return 0 if checkpoint.superblocks != NULL and checkpoint.root != NULL else -1
+
+
+cdef void checkpoint_free(engine_t* engine) noexcept nogil:
+    cdef checkpoint_t* checkpoint = &engine.store.checkpoint
+    cdef uint32_t i
+    for i in range(LANES):
+        free(checkpoint.lane[i])
+    for i in range(checkpoint.captures.taken, checkpoint.captures.count):
+        free(checkpoint.captures.items[i].copy)
+    free(checkpoint.captures.items)
+    free(checkpoint.directories)
+    free(checkpoint.superblocks)
+    free(checkpoint.root)
+    memset(checkpoint, 0, sizeof(checkpoint_t))
+
+
+# ---------------------------------------------------------------------------- when to begin
+
+cdef bint due(store_t* store) noexcept nogil:
+    """The log is long, or emptied segments would help: free ones are getting few."""
+    cdef uint32_t i, emptied = 0
+    cdef segment_t* segment
+    cdef uint64_t bound = min(<uint64_t>LOG_BLOCKS_MAX, (<uint64_t>store.segment_count << store.segment_shift) // 4)
+    if store.checkpoint.wanted or store.log.blocks_since_checkpoint >= bound:
+        return True
+    if segments_free(store) > store.low or (
+            segments_free(store) > store.reserve and store.log.opened % LOOK_EVERY_BATCHES):
+        return False
+    for i in range(store.segment_count):
+        segment = &store.segments[i]
+        emptied += (segment.state == SEGMENT_SEALED and segment.live == 0 and segment.pending == 0
+                    and segment.pins == 0)
+    return emptied > store.segment_count // 32 or (emptied > 0 and segments_free(store) <= store.reserve)
+
+
+cdef bint checkpoint_step(engine_t* engine) noexcept nogil:
+    """Begin one if it is due, and go on with the running one. Returns whether anything moved."""
+    cdef store_t* store = &engine.store
+    cdef checkpoint_t* checkpoint = &store.checkpoint
+    cdef uint32_t i
+    if store.failed:
+        return False
+    if checkpoint.step == CHECKPOINT_IDLE:
+        if not due(store):
+            return False
+        checkpoint.step = CHECKPOINT_DRAIN
+        store.log.held = True
+        for i in range(SEGMENT_CLASSES):
+            log_close(engine, i)
+    if checkpoint.step == CHECKPOINT_DRAIN:
+        return log_idle(engine) and snapshot(engine)
+    if checkpoint.step == CHECKPOINT_PAGES:
+        return write_pages(engine)
+    return False
+
+
+cdef int make_room(checkpoint_t* checkpoint, uint32_t pages, uint32_t directories) noexcept nogil:
+    cdef void* grown
+    if checkpoint.captures.capacity < pages:
+        grown = realloc(checkpoint.captures.items, pages * sizeof(captured_t))
+        if grown == NULL:
+            return -1
+        checkpoint.captures.items = <captured_t*>grown
+        checkpoint.captures.capacity = pages
+    if checkpoint.directory_capacity < directories:
+        grown = realloc(checkpoint.directories, directories * sizeof(directory_t*))
+        if grown == NULL:
+            return -1
+        checkpoint.directories = <directory_t**>grown
+        checkpoint.directory_capacity = directories
+    checkpoint.captures.count = 0
+    checkpoint.captures.taken = 0
+    checkpoint.directory_count = 0
+    checkpoint.directories_taken = 0
+    return 0
+
+
+cdef page_tree_t* tree_of(volume_t* volume, uint32_t i) noexcept nogil:
+    return &volume.map if i == 0 else &volume.changes[i - 1]
+
+
+cdef bint snapshot(engine_t* engine) noexcept nogil:
+    """Batch S is applied and nothing is on its way: this state is the checkpoint (K1)."""
+    cdef store_t* store = &engine.store
+    cdef checkpoint_t* checkpoint = &store.checkpoint
+    cdef uint32_t v, i, j, pages = 0, directories = 0
+    cdef page_tree_t* tree
+    if root_size(engine) > <int64_t>(<uint64_t>store.root_blocks << BLOCK_SHIFT):
+        return False                       # many records are pending: their commits make room
+    for v in range(engine.volume_count):
+        for i in range(1 + engine.volumes[v].change_count):
+            tree = tree_of(engine.volumes[v], i)
+            pages += tree.dirty_count
+            directories += tree.directory_count
+    if make_room(checkpoint, pages, directories) != 0:
+        store_fail(engine, ENOMEM)
+        return False
+    for v in range(engine.volume_count):
+        for i in range(1 + engine.volumes[v].change_count):
+            tree = tree_of(engine.volumes[v], i)
+            tree_begin_capture(tree, &checkpoint.captures)
+            for j in range(tree.directory_count):
+                if tree.directories[j] != NULL and tree.directories[j].flags & PAGE_CAPTURE:
+                    tree.directories[j].flags &= ~<uint32_t>PAGE_CAPTURE
+                    checkpoint.directories[checkpoint.directory_count] = tree.directories[j]
+                    checkpoint.directory_count += 1
+    checkpoint.batch_sequence = store.log.completed_sequence
+    checkpoint.batch_crc = store.log.last_crc
+    checkpoint.emptied = plan_rebuild(store)
+    checkpoint.retired = store.slots.retired_count
+    checkpoint.root_bytes = root_build(engine, checkpoint.root, checkpoint.emptied)
+    checkpoint.step = CHECKPOINT_PAGES
+    checkpoint.wanted = 0
+    store.log.blocks_since_checkpoint = 0
+    # the first one puts the life's id on disk: until then no batch of this life would count
+    store.log.held = checkpoint.number == 0
+    return True
+
+
+# ------------------------------------------------------------------------ pages and the root
+
+cdef bint all_zero(const uint8_t* page) noexcept nogil:
+    cdef const uint64_t* words = <const uint64_t*>page
+    cdef uint32_t i
+    for i in range(BLOCK_SIZE // 8):
+        if words[i]:
+            return False
+    return True
+
+
+cdef void place_page(engine_t* engine, page_reference_t* reference, uint32_t lane) noexcept nogil:
+    """Write the page in a lane to its other home (K2). A page of zeros needs no place."""
+    cdef store_t* store = &engine.store
+    cdef checkpoint_t* checkpoint = &store.checkpoint
+    if all_zero(checkpoint.lane[lane]):
+        slots_retire(&store.slots, reference.slot)
+        reference.slot = 0
+        reference.crc = 0
+        return
+    if reference.slot == 0:
+        reference.slot = slots_allocate(&store.slots)
+        if reference.slot == 0:
+            store_fail(engine, ENOSPC)     # volume_create keeps room, so this is a fault of ours
+            return
+    reference.slot ^= 1
+    reference.crc = crc32c(0, checkpoint.lane[lane], BLOCK_SIZE)
+    checkpoint.lane_free &= ~<uint32_t>(1 << lane)
+    checkpoint.flying += 1
+    store.counters.pages_written += 1
+    engine.backend.disk(engine.backend.context, DISK_WRITE, slot_block(store, reference.slot) << BLOCK_SHIFT,
+                        checkpoint.lane[lane], BLOCK_SIZE, token(TOKEN_CHECKPOINT, lane))
+
+
+cdef void take_captured(engine_t* engine, uint32_t lane) noexcept nogil:
+    cdef checkpoint_t* checkpoint = &engine.store.checkpoint
+    cdef captured_t* item = &checkpoint.captures.items[checkpoint.captures.taken]
+    checkpoint.captures.taken += 1
+    if item.copy != NULL:
+        memcpy(checkpoint.lane[lane], item.copy, BLOCK_SIZE)
+        free(item.copy)
+        item.copy = NULL
+    else:
+        memcpy(checkpoint.lane[lane], item.page.data, BLOCK_SIZE)
+        item.page.flags &= ~<uint32_t>PAGE_CAPTURE
+    place_page(engine, &item.page.reference, lane)
+
+
+cdef void take_directory(engine_t* engine, uint32_t lane) noexcept nogil:
+    cdef checkpoint_t* checkpoint = &engine.store.checkpoint
+    cdef directory_t* directory = checkpoint.directories[checkpoint.directories_taken]
+    cdef page_reference_t* out = <page_reference_t*>checkpoint.lane[lane]
+    cdef uint32_t i
+    checkpoint.directories_taken += 1
+    for i in range(DIRECTORY_ENTRIES):
+        out[i] = directory.pages[i].reference
+        if out[i].slot == 0:
+            out[i].crc = 0
+            out[i].max_lsn = 0
+        else:
+            directory.reference.max_lsn = max(directory.reference.max_lsn, out[i].max_lsn)
+    place_page(engine, &directory.reference, lane)
+
+
+cdef bint write_pages(engine_t* engine) noexcept nogil:
+    """Fill the free lanes: pages first, then the directories that name them, then the root."""
+    cdef checkpoint_t* checkpoint = &engine.store.checkpoint
+    cdef uint32_t lane
+    cdef bint moved = False
+    for lane in range(LANES):
+        if not (checkpoint.lane_free >> lane) & 1:
+            continue
+        while (checkpoint.lane_free >> lane) & 1 and not engine.store.failed:
+            if checkpoint.captures.taken < checkpoint.captures.count:
+                take_captured(engine, lane)
+            elif checkpoint.directories_taken < checkpoint.directory_count:
+                take_directory(engine, lane)
+            else:
+                break
+            moved = True
+    if (checkpoint.flying == 0 and checkpoint.captures.taken == checkpoint.captures.count
+            and checkpoint.directories_taken == checkpoint.directory_count and not engine.store.failed):
+        write_root(engine)
+        moved = True
+    return moved
+
+
+cdef void write_root(engine_t* engine) noexcept nogil:
+    cdef store_t* store = &engine.store
+    cdef checkpoint_t* checkpoint = &store.checkpoint
+    cdef uint32_t area = 1 - store.superblock.root_area
+    cdef uint32_t blocks = (checkpoint.root_bytes + BLOCK_SIZE - 1) >> BLOCK_SHIFT
+    root_fill_references(engine, checkpoint.root)
+    checkpoint.step = CHECKPOINT_ROOT
+    engine.backend.disk(engine.backend.context, DISK_WRITE,
+                        (1 + <uint64_t>area * store.root_blocks) << BLOCK_SHIFT, checkpoint.root,
+                        blocks << BLOCK_SHIFT, token(TOKEN_CHECKPOINT, LANE_NONE))
+
+
+# ------------------------------------------------------------------------------ superblocks
+
+cdef uint64_t superblock_block(const store_t* store, uint32_t copy) noexcept nogil:
+    """Where the copies lie: both ends, before the segments, between their halves."""
+    if copy == 0:
+        return 0
+    if copy == 1:
+        return store.segment_base - 1
+    if copy == 2:
+        return store.segment_base + (<uint64_t>store.half << store.segment_shift)
+    return store.total_blocks - 1
+
+
+cdef void build_superblocks(engine_t* engine) noexcept nogil:
+    cdef store_t* store = &engine.store
+    cdef checkpoint_t* checkpoint = &store.checkpoint
+    cdef superblock_t* block
+    cdef uint32_t copy
+    for copy in range(4):
+        block = <superblock_t*>(checkpoint.superblocks + copy * BLOCK_SIZE)
+        memset(block, 0, BLOCK_SIZE)
+        memcpy(block, &store.superblock, sizeof(superblock_t))
+        block.copy_number = copy
+        block.sequence = store.superblock.sequence + 1
+        block.parent_crc = store.superblock.crc
+        block.clean = checkpoint.clean
+        block.life_id = store.life_id
+        memcpy(block.boot_id, engine.boot_id, 16)
+        block.root_area = 1 - store.superblock.root_area
+        block.root_bytes = checkpoint.root_bytes
+        block.root_crc = crc32c(0, checkpoint.root, checkpoint.root_bytes)
+        block.crc = 0
+        block.crc = crc32c(0, block, BLOCK_SIZE)
+
+
+cdef void write_superblocks(engine_t* engine, uint32_t first) noexcept nogil:
+    cdef uint32_t copy
+    for copy in range(first, first + 2):
+        engine.store.checkpoint.flying += 1
+        engine.backend.disk(engine.backend.context, DISK_WRITE,
+                            superblock_block(&engine.store, copy) << BLOCK_SHIFT,
+                            engine.store.checkpoint.superblocks + copy * BLOCK_SIZE, BLOCK_SIZE,
+                            token(TOKEN_CHECKPOINT, LANE_NONE))
+
+
+cdef void flush(engine_t* engine) noexcept nogil:
+    engine.backend.disk(engine.backend.context, DISK_FLUSH, 0, NULL, 0, token(TOKEN_CHECKPOINT, LANE_NONE))
+
+
+cdef void checkpoint_done(engine_t* engine, uint64_t value, int32_t result) noexcept nogil:
+    """The disk answered for one step. Any failure fences the store (L3)."""
+    cdef checkpoint_t* checkpoint = &engine.store.checkpoint
+    if result < 0:
+        store_fail(engine, -result)
+        return
+    if value != LANE_NONE:
+        checkpoint.lane_free |= <uint32_t>(1 << value)
+        checkpoint.flying -= 1
+        return
+    if checkpoint.step == CHECKPOINT_SUPER_A or checkpoint.step == CHECKPOINT_SUPER_B:
+        checkpoint.flying -= 1
+        if checkpoint.flying:
+            return
+    checkpoint.step += 1
+    if checkpoint.step == CHECKPOINT_SUPER_A:
+        build_superblocks(engine)
+        write_superblocks(engine, 0)
+    elif checkpoint.step == CHECKPOINT_SUPER_B:
+        write_superblocks(engine, 2)
+    elif checkpoint.step > CHECKPOINT_FLUSH_B:
+        finish(engine)
+    else:
+        flush(engine)
+
+
+cdef void finish(engine_t* engine) noexcept nogil:
+    """All superblocks are out: what the old checkpoint kept may be used again (K3)."""
+    cdef store_t* store = &engine.store
+    cdef checkpoint_t* checkpoint = &store.checkpoint
+    cdef uint32_t i
+    memcpy(&store.superblock, checkpoint.superblocks, sizeof(superblock_t))
+    for i in range(store.plan_count, store.plan_count + checkpoint.emptied):
+        store.segments[store.plan[i]].state = SEGMENT_FREE
+    store.plan_count += checkpoint.emptied
+    checkpoint.emptied = 0
+    slots_release_retired(&store.slots, checkpoint.retired)
+    checkpoint.step = CHECKPOINT_IDLE
+    checkpoint.number += 1
+    store.log.held = False
+    store.counters.checkpoints += 1

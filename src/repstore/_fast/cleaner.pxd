@@ -1,0 +1,21 @@
+"""The cleaner: makes whole segments free by moving what still lives in them.
+
+One victim at a time, read in order in large pieces. A block is moved only if the map still
+points to it and its checksum is right; the move counts only if the map still points there
+when the batch is written (OP_MOVE names the source). A block that cannot be verified stays
+where it is, and its segment with it, until it is repaired or overwritten.
+
+Victims by cost and benefit, (1 - u) * age / (1 + u) (Rosenblum and Ousterhout 1992, section 3.4).
+"""
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+from repstore._fast.state cimport engine_t
+
+
+cdef enum:
+    CLEANER_READ_BLOCKS = 256      # 1 MiB at a time; at least one whole batch
+
+cdef int cleaner_init(engine_t* engine) noexcept nogil
+cdef void cleaner_free(engine_t* engine) noexcept nogil
+cdef void cleaner_read_done(engine_t* engine, int32_t result) noexcept nogil
+cdef bint cleaner_step(engine_t* engine) noexcept nogil

@@ -1,0 +1,239 @@
+"""Victim choice and moving; see cleaner.pxd."""
+from libc.stdlib cimport free
+from libc.string cimport memcpy
+
+from repstore._fast.backend cimport DISK_READ
+from repstore._fast.batch cimport (
+    BATCH_OK, batch_add, batch_check, batch_crc, batch_descriptors, batch_header,
+    batch_next_payload, payload_of,
+)
+from repstore._fast.checksum cimport crc32c
+from repstore._fast.events cimport EVENT_BAD_BLOCK, event_push
+from repstore._fast.layout cimport (
+    BLOCK_SHIFT, BLOCK_SIZE, CLASS_CLEANER, OP_MOVE, SEGMENT_SEALED, batch_header_t,
+    descriptor_t, extent_t,
+)
+from repstore._fast.log cimport log_has_open, log_reserve
+from repstore._fast.segments cimport segment_start, segments_free
+from repstore._fast.state cimport (
+    TOKEN_CLEANER, VOLUME_INDEX_MAX, cleaner_t, log_batch_t, segment_t, store_t, token, volume_t,
+)
+from repstore._fast.volume cimport LOOKUP_LOADING, LOOKUP_OK, volume_lookup
+
+
+cdef extern from "stdlib.h" nogil:
+    int posix_memalign(void** out, size_t alignment, size_t size)
+
+
+cdef int cleaner_init(engine_t* engine) noexcept nogil:
+    cdef void* buffer = NULL
+    engine.store.cleaner.victim = -1
+    if posix_memalign(&buffer, BLOCK_SIZE, CLEANER_READ_BLOCKS * <size_t>BLOCK_SIZE) != 0:
+        return -1
+    engine.store.cleaner.buffer = <unsigned char*>buffer
+    return 0
+
+
+cdef void cleaner_free(engine_t* engine) noexcept nogil:
+    free(engine.store.cleaner.buffer)
+    engine.store.cleaner.buffer = NULL
+
+
+cdef int64_t choose_victim(store_t* store) noexcept nogil:
+    """The sealed segment whose cleaning pays best; -1 when none would give room."""
+    cdef uint32_t i
+    cdef int64_t best = -1
+    cdef double score, best_score = 0.0, used
+    cdef segment_t* segment
+    for i in range(store.segment_count):
+        segment = &store.segments[i]
+        if segment.state != SEGMENT_SEALED or segment.live == 0 or segment.pending or segment.bad:
+            continue
+        used = <double>segment.live / store.segment_blocks
+        if used > 0.97:
+            continue
+        score = (1.0 - used) * (1.0 + store.checkpoint.number - segment.age) / (1.0 + used)
+        if score > best_score:
+            best_score = score
+            best = i
+    return best
+
+
+cdef bint cleaner_step(engine_t* engine) noexcept nogil:
+    """Work while free segments are few. Returns whether anything moved."""
+    cdef store_t* store = &engine.store
+    cdef cleaner_t* cleaner = &store.cleaner
+    if cleaner.reading or store.failed or store.log.held:
+        return False
+    if cleaner.victim < 0:
+        if segments_free(store) >= store.low:
+            return False
+        cleaner.victim = choose_victim(store)
+        if cleaner.victim < 0:
+            return False
+        cleaner.cursor = 0
+        cleaner.have = 0
+        cleaner.parse = 0
+        cleaner.moving = 0
+    if store.segments[cleaner.victim].live == 0:
+        finish_victim(engine)
+        return True
+    if cleaner.parse < cleaner.have:
+        return move_batches(engine)
+    if cleaner.cursor < store.segment_blocks:
+        read_more(engine)
+        return True
+    if log_has_open(engine, CLASS_CLEANER) or store.log.chain_count:
+        return False                       # the last moves are still being written
+    give_up(engine, cleaner.cursor)
+    return True
+
+
+cdef void finish_victim(engine_t* engine) noexcept nogil:
+    engine.store.cleaner.victim = -1
+    engine.store.cleaner.cleaned_segments += 1
+
+
+cdef void read_more(engine_t* engine) noexcept nogil:
+    cdef store_t* store = &engine.store
+    cdef cleaner_t* cleaner = &store.cleaner
+    cdef uint32_t count = min(<uint32_t>CLEANER_READ_BLOCKS, store.segment_blocks - cleaner.cursor)
+    cleaner.reading = True
+    cleaner.have = count
+    cleaner.parse = count
+    engine.backend.disk(engine.backend.context, DISK_READ,
+                        (segment_start(store, <uint32_t>cleaner.victim) + cleaner.cursor) << BLOCK_SHIFT,
+                        cleaner.buffer, count << BLOCK_SHIFT, token(TOKEN_CLEANER, 0))
+
+
+cdef void cleaner_read_done(engine_t* engine, int32_t result) noexcept nogil:
+    """A piece of the victim is here. It begins with a batch header."""
+    cdef cleaner_t* cleaner = &engine.store.cleaner
+    cleaner.reading = False
+    cleaner.record = 0
+    cleaner.block = 0
+    cleaner.payload = 0
+    if result != <int32_t>(cleaner.have << BLOCK_SHIFT):
+        give_up(engine, cleaner.cursor)
+        return
+    cleaner.parse = 0
+
+
+cdef void give_up(engine_t* engine, uint32_t offset) noexcept nogil:
+    """The victim cannot be read on from here: what lives in it stays, and it is not chosen again."""
+    cdef store_t* store = &engine.store
+    store.segments[store.cleaner.victim].bad = 1
+    event_push(engine, EVENT_BAD_BLOCK, 0, engine.node, 0,
+               segment_start(store, <uint32_t>store.cleaner.victim) + offset, 2, 0, 0, NULL)
+    store.cleaner.victim = -1
+    store.cleaner.have = 0
+    store.cleaner.parse = 0
+
+
+cdef bint move_batches(engine_t* engine) noexcept nogil:
+    """Move what lives in the whole batches of the buffer; stops when the log has no room."""
+    cdef store_t* store = &engine.store
+    cdef cleaner_t* cleaner = &store.cleaner
+    cdef segment_t* victim = &store.segments[cleaner.victim]
+    cdef const unsigned char* block
+    cdef batch_header_t* header
+    cdef uint32_t offset, blocks
+    while cleaner.parse < cleaner.have:
+        block = cleaner.buffer + (<size_t>cleaner.parse << BLOCK_SHIFT)
+        header = batch_header(block)
+        offset = cleaner.cursor + cleaner.parse
+        if batch_check(block, store.store_id, header.life_id, <uint32_t>cleaner.victim,
+                       victim.generation, offset) != BATCH_OK:
+            end_of_batches(engine, offset)
+            return True
+        blocks = 1 + header.payload_blocks
+        if cleaner.parse + blocks > cleaner.have:
+            cleaner.cursor = offset
+            cleaner.have = 0
+            cleaner.parse = 0
+            return True
+        if not move_records(engine, block, <uint32_t>(segment_start(store, <uint32_t>cleaner.victim) + offset)):
+            return False
+        cleaner.parse += blocks
+        cleaner.record = 0
+        cleaner.block = 0
+        cleaner.payload = 0
+    cleaner.cursor += cleaner.have
+    cleaner.have = 0
+    cleaner.parse = 0
+    return True
+
+
+cdef void end_of_batches(engine_t* engine, uint32_t offset) noexcept nogil:
+    """Behind the last batch of a segment lies what an older use left. If blocks still live here
+    then and no move of theirs is on its way, a header is damaged: the segment must be kept."""
+    cdef store_t* store = &engine.store
+    if store.segments[store.cleaner.victim].live > store.cleaner.moving:
+        give_up(engine, offset)
+        return
+    store.cleaner.have = 0
+    store.cleaner.parse = 0
+    store.cleaner.cursor = store.segment_blocks
+
+
+cdef bint move_records(engine_t* engine, const unsigned char* block, uint32_t location) noexcept nogil:
+    """The living blocks of one batch, from where we stopped. False: come back later."""
+    cdef cleaner_t* cleaner = &engine.store.cleaner
+    cdef const descriptor_t* record
+    cdef volume_t* volume
+    cdef extent_t extent
+    cdef uint32_t here
+    cdef int state
+    while cleaner.record < batch_header(block).descriptor_count:
+        record = batch_descriptors(block) + cleaner.record
+        volume = engine.by_index[record.volume] if record.volume < VOLUME_INDEX_MAX else NULL
+        while cleaner.block < payload_of(record):
+            here = location + 1 + cleaner.payload + cleaner.block
+            if volume != NULL and record.lba + cleaner.block < volume.size_blocks:
+                state = volume_lookup(volume, record.lba + cleaner.block, &extent)
+                if state == LOOKUP_LOADING:
+                    return False
+                if state == LOOKUP_OK and extent.location == here:
+                    if not move_block(engine, volume, record.lba + cleaner.block, &extent,
+                                      block + (<size_t>(1 + cleaner.payload + cleaner.block) << BLOCK_SHIFT)):
+                        return False
+            cleaner.block += 1
+        cleaner.payload += payload_of(record)
+        cleaner.record += 1
+        cleaner.block = 0
+    return True
+
+
+cdef bint move_block(engine_t* engine, volume_t* volume, uint64_t lba, const extent_t* extent,
+                     const unsigned char* bytes) noexcept nogil:
+    """Append one living block to the cleaner's own segment. False: the log has no room now."""
+    cdef log_batch_t* batch
+    cdef descriptor_t* record
+    cdef descriptor_t* previous
+    cdef unsigned char* place
+    if crc32c(0, bytes, BLOCK_SIZE) != extent.crc:
+        engine.store.segments[engine.store.cleaner.victim].bad = 1
+        event_push(engine, EVENT_BAD_BLOCK, volume.index, engine.node, 0, extent.location, 0, lba, 0, NULL)
+        return True
+    batch = log_reserve(engine, CLASS_CLEANER, 1, 1)
+    if batch == NULL:
+        return False
+    place = batch_next_payload(batch.buffer, 1)
+    memcpy(place, bytes, BLOCK_SIZE)
+    batch_crc(batch.buffer, batch_header(batch.buffer).payload_blocks - 1)[0] = extent.crc
+    engine.store.counters.moved_blocks += 1
+    engine.store.cleaner.moving += 1
+    if batch_header(batch.buffer).descriptor_count:
+        previous = batch_descriptors(batch.buffer) + batch_header(batch.buffer).descriptor_count - 1
+        if (previous.operation == OP_MOVE and previous.volume == volume.index
+                and previous.lba + previous.blocks == lba
+                and previous.source + previous.blocks == extent.location):
+            previous.blocks += 1               # a run that lay together stays one record
+            return True
+    record = batch_add(batch.buffer)
+    record.volume = volume.index
+    record.operation = OP_MOVE
+    record.lba = lba
+    record.blocks = 1
+    record.source = extent.location
+    return True

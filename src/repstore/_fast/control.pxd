@@ -1,0 +1,17 @@
+"""The Python face of one engine."""
+from repstore._fast.loop cimport Loop, loop_t
+from repstore._fast.state cimport engine_t, volume_t
+
+
+cdef class Engine:
+    cdef engine_t* engine
+    cdef loop_t* lock_owner
+    cdef Loop loop
+    cdef object frontend_capsule
+    cdef object memory
+    cdef object calls
+    cdef readonly int event_fd
+
+    cdef void lock(self) noexcept
+    cdef void unlock(self, bint wake) noexcept
+    cdef volume_t* volume(self, index) except NULL

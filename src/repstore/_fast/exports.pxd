@@ -1,0 +1,31 @@
+"""Exports: a volume as the frontends of this engine see it, wherever its primary is.
+
+Every request has a number in its export's session and stays in the export's list, with its
+payload, until it is answered. When the primary changes, all of them are sent again in order;
+the new primary knows by the numbers which ones its log already holds.
+
+Rules
+  X1 a request is answered exactly once; a lost primary is a pause, not an error
+  X2 what is sent again keeps its number and its order
+  X3 a session that another attach has replaced is refused, never continued
+"""
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+from repstore._fast.layout cimport frame_header_t
+from repstore._fast.state cimport engine_t, export_t, request_t, rs_engine_api
+
+
+cdef export_t* export_find(engine_t* engine, uint32_t index) noexcept nogil
+cdef int64_t export_install(engine_t* engine, uint32_t index, const char* name, uint64_t size_bytes,
+                            uint32_t session) noexcept nogil
+cdef void export_refuse(engine_t* engine, const char* name, int32_t error) noexcept nogil
+cdef void export_set_primary(engine_t* engine, uint32_t index, int32_t node, uint32_t epoch) noexcept nogil
+cdef void export_revoke(engine_t* engine, uint32_t index, int32_t error) noexcept nogil
+cdef void export_submit(engine_t* engine, request_t* request) noexcept nogil
+cdef void exports_link_down(engine_t* engine, uint32_t node) noexcept nogil
+cdef bint exports_retry(engine_t* engine) noexcept nogil
+cdef void exports_reply(engine_t* engine, const frame_header_t* header, const uint8_t* meta,
+                        const uint8_t* body) noexcept nogil
+cdef void foreign_request(engine_t* engine, uint32_t link, const frame_header_t* header,
+                          const uint8_t* meta, const uint8_t* body) noexcept nogil
+cdef const rs_engine_api* engine_api() noexcept nogil

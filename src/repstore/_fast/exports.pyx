@@ -1,0 +1,489 @@
+"""Routing of requests to the primary, here or on another node; see exports.pxd."""
+from libc.errno cimport EAGAIN, EINVAL, EIO, ENOSPC, ESHUTDOWN, ESTALE
+from libc.string cimport memcpy, memset, strncmp, strncpy
+
+from repstore._fast.checksum cimport crc32c
+from repstore._fast.events cimport EVENT_ATTACH, event_push
+from repstore._fast.frames cimport frame_begin, frame_send
+from repstore._fast.layout cimport (
+    BLOCK_SHIFT, BLOCK_SIZE, FRAME_REPLY, FRAME_REQUEST, reply_meta_t, request_meta_t,
+)
+from repstore._fast.requests cimport request_finish, request_keep_payload, request_new, request_release
+from repstore._fast.service cimport service_submit
+from repstore._fast.state cimport (
+    EXPORTS_MAX, LINKS_MAX, REQUEST_FOREIGN, REQUEST_HELD, REQUEST_NEW,
+    REQUEST_REMOTE, REPSTORE_FRONTEND_VERSION, ROLE_PRIMARY, RS_BLOCK_STATUS, RS_FLUSH, RS_READ,
+    RS_REQUEST_BYTES_MAX, RS_WRITE, SENT_REPLY, VOLUME_INDEX_MAX, link_t, rs_engine, rs_export,
+    rs_request, token, volume_t,
+)
+
+
+cdef enum:
+    RESEND_NS = 50000000           # a primary that answered "not now" is asked again
+
+
+cdef rs_engine_api API
+API.version = REPSTORE_FRONTEND_VERSION
+API.request_new = api_request_new
+API.request_submit = api_request_submit
+API.request_release = api_request_release
+API.send = api_send
+API.close = api_close
+API.export_open = api_export_open
+API.export_close = api_export_close
+API.export_name = api_export_name
+API.resume = api_resume
+
+
+cdef const rs_engine_api* engine_api() noexcept nogil:
+    return &API
+
+
+# ---------------------------------------------------------------------- the table of exports
+
+cdef export_t* export_find(engine_t* engine, uint32_t index) noexcept nogil:
+    cdef uint32_t i
+    for i in range(engine.export_count):
+        if engine.exports[i].used and engine.exports[i].index == index:
+            return &engine.exports[i]
+    return NULL
+
+
+cdef void refresh_volume(engine_t* engine, export_t* export) noexcept nogil:
+    export.volume = engine.by_index[export.index]
+
+
+cdef int64_t export_install(engine_t* engine, uint32_t index, const char* name, uint64_t size_bytes,
+                            uint32_t session) noexcept nogil:
+    """A volume is attached here under this session: answer the connections that wait for it.
+    Returns the export's id, or -1 when there are too many."""
+    cdef export_t* export = export_find(engine, index)
+    cdef uint32_t i
+    if export == NULL:
+        if engine.export_count == EXPORTS_MAX:
+            return -1
+        export = &engine.exports[engine.export_count]
+        engine.export_count += 1
+        memset(export, 0, sizeof(export_t))
+        export.used = True
+        export.index = index
+        export.primary = -1
+        strncpy(export.name, name, 63)
+    if export.session != session:
+        fail_all(export, ESHUTDOWN)            # of an older session of ours (X3)
+        export.session = session
+        export.next_number = 0
+    export.revoked = False
+    export.size_bytes = size_bytes
+    refresh_volume(engine, export)
+    for i in range(LINKS_MAX):
+        if engine.links[i].opening and strncmp(engine.links[i].name, name, 63) == 0:
+            answer_open(engine, i, export)
+    return export - engine.exports
+
+
+cdef void answer_open(engine_t* engine, uint32_t link, export_t* export) noexcept nogil:
+    cdef rs_export info
+    engine.links[link].opening = False
+    export.opens += 1
+    info.export_id = <uint32_t>(export - engine.exports)
+    info.read_only = 0
+    info.size_bytes = export.size_bytes
+    engine.frontend.opened_export(engine.links[link].connection, 0, &info)
+
+
+cdef void export_refuse(engine_t* engine, const char* name, int32_t error) noexcept nogil:
+    cdef uint32_t i
+    cdef rs_export info
+    memset(&info, 0, sizeof(info))
+    for i in range(LINKS_MAX):
+        if engine.links[i].opening and strncmp(engine.links[i].name, name, 63) == 0:
+            engine.links[i].opening = False
+            engine.frontend.opened_export(engine.links[i].connection, error, &info)
+
+
+cdef void fail_all(export_t* export, int32_t error) noexcept nogil:
+    """Answer every request that is not in the hands of the local log or disk."""
+    cdef request_t* request = export.oldest
+    cdef request_t* newer
+    while request != NULL:
+        newer = request.newer
+        if request.state == REQUEST_HELD or request.state == REQUEST_REMOTE:
+            request_finish(request, error)
+        request = newer
+
+
+cdef void export_revoke(engine_t* engine, uint32_t index, int32_t error) noexcept nogil:
+    """Another attach took over, or the volume is gone: this session ends with an error (X3)."""
+    cdef export_t* export = export_find(engine, index)
+    if export == NULL:
+        return
+    export.revoked = True
+    export.revoke_error = error
+    fail_all(export, error)
+
+
+cdef void export_set_primary(engine_t* engine, uint32_t index, int32_t node, uint32_t epoch) noexcept nogil:
+    """Requests of this volume go to `node` from now on (-1: wait); those unanswered go again."""
+    cdef export_t* export = export_find(engine, index)
+    if export == NULL:
+        return
+    if export.primary != node or export.epoch != epoch:
+        hold_remote(export)
+    export.primary = node
+    export.epoch = epoch
+    refresh_volume(engine, export)
+    resend(engine, export)
+
+
+cdef void hold_remote(export_t* export) noexcept nogil:
+    cdef request_t* request = export.oldest
+    while request != NULL:
+        if request.state == REQUEST_REMOTE:
+            request.state = REQUEST_HELD
+        request = request.newer
+    export.retry = True
+
+
+cdef void exports_link_down(engine_t* engine, uint32_t node) noexcept nogil:
+    """What was sent over a lost link may or may not have arrived: it is held, to go again."""
+    cdef uint32_t i
+    for i in range(engine.export_count):
+        if engine.exports[i].primary == <int32_t>node:
+            hold_remote(&engine.exports[i])
+
+
+cdef void resend(engine_t* engine, export_t* export) noexcept nogil:
+    """All held requests in order of their numbers (X2)."""
+    cdef request_t* request = export.oldest
+    cdef request_t* newer
+    export.retry = False
+    while request != NULL:
+        newer = request.newer
+        if request.state == REQUEST_HELD:
+            route(engine, export, request)
+            if request.state == REQUEST_HELD and request.export == export:
+                export.retry = True
+                return
+        request = newer
+
+
+cdef bint exports_retry(engine_t* engine) noexcept nogil:
+    """Now and then, try the held requests again."""
+    cdef uint32_t i
+    cdef bint waiting = False
+    if engine.now_ns < engine.resend_ns:
+        return False
+    for i in range(engine.export_count):
+        if engine.exports[i].retry and engine.exports[i].oldest != NULL:
+            resend(engine, &engine.exports[i])
+            waiting |= engine.exports[i].retry
+    engine.resend_ns = engine.now_ns + RESEND_NS
+    return waiting
+
+
+# ---------------------------------------------------------------------- requests of our clients
+
+cdef int32_t check_request(export_t* export, request_t* request) noexcept nogil:
+    """Bad input is refused before anything changes. Returns 0 or an errno."""
+    cdef rs_request* front = &request.front
+    if front.kind < RS_READ or front.kind > RS_BLOCK_STATUS:
+        return EINVAL
+    if front.kind == RS_FLUSH:
+        front.offset = 0
+        front.length = 0
+        return 0
+    if front.length == 0 or front.length >= <uint64_t>1 << 32:
+        return EINVAL
+    if front.offset > export.size_bytes or front.length > export.size_bytes - front.offset:
+        return ENOSPC if front.kind != RS_READ and front.kind != RS_BLOCK_STATUS else EINVAL
+    if (front.kind == RS_READ or front.kind == RS_WRITE) and front.length > RS_REQUEST_BYTES_MAX:
+        return EINVAL
+    return 0
+
+
+cdef void set_blocks(request_t* request) noexcept nogil:
+    request.lba = request.front.offset >> BLOCK_SHIFT
+    request.blocks = <uint32_t>(((request.front.offset + request.front.length + BLOCK_SIZE - 1) >> BLOCK_SHIFT) - request.lba)
+
+
+cdef void export_submit(engine_t* engine, request_t* request) noexcept nogil:
+    """A request of a frontend of ours; `done` may be called before this returns."""
+    cdef export_t* export
+    cdef int32_t error
+    if request.front.export_id >= engine.export_count:
+        request_finish(request, EINVAL)
+        return
+    export = &engine.exports[request.front.export_id]
+    error = export.revoke_error if export.revoked else check_request(export, request)
+    if error or engine.closing:
+        request_finish(request, error if error else ESHUTDOWN)
+        return
+    set_blocks(request)
+    export.next_number += 1
+    request.number = export.next_number
+    request.session = export.session
+    request.submitted_ns = engine.now_ns
+    request.export = export
+    request.older = export.newest
+    request.newer = NULL
+    if export.newest != NULL:
+        export.newest.newer = request
+    else:
+        export.oldest = request
+    export.newest = request
+    export.count += 1
+    route(engine, export, request)
+
+
+cdef void route(engine_t* engine, export_t* export, request_t* request) noexcept nogil:
+    """To the local primary, to the primary's node, or hold it. The payload is kept until the
+    answer, unless this is the only copy: nobody else could ever take the request over."""
+    cdef volume_t* volume = export.volume
+    cdef bint local = export.primary == <int32_t>engine.node and volume != NULL
+    if local and volume.role == ROLE_PRIMARY and not (export.retry and request.state == REQUEST_NEW):
+        if request.front.kind == RS_WRITE and volume.copies > 1 and not keep(engine, request):
+            return
+        request.volume = volume
+        request.state = REQUEST_NEW
+        service_submit(engine, request)
+        return
+    if request.front.kind == RS_WRITE and not keep(engine, request):
+        return
+    if local or export.primary < 0 or engine.nodes[export.primary].link < 0 or (
+            export.retry and request.state == REQUEST_NEW):
+        request.state = REQUEST_HELD
+        export.retry = True
+        return
+    send_request(engine, export, request)
+
+
+cdef bint keep(engine_t* engine, request_t* request) noexcept nogil:
+    cdef int32_t error = request_keep_payload(engine, request)
+    if error:
+        request_finish(request, error)
+    return error == 0
+
+
+cdef void send_request(engine_t* engine, export_t* export, request_t* request) noexcept nogil:
+    """The payload is lent to the link until it is answered, so it goes without a token: the
+    link copies nothing, and an answer can only come after it was sent."""
+    cdef frame_header_t header
+    cdef request_meta_t meta
+    cdef const uint8_t* body = NULL
+    cdef uint32_t body_bytes = 0
+    frame_begin(engine, &header, FRAME_REQUEST, export.index, export.epoch)
+    header.session = export.session
+    header.lsn = request.number
+    memset(&meta, 0, sizeof(meta))
+    meta.kind = request.front.kind
+    meta.flags = request.front.flags
+    meta.offset = request.front.offset
+    meta.length = request.front.length
+    if request.front.kind == RS_WRITE:
+        body = request.buffer + request.front.offset % BLOCK_SIZE
+        body_bytes = <uint32_t>request.front.length
+        meta.crc = crc32c(0, body, body_bytes)
+    request.state = REQUEST_REMOTE
+    frame_send(engine, <uint32_t>engine.nodes[export.primary].link, &header, &meta, sizeof(meta), body, body_bytes, 0)
+
+
+cdef void exports_reply(engine_t* engine, const frame_header_t* header, const uint8_t* meta,
+                        const uint8_t* body) noexcept nogil:
+    """The primary answered one of our requests, or told us to try again."""
+    cdef export_t* export = export_find(engine, header.volume)
+    cdef const reply_meta_t* reply = <const reply_meta_t*>meta
+    cdef request_t* request
+    if export == NULL or header.session != export.session or header.meta_bytes != sizeof(reply_meta_t):
+        return
+    request = export.oldest
+    while request != NULL and request.number != header.lsn:
+        request = request.newer
+    if request == NULL or request.state != REQUEST_REMOTE:
+        return                                 # answered already, or held for another primary
+    if reply.error == EAGAIN:
+        request.state = REQUEST_HELD
+        export.retry = True
+        return
+    if reply.error == ESTALE:
+        export.revoked = True
+        export.revoke_error = ESHUTDOWN
+        fail_all(export, ESHUTDOWN)
+        return
+    if reply.error == 0 and take_body(engine, request, header, reply, body) != 0:
+        request.state = REQUEST_HELD           # damaged on the way: ask again
+        export.retry = True
+        return
+    request_finish(request, reply.error)
+
+
+cdef int take_body(engine_t* engine, request_t* request, const frame_header_t* header,
+                   const reply_meta_t* reply, const uint8_t* body) noexcept nogil:
+    cdef bint is_read = request.front.kind == RS_READ
+    if not is_read and request.front.kind != RS_BLOCK_STATUS:
+        return 0
+    if (is_read and header.body_bytes != request.front.length) or header.body_bytes > RS_REQUEST_BYTES_MAX:
+        return -1
+    if crc32c(0, body, header.body_bytes) != reply.crc:
+        return -1
+    if request.buffer == NULL:
+        request.front.data = <void*>body
+        if is_read and request_keep_payload(engine, request) != 0:
+            return -1
+        if not is_read and keep_status(engine, request, header.body_bytes) != 0:
+            return -1
+    elif is_read:
+        memcpy(request.buffer + request.front.offset % BLOCK_SIZE, body, header.body_bytes)
+    request.front.data = request.buffer + (request.front.offset % BLOCK_SIZE if is_read else 0)
+    request.front.data_bytes = header.body_bytes
+    return 0
+
+
+cdef int keep_status(engine_t* engine, request_t* request, uint32_t count) noexcept nogil:
+    cdef uint64_t offset = request.front.offset, length = request.front.length
+    cdef uint32_t blocks = request.blocks
+    cdef int error
+    request.front.offset = 0
+    request.front.length = count
+    request.blocks = 1
+    error = request_keep_payload(engine, request) if count <= BLOCK_SIZE else EIO
+    request.front.offset = offset
+    request.front.length = length
+    request.blocks = blocks
+    return error
+
+
+# ------------------------------------------------------------- requests of other nodes' clients
+
+cdef void foreign_done(rs_request* front) noexcept nogil:
+    """A forwarded request is finished: answer its node, if it is still there."""
+    cdef request_t* request = <request_t*>front
+    cdef engine_t* engine = request.engine
+    cdef bint has_body = front.error == 0 and (front.kind == RS_READ or front.kind == RS_BLOCK_STATUS)
+    if engine.links[request.link].up and engine.links[request.link].generation == request.link_generation:
+        send_reply(engine, request.link, request.volume.index if request.volume != NULL else front.export_id,
+                   request.session, request.number, front.error,
+                   front.data if has_body else NULL, front.data_bytes if has_body else 0, request)
+        if has_body:
+            return                             # released when the body is through
+    request_release(engine, request)
+
+
+cdef void send_reply(engine_t* engine, uint32_t link, uint32_t volume, uint32_t session, uint64_t number,
+                     int32_t error, const void* body, uint32_t body_bytes, request_t* request) noexcept nogil:
+    cdef frame_header_t header
+    cdef reply_meta_t meta
+    frame_begin(engine, &header, FRAME_REPLY, volume, 0)
+    header.session = session
+    header.lsn = number
+    meta.error = error
+    meta.crc = crc32c(0, body, body_bytes) if body_bytes else 0
+    frame_send(engine, link, &header, &meta, sizeof(meta), body, body_bytes,
+               token(SENT_REPLY, request.index) if body_bytes else 0)
+
+
+cdef void foreign_request(engine_t* engine, uint32_t link, const frame_header_t* header,
+                          const uint8_t* meta, const uint8_t* body) noexcept nogil:
+    """A request from a frontend on another node. Hostile until checked."""
+    cdef const request_meta_t* asked = <const request_meta_t*>meta
+    cdef volume_t* volume = engine.by_index[header.volume] if header.volume < VOLUME_INDEX_MAX else NULL
+    cdef request_t* request
+    cdef export_t bounds
+    cdef int32_t error
+    if header.meta_bytes != sizeof(request_meta_t):
+        engine.backend.close(engine.backend.context, link)
+        return
+    request = request_new(engine) if volume != NULL and volume.role == ROLE_PRIMARY else NULL
+    if request == NULL:
+        send_reply(engine, link, header.volume, header.session, header.lsn, EAGAIN, NULL, 0, NULL)
+        return
+    request.front.kind = asked.kind
+    request.front.flags = asked.flags
+    request.front.offset = asked.offset
+    request.front.length = asked.length
+    request.front.export_id = header.volume
+    request.front.done = foreign_done
+    request.front.data = <void*>body
+    request.flags = REQUEST_FOREIGN
+    request.link = link
+    request.link_generation = engine.links[link].generation
+    request.session = header.session
+    request.number = header.lsn
+    request.volume = volume
+    bounds.size_bytes = volume.size_blocks << BLOCK_SHIFT
+    error = check_request(&bounds, request)
+    if error == 0 and asked.kind == RS_WRITE and (
+            header.body_bytes != asked.length or crc32c(0, body, header.body_bytes) != asked.crc):
+        error = EAGAIN                         # damaged on the way
+    if error:
+        request_finish(request, error)
+        return
+    set_blocks(request)
+    service_submit(engine, request)
+
+
+# -------------------------------------------------------------------- the published C API
+
+cdef rs_request* api_request_new(rs_engine* handle) noexcept nogil:
+    cdef engine_t* engine = <engine_t*>handle
+    cdef request_t* request = request_new(engine)
+    if request == NULL:
+        engine.starved = True
+    return &request.front if request != NULL else NULL
+
+
+cdef void api_request_submit(rs_engine* handle, rs_request* front) noexcept nogil:
+    export_submit(<engine_t*>handle, <request_t*>front)
+
+
+cdef void api_request_release(rs_engine* handle, rs_request* front) noexcept nogil:
+    request_release(<engine_t*>handle, <request_t*>front)
+
+
+cdef void api_send(rs_engine* handle, uint32_t link, const void* head, uint32_t head_bytes,
+                   const void* body, uint32_t body_bytes, uint64_t token) noexcept nogil:
+    cdef engine_t* engine = <engine_t*>handle
+    engine.backend.send(engine.backend.context, link, head, head_bytes, body, body_bytes, token)
+
+
+cdef void api_close(rs_engine* handle, uint32_t link) noexcept nogil:
+    cdef engine_t* engine = <engine_t*>handle
+    engine.backend.close(engine.backend.context, link)
+
+
+cdef void api_export_open(rs_engine* handle, uint32_t link, const char* name, uint32_t name_bytes) noexcept nogil:
+    """An export that is attached here is opened at once; else the control side is asked."""
+    cdef engine_t* engine = <engine_t*>handle
+    cdef link_t* connection = &engine.links[link]
+    cdef uint32_t i, room = min(name_bytes, <uint32_t>63)
+    memset(connection.name, 0, 64)
+    memcpy(connection.name, name, room)
+    connection.opening = True
+    for i in range(engine.export_count):
+        if not engine.exports[i].revoked and strncmp(engine.exports[i].name, connection.name, 63) == 0:
+            answer_open(engine, link, &engine.exports[i])
+            return
+    event_push(engine, EVENT_ATTACH, 0, engine.node, 0, link, 0, 0, 0, connection.name)
+
+
+cdef void api_resume(rs_engine* handle, uint32_t link) noexcept nogil:
+    """The frontend can take more of what it left unconsumed: `received` follows later."""
+    cdef engine_t* engine = <engine_t*>handle
+    engine.backend.hold(engine.backend.context, link, 0)
+
+
+cdef void api_export_close(rs_engine* handle, uint32_t link, uint32_t export_id) noexcept nogil:
+    cdef engine_t* engine = <engine_t*>handle
+    if export_id < engine.export_count and engine.exports[export_id].opens:
+        engine.exports[export_id].opens -= 1
+
+
+cdef int32_t api_export_name(rs_engine* handle, uint32_t i, char* name, uint32_t room) noexcept nogil:
+    cdef engine_t* engine = <engine_t*>handle
+    cdef uint32_t length = 0
+    if i >= engine.name_count:
+        return -1
+    while length < 63 and engine.names[i][length]:
+        length += 1
+    memcpy(name, engine.names[i], min(length, room))
+    return <int32_t>length

@@ -1,0 +1,29 @@
+"""The log: batches filled in memory, written once each, acknowledged in chain order.
+
+Rules
+  L1 a batch is one write; batch k+1 is never completed before batch k
+  L2 a batch names the header checksum of the one before it (hash chain), what was flushed
+     and what was completed when it was closed: a hole below those is corruption, not a torn tail
+  L3 one flush serves every batch completed when it is issued; a failed write or flush
+     fences the store and is never tried again
+  L4 nothing enters a segment that the durable checkpoint's plan does not name
+"""
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+
+from repstore._fast.layout cimport descriptor_t
+from repstore._fast.state cimport engine_t, log_batch_t
+
+
+cdef int log_init(engine_t* engine) noexcept nogil
+cdef void log_free(engine_t* engine) noexcept nogil
+cdef log_batch_t* log_reserve(engine_t* engine, int segment_class, uint32_t records,
+                              uint32_t payload_blocks) noexcept nogil
+cdef bint log_has_open(engine_t* engine, int segment_class) noexcept nogil
+cdef log_batch_t* log_close(engine_t* engine, int segment_class) noexcept nogil
+cdef void log_written(engine_t* engine, uint32_t batch_index, int32_t result) noexcept nogil
+cdef log_batch_t* log_next_completed(engine_t* engine) noexcept nogil
+cdef void log_applied(engine_t* engine, log_batch_t* batch) noexcept nogil
+cdef void log_unlend(engine_t* engine, uint32_t batch_index) noexcept nogil
+cdef bint log_idle(engine_t* engine) noexcept nogil
+cdef void store_fail(engine_t* engine, int32_t error) noexcept nogil
+cdef uint32_t batch_location(engine_t* engine, log_batch_t* batch) noexcept nogil

@@ -1,0 +1,15 @@
+"""Reading metadata pages (map leaves, bitmap pages) from their slots, verified."""
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+from repstore._fast.page_tree cimport page_t
+from repstore._fast.state cimport engine_t, store_t, volume_t
+
+
+cdef inline uint64_t slot_block(const store_t* store, uint32_t slot) noexcept nogil:
+    """The block of a page reference: pair and home."""
+    return store.page_base + slot
+
+
+cdef void page_load(engine_t* engine, volume_t* volume, page_t* page) noexcept nogil
+cdef void page_loaded(engine_t* engine, uint32_t load_index, int32_t result) noexcept nogil
+cdef int read_now(engine_t* engine, uint64_t block, void* buffer, uint32_t blocks) noexcept nogil

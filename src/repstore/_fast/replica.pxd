@@ -1,0 +1,24 @@
+"""The other side: a copy that follows a primary, as in-sync member or as learner.
+
+Rules
+  R1 records are accepted only from the epoch this copy is sealed at, in LSN order without a gap,
+     and only if the running hashes agree
+  R2 an acknowledgement says "written here" or "flushed here", never more
+  R3 a seal takes effect at once and is answered when it is durable (R-seal)
+  R4 a frame that finds no room in the log waits in the inbox; the link is never held, so
+     acknowledgements on it cannot be blocked by it
+"""
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+
+from repstore._fast.layout cimport frame_header_t
+from repstore._fast.state cimport engine_t, volume_t
+
+
+cdef void replica_follow(engine_t* engine, volume_t* volume, uint32_t epoch, uint32_t primary, bint member) noexcept nogil
+cdef void replica_seal(engine_t* engine, volume_t* volume, uint32_t epoch, uint32_t node) noexcept nogil
+cdef void replica_pull(engine_t* engine, volume_t* volume, uint32_t node) noexcept nogil
+cdef void replica_frame(engine_t* engine, volume_t* volume, uint32_t node, const frame_header_t* header,
+                        const uint8_t* meta, const uint8_t* body) noexcept nogil
+cdef void replica_step(engine_t* engine, volume_t* volume) noexcept nogil
+cdef void replica_link(engine_t* engine, volume_t* volume, uint32_t node) noexcept nogil
+cdef void inbox_drop(volume_t* volume) noexcept nogil

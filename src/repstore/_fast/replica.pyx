@@ -1,0 +1,532 @@
+"""Appending what the primary sends, sealing, learning; see replica.pxd for the rules."""
+from libc.errno cimport EAGAIN
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from repstore._fast.batch cimport batch_add, batch_crc, batch_header, batch_next_payload, payload_of
+from repstore._fast.checksum cimport crc32c_blocks
+from repstore._fast.events cimport (
+    EVENT_DIVERGED, EVENT_PULLED, EVENT_SEALED, EVENT_STALE, event_push,
+)
+from repstore._fast.frames cimport frame_begin, frame_send_node
+from repstore._fast.layout cimport (
+    BATCH_PAYLOAD_BLOCKS, BLOCK_SHIFT, CLASS_USER, DESCRIPTOR_BYTES, DIVERGED_FLAG, DURABLE_FLAG,
+    FRAME_ACK, FRAME_APPEND, FRAME_COMMIT, FRAME_COPIED, FRAME_COPY, FRAME_FLUSH, FRAME_HEADER_BYTES,
+    FRAME_LEARN, FRAME_PING, FRAME_PONG, FRAME_PULL, FRAME_REJECT, FRAME_SEAL, FRAME_SEALED,
+    FRAME_TAIL, FRAME_WANT, FULL_FLAG, GRANT_FLAG, JOIN_FLAG, LAST_FLAG, LEARNING_FLAG, OP_COPY,
+    OP_COPY_HOLE, OP_COPY_ZERO, OP_EPOCH, OP_JOINED, OP_LEARN, OP_SEAL, OP_TRIM, OP_WRITE, OP_ZERO,
+    PAGE_ENTRIES, VOLUME_LEARNING, descriptor_t,
+)
+from repstore._fast.log cimport log_reserve
+from repstore._fast.primary cimport changes_rotate, due, primary_stop
+from repstore._fast.segments cimport segments_free
+from repstore._fast.service cimport reserve_record
+from repstore._fast.state cimport (
+    BARRIER_DONE, BARRIER_IDLE, BARRIER_JOIN, BARRIER_LOGGED, BARRIER_SEAL, BARRIER_WANTED,
+    BARRIER_APPLIED, PENDING_RECORDS, ROLE_PRIMARY, ROLE_REPLICA, log_batch_t, parked_frame_t,
+)
+from repstore._fast.transfer cimport transfer_record, transfer_tail_end
+from repstore._fast.volume cimport (
+    LOOKUP_OK, changes_begin, page_need, record_chain, volume_commit,
+)
+
+
+cdef enum:
+    INBOX_BYTES_MAX = 67108864     # a primary's window of one volume is 16 MiB
+    WANT_AFTER_NS = 300000000      # a member that hears nothing asks to be served
+    WANT_AGAIN_NS = 1000000000
+    SELF_BIT = 0x80000000
+
+
+# ------------------------------------------------------------------------ what Python decides
+
+cdef void replica_follow(engine_t* engine, volume_t* volume, uint32_t epoch, uint32_t primary, bint member) noexcept nogil:
+    """The config names `primary` for this epoch. A member it serves hears from it at once; who
+    is not served, or no member, asks."""
+    cdef bint same = volume.role == ROLE_REPLICA and volume.epoch == epoch and volume.primary_node == primary
+    if volume.role == ROLE_PRIMARY or epoch < volume.sealed_epoch:
+        return
+    volume.role = ROLE_REPLICA
+    volume.epoch = epoch
+    volume.sealed_epoch = epoch
+    volume.primary_node = primary
+    if volume.change_count == 0:
+        changes_begin(engine, volume, volume.commit_lsn)
+    if not same:
+        volume.heard = False
+        volume.want_ns = engine.now_ns + (WANT_AFTER_NS if member else 0)
+
+
+cdef void replica_link(engine_t* engine, volume_t* volume, uint32_t node) noexcept nogil:
+    """The link to the primary came or went: its session with us is over, ask anew."""
+    if volume.role == ROLE_REPLICA and volume.primary_node == node:
+        volume.heard = False
+        volume.want_ns = engine.now_ns
+        inbox_drop(volume)
+
+
+cdef void replica_seal(engine_t* engine, volume_t* volume, uint32_t epoch, uint32_t node) noexcept nogil:
+    """Refuse lower epochs from now on; the answer goes out when that is durable (R3)."""
+    if epoch > volume.sealed_epoch:
+        if volume.role == ROLE_PRIMARY:        # deposed: acknowledge nothing more
+            event_push(engine, EVENT_STALE, volume.index, node & 15, epoch, 0, 0, 0, 0, NULL)
+            primary_stop(engine, volume, EAGAIN)
+        volume.sealed_epoch = epoch
+        inbox_drop(volume)
+        volume.heard = False
+        volume.want_ns = 0
+        volume.barriers[BARRIER_SEAL] = BARRIER_WANTED
+    elif volume.barriers[BARRIER_SEAL] == BARRIER_IDLE:
+        volume.barriers[BARRIER_SEAL] = BARRIER_WANTED
+    volume.sealing_nodes |= SELF_BIT if node == engine.node else <uint32_t>1 << node
+
+
+cdef void replica_pull(engine_t* engine, volume_t* volume, uint32_t node) noexcept nogil:
+    """A candidate fetches the records of a member whose log is longer."""
+    cdef frame_header_t header
+    volume.pulling = <int32_t>node
+    volume.pull_ended = False
+    frame_begin(engine, &header, FRAME_PULL, volume.index, volume.sealed_epoch)
+    header.lsn = volume.last_lsn
+    frame_send_node(engine, node, &header, NULL, 0, NULL, 0, 0)
+
+
+# ------------------------------------------------------------------------------------ frames
+
+cdef void replica_frame(engine_t* engine, volume_t* volume, uint32_t node, const frame_header_t* header,
+                        const uint8_t* meta, const uint8_t* body) noexcept nogil:
+    if header.type == FRAME_SEAL:
+        replica_seal(engine, volume, header.epoch, node)
+    elif header.type == FRAME_SEALED:
+        event_push(engine, EVENT_SEALED, volume.index, node, header.epoch, header.lsn, header.commit, header.chain,
+                   header.flags & LEARNING_FLAG, NULL)
+    elif header.type == FRAME_PULL:
+        send_tail(engine, volume, node, header)
+    elif header.epoch < volume.sealed_epoch:
+        reject(engine, volume, node, 0)
+    elif volume.role == ROLE_PRIMARY or header.epoch > volume.sealed_epoch:
+        return                                 # of an epoch we have not read about: it comes again
+    elif header.type == FRAME_PING:
+        grant(engine, volume, node, header)
+    else:
+        accept(engine, volume, node, header, meta, body)
+
+
+cdef void accept(engine_t* engine, volume_t* volume, uint32_t node, const frame_header_t* header,
+                 const uint8_t* meta, const uint8_t* body) noexcept nogil:
+    """Frames of the stream, in order: behind one that waits all others wait (R4)."""
+    if header.type != FRAME_TAIL:
+        volume.primary_node = node
+        volume.role = ROLE_REPLICA
+        volume.epoch = header.epoch
+    if volume.inbox != NULL or not take_frame(engine, volume, header, meta, body):
+        park(engine, volume, header, meta, body)
+
+
+cdef void park(engine_t* engine, volume_t* volume, const frame_header_t* header, const uint8_t* meta,
+               const uint8_t* body) noexcept nogil:
+    cdef uint32_t count = FRAME_HEADER_BYTES + header.meta_bytes + header.body_bytes
+    cdef parked_frame_t* parked
+    cdef uint8_t* bytes
+    if volume.inbox_bytes + count > INBOX_BYTES_MAX:
+        return                                 # the primary broke its window: the gap will be asked for
+    parked = <parked_frame_t*>malloc(sizeof(parked_frame_t) + count)
+    if parked == NULL:
+        return
+    bytes = <uint8_t*>(parked + 1)
+    parked.next = NULL
+    parked.bytes = count
+    memcpy(bytes, header, FRAME_HEADER_BYTES)
+    memcpy(bytes + FRAME_HEADER_BYTES, meta, header.meta_bytes)
+    memcpy(bytes + FRAME_HEADER_BYTES + header.meta_bytes, body, header.body_bytes)
+    if volume.inbox == NULL:
+        volume.inbox = parked
+    else:
+        volume.inbox_tail.next = parked
+    volume.inbox_tail = parked
+    volume.inbox_bytes += count
+
+
+cdef void inbox_drop(volume_t* volume) noexcept nogil:
+    cdef parked_frame_t* parked
+    while volume.inbox != NULL:
+        parked = volume.inbox
+        volume.inbox = parked.next
+        free(parked)
+    volume.inbox_tail = NULL
+    volume.inbox_bytes = 0
+
+
+cdef void empty_inbox(engine_t* engine, volume_t* volume) noexcept nogil:
+    cdef parked_frame_t* parked
+    cdef const frame_header_t* header
+    cdef const uint8_t* meta
+    while volume.inbox != NULL:
+        parked = volume.inbox
+        header = <const frame_header_t*>(parked + 1)
+        meta = <const uint8_t*>header + FRAME_HEADER_BYTES
+        if not take_frame(engine, volume, header, meta, meta + header.meta_bytes):
+            return
+        volume.inbox = parked.next
+        volume.inbox_bytes -= parked.bytes
+        free(parked)
+        engine.more = True
+    volume.inbox_tail = NULL
+
+
+cdef bint take_frame(engine_t* engine, volume_t* volume, const frame_header_t* header, const uint8_t* meta,
+                     const uint8_t* body) noexcept nogil:
+    """Carry out one frame. False: no room now, try the same frame again later."""
+    if header.type == FRAME_LEARN:
+        return learn(engine, volume, header)
+    volume.heard = True
+    if header.type == FRAME_APPEND or header.type == FRAME_TAIL:
+        if not append(engine, volume, header, meta, body):
+            return False
+        if header.flags & DURABLE_FLAG:
+            volume.ask_durable_lsn = max(volume.ask_durable_lsn, volume.last_lsn)
+        if header.type == FRAME_TAIL and header.flags & LAST_FLAG:
+            volume.pull_ended = True
+    elif header.type == FRAME_COPY:
+        return copy(engine, volume, header, meta, body)
+    elif header.type == FRAME_FLUSH:
+        volume.ask_durable_lsn = max(volume.ask_durable_lsn, min(header.lsn, volume.last_lsn))
+        if header.flags & JOIN_FLAG and volume.barriers[BARRIER_JOIN] == BARRIER_IDLE:
+            volume.barriers[BARRIER_JOIN] = BARRIER_WANTED
+    if header.type != FRAME_TAIL:
+        volume.known_commit = max(volume.known_commit, header.commit)
+        volume.floor_lsn = max(volume.floor_lsn, header.extra)
+    return True
+
+
+cdef void reject(engine_t* engine, volume_t* volume, uint32_t node, int flags) noexcept nogil:
+    cdef frame_header_t header
+    frame_begin(engine, &header, FRAME_REJECT, volume.index, volume.sealed_epoch)
+    header.flags = <uint8_t>flags
+    frame_send_node(engine, node, &header, NULL, 0, NULL, 0, 0)
+
+
+cdef void grant(engine_t* engine, volume_t* volume, uint32_t node, const frame_header_t* header) noexcept nogil:
+    """Let the primary read alone for a while: we shall not lead before its lease is over."""
+    cdef frame_header_t answer
+    volume.last_grant_ns = engine.now_ns
+    if header.flags & GRANT_FLAG and (header.extra <= volume.last_lsn or volume.inbox != NULL):
+        volume.heard = True
+    elif not header.flags & GRANT_FLAG and volume.role == ROLE_REPLICA and volume.primary_node == node:
+        volume.heard = False                   # it lives, but does not serve us: ask
+        volume.want_ns = max(volume.want_ns, <uint64_t>1)
+    frame_begin(engine, &answer, FRAME_PONG, volume.index, header.epoch)
+    answer.lsn = header.lsn
+    frame_send_node(engine, node, &answer, NULL, 0, NULL, 0, 0)
+
+
+# ------------------------------------------------------------------------------------ append
+
+cdef bint well_formed(const volume_t* volume, const frame_header_t* header, const uint8_t* meta, uint32_t* count) noexcept nogil:
+    """Do the records, their checksums and the body fit together, and into the volume?"""
+    cdef const descriptor_t* records = <const descriptor_t*>meta
+    cdef uint32_t payload_blocks = header.body_bytes >> BLOCK_SHIFT, payload = 0, i
+    cdef uint64_t lsn = header.lsn
+    if payload_blocks > BATCH_PAYLOAD_BLOCKS or header.body_bytes != payload_blocks << BLOCK_SHIFT:
+        return False
+    if header.meta_bytes < payload_blocks * 4 or (header.meta_bytes - payload_blocks * 4) % DESCRIPTOR_BYTES:
+        return False
+    count[0] = (header.meta_bytes - payload_blocks * 4) // DESCRIPTOR_BYTES
+    for i in range(count[0]):
+        if (records[i].volume != volume.index or records[i].blocks == 0 or records[i].lba >= volume.size_blocks
+                or records[i].blocks > volume.size_blocks - records[i].lba
+                or payload_of(&records[i]) > BATCH_PAYLOAD_BLOCKS):
+            return False
+        if header.type != FRAME_COPY and records[i].lsn != lsn:
+            return False
+        lsn += records[i].blocks
+        payload += payload_of(&records[i])
+    return payload == payload_blocks
+
+
+cdef bint body_intact(const uint8_t* meta, uint32_t count, const uint8_t* body, uint32_t payload_blocks) noexcept nogil:
+    cdef const uint32_t* crcs = <const uint32_t*>(meta + count * DESCRIPTOR_BYTES)
+    cdef uint32_t[64] found
+    cdef uint32_t i
+    crc32c_blocks(body, payload_blocks, found)
+    for i in range(payload_blocks):
+        if found[i] != crcs[i]:
+            return False
+    return True
+
+
+cdef inline bint stream_operation(const descriptor_t* record) noexcept nogil:
+    return (record.operation == OP_WRITE or record.operation == OP_TRIM or record.operation == OP_ZERO
+            or record.operation == OP_EPOCH)
+
+
+cdef bint append(engine_t* engine, volume_t* volume, const frame_header_t* header, const uint8_t* meta,
+                 const uint8_t* body) noexcept nogil:
+    """Records of the stream go to our own log as they are (R1). Those we have are passed over, so
+    a frame that stopped half-way can be taken again. What does not fit is asked for anew."""
+    cdef const descriptor_t* records = <const descriptor_t*>meta
+    cdef const uint32_t* crcs
+    cdef uint32_t count = 0, i, payload = 0
+    cdef uint64_t chain = header.chain
+    if not well_formed(volume, header, meta, &count) or not body_intact(meta, count, body, header.body_bytes >> BLOCK_SHIFT):
+        ask_again(engine, volume)
+        return True
+    crcs = <const uint32_t*>(meta + count * DESCRIPTOR_BYTES)
+    for i in range(count):
+        if not stream_operation(&records[i]) or records[i].lsn > volume.last_lsn + 1:
+            ask_again(engine, volume)
+            return True
+        if records[i].lsn == volume.last_lsn + 1:
+            if chain != volume.chain_last:
+                event_push(engine, EVENT_DIVERGED, volume.index, engine.node, volume.epoch, 0, 0, 0, 0, NULL)
+                reject(engine, volume, volume.primary_node, DIVERGED_FLAG)
+                return True
+            if not append_record(engine, volume, &records[i], crcs + payload, body + (<size_t>payload << BLOCK_SHIFT)):
+                return False
+        chain = record_chain(chain, &records[i], crcs + payload, 1)
+        payload += payload_of(&records[i])
+    return True
+
+
+cdef void ask_again(engine_t* engine, volume_t* volume) noexcept nogil:
+    """Something is missing or damaged: our session with the primary starts anew."""
+    volume.heard = False
+    volume.want_ns = engine.now_ns + WANT_AFTER_NS
+
+
+cdef bint append_record(engine_t* engine, volume_t* volume, const descriptor_t* record, const uint32_t* crcs,
+                        const uint8_t* body) noexcept nogil:
+    cdef uint32_t payload = payload_of(record), i, first
+    cdef log_batch_t* batch = reserve_record(engine, volume, CLASS_USER, 1, payload)
+    cdef descriptor_t* own
+    if batch == NULL:
+        return False
+    own = batch_add(batch.buffer)
+    memcpy(own, record, DESCRIPTOR_BYTES)
+    own.source = 0
+    first = batch_header(batch.buffer).payload_blocks
+    memcpy(batch_next_payload(batch.buffer, payload), body, <size_t>payload << BLOCK_SHIFT)
+    for i in range(payload):
+        batch_crc(batch.buffer, first + i)[0] = crcs[i]
+    volume.chain_last = record_chain(volume.chain_last, record, crcs, 1)
+    volume.last_lsn += record.blocks
+    volume.unapplied_records += 1
+    volume.unapplied_blocks += payload
+    engine.store.coming_blocks += payload
+    engine.store.counters.user_blocks += payload
+    return True
+
+
+# ------------------------------------------------------------------------------------ resync
+
+cdef bint pages_here(engine_t* engine, volume_t* volume, uint64_t lba, uint64_t blocks) noexcept nogil:
+    """Are the map pages of a range in memory? Starts reading those that are not."""
+    cdef uint32_t number
+    cdef bint here = True
+    for number in range(<uint32_t>(lba // PAGE_ENTRIES), <uint32_t>((lba + blocks - 1) // PAGE_ENTRIES) + 1):
+        here &= page_need(engine, volume, &volume.map, number) == LOOKUP_OK
+    return here
+
+
+cdef bint learn(engine_t* engine, volume_t* volume, const frame_header_t* header) noexcept nogil:
+    """The primary starts to bring us back: our map is incomplete until it says so. With FULL
+    everything we had is dropped first."""
+    cdef log_batch_t* batch
+    cdef descriptor_t* record
+    cdef bint full = header.flags & FULL_FLAG != 0
+    if volume.unapplied_records or (full and not pages_here(engine, volume, 0, volume.size_blocks)):
+        return False
+    batch = log_reserve(engine, CLASS_USER, 2, 0)
+    if batch == NULL:
+        return False
+    record = batch_add(batch.buffer)
+    record.volume = volume.index
+    record.epoch = header.epoch
+    record.operation = OP_LEARN
+    record.lsn = header.lsn
+    record.lba = header.commit                 # the base: up to here our logs agree
+    record.request = header.chain
+    if full:
+        record = batch_add(batch.buffer)
+        record.volume = volume.index
+        record.operation = OP_COPY_HOLE
+        record.blocks = <uint32_t>volume.size_blocks
+    volume.marked_batch = 0
+    volume.last_lsn = header.lsn
+    volume.chain_last = header.chain
+    volume.known_commit = header.lsn
+    volume.heard = True
+    volume.copied_untold = 0
+    return True
+
+
+cdef bint copy(engine_t* engine, volume_t* volume, const frame_header_t* header, const uint8_t* meta,
+               const uint8_t* body) noexcept nogil:
+    """A run of committed blocks for our map; it goes through the log like everything else."""
+    cdef const descriptor_t* record = <const descriptor_t*>meta
+    cdef uint32_t count = 0, payload, i, first
+    cdef log_batch_t* batch
+    cdef descriptor_t* own
+    if header.meta_bytes == 0:
+        volume.copied_untold += header.flags & LAST_FLAG != 0
+        return True
+    if (not well_formed(volume, header, meta, &count) or count != 1
+            or not (record.operation == OP_COPY or record.operation == OP_COPY_ZERO or record.operation == OP_COPY_HOLE)
+            or not body_intact(meta, 1, body, header.body_bytes >> BLOCK_SHIFT)):
+        ask_again(engine, volume)
+        return True
+    if not pages_here(engine, volume, record.lba, record.blocks):
+        return False
+    payload = payload_of(record)
+    batch = log_reserve(engine, CLASS_USER, 1, payload)
+    if batch == NULL:
+        return False
+    own = batch_add(batch.buffer)
+    memcpy(own, record, DESCRIPTOR_BYTES)
+    first = batch_header(batch.buffer).payload_blocks
+    memcpy(batch_next_payload(batch.buffer, payload), body, <size_t>payload << BLOCK_SHIFT)
+    for i in range(payload):
+        batch_crc(batch.buffer, first + i)[0] = (<const uint32_t*>(meta + DESCRIPTOR_BYTES))[i]
+    volume.copied_untold += header.flags & LAST_FLAG != 0
+    return True
+
+
+# ------------------------------------------------------------------------------- seals, tails
+
+cdef void send_tail(engine_t* engine, volume_t* volume, uint32_t node, const frame_header_t* header) noexcept nogil:
+    """A candidate lacks records that we have pending; it promised to refuse lower epochs, as we do."""
+    if header.epoch != volume.sealed_epoch or volume.unapplied_records:
+        return
+    volume.tail_node = <int32_t>node
+    volume.tail_next = header.lsn + 1
+    go_on_tail(engine, volume)
+
+
+cdef void go_on_tail(engine_t* engine, volume_t* volume) noexcept nogil:
+    cdef int blocks = 1
+    while volume.tail_next <= volume.local_lsn and blocks:
+        blocks = transfer_record(engine, volume, <uint32_t>volume.tail_node, FRAME_TAIL, volume.tail_next)
+        volume.tail_next += <uint64_t>blocks
+    if volume.tail_next > volume.local_lsn and transfer_tail_end(engine, volume, <uint32_t>volume.tail_node):
+        volume.tail_node = -1
+
+
+cdef bint log_mark(engine_t* engine, volume_t* volume, int operation, uint32_t epoch) noexcept nogil:
+    """A record that says something about this copy alone. Takes no LSN."""
+    cdef log_batch_t* batch = log_reserve(engine, CLASS_USER, 1, 0)
+    cdef descriptor_t* record
+    if batch == NULL:
+        return False
+    record = batch_add(batch.buffer)
+    record.volume = volume.index
+    record.epoch = epoch
+    record.operation = <uint8_t>operation
+    engine.more = True
+    return True
+
+
+cdef void go_on_barriers(engine_t* engine, volume_t* volume) noexcept nogil:
+    """Record logged > written > flushed > answered."""
+    cdef int kind
+    for kind in range(2):
+        if volume.barriers[kind] == BARRIER_WANTED:
+            if log_mark(engine, volume, OP_SEAL if kind == BARRIER_SEAL else OP_JOINED, volume.sealed_epoch):
+                volume.barriers[kind] = BARRIER_LOGGED
+        elif volume.barriers[kind] == BARRIER_APPLIED and not engine.store.log.flush_wanted:
+            engine.store.log.flush_wanted = True
+            engine.more = True
+        elif volume.barriers[kind] == BARRIER_DONE:
+            volume.barriers[kind] = BARRIER_IDLE
+            if kind == BARRIER_SEAL:
+                tell_sealed(engine, volume)
+            else:
+                acknowledge(engine, volume, JOIN_FLAG)
+
+
+cdef void tell_sealed(engine_t* engine, volume_t* volume) noexcept nogil:
+    """Durably sealed: tell everyone who asked where our log ends."""
+    cdef frame_header_t header
+    cdef uint32_t node, learning = LEARNING_FLAG if volume.flags & VOLUME_LEARNING else 0
+    if volume.sealing_nodes & SELF_BIT:
+        event_push(engine, EVENT_SEALED, volume.index, engine.node, volume.sealed_epoch, volume.local_lsn,
+                   volume.commit_lsn, volume.chain_local, learning, NULL)
+    frame_begin(engine, &header, FRAME_SEALED, volume.index, volume.sealed_epoch)
+    header.lsn = volume.local_lsn
+    header.commit = volume.commit_lsn
+    header.chain = volume.chain_local
+    header.flags = <uint8_t>learning
+    for node in range(16):
+        if volume.sealing_nodes >> node & 1:
+            frame_send_node(engine, node, &header, NULL, 0, NULL, 0, 0)
+    volume.sealing_nodes = 0
+
+
+# ------------------------------------------------------------------------------------- steps
+
+cdef void acknowledge(engine_t* engine, volume_t* volume, int flags) noexcept nogil:
+    cdef frame_header_t header
+    volume.told_ack_lsn = volume.local_lsn
+    volume.told_durable_lsn = volume.durable_lsn
+    frame_begin(engine, &header, FRAME_ACK, volume.index, volume.epoch)
+    header.lsn = volume.local_lsn
+    header.commit = volume.durable_lsn
+    header.extra = <uint64_t>segments_free(&engine.store) << engine.store.segment_shift
+    header.flags = <uint8_t>flags
+    frame_send_node(engine, volume.primary_node, &header, NULL, 0, NULL, 0, 0)
+
+
+cdef void replica_step(engine_t* engine, volume_t* volume) noexcept nogil:
+    """Once a turn: what waited for room, commits, acknowledgements, and asking to be served."""
+    if engine.store.failed:
+        return
+    empty_inbox(engine, volume)
+    go_on_barriers(engine, volume)
+    if volume.tail_node >= 0:
+        go_on_tail(engine, volume)
+    if volume.pulling >= 0 and volume.pull_ended and volume.unapplied_records == 0 and volume.inbox == NULL:
+        event_push(engine, EVENT_PULLED, volume.index, <uint32_t>volume.pulling, volume.sealed_epoch, volume.local_lsn, 0, 0, 0, NULL)
+        volume.pulling = -1
+    if volume.role != ROLE_REPLICA:
+        return
+    if volume.known_commit > volume.commit_lsn and volume.pending_count:
+        volume_commit(engine, volume, volume.known_commit)
+    if volume.heard:
+        follow_on(engine, volume)
+    elif volume.want_ns and engine.nodes[volume.primary_node].link >= 0:
+        if engine.now_ns >= volume.want_ns and volume.unapplied_records == 0:
+            say_want(engine, volume)
+            volume.want_ns = engine.now_ns + WANT_AGAIN_NS
+        due(engine, volume.want_ns)
+
+
+cdef void follow_on(engine_t* engine, volume_t* volume) noexcept nogil:
+    cdef frame_header_t header
+    if volume.ask_durable_lsn > volume.durable_lsn and volume.local_lsn > volume.durable_lsn:
+        engine.store.log.flush_wanted = True
+        engine.more |= not engine.store.log.flush_flying
+    if volume.told_ack_lsn != volume.local_lsn or volume.told_durable_lsn != volume.durable_lsn:
+        acknowledge(engine, volume, 0)
+    if volume.copied_untold:
+        frame_begin(engine, &header, FRAME_COPIED, volume.index, volume.epoch)
+        header.lsn = volume.copied_untold
+        volume.copied_untold = 0
+        frame_send_node(engine, volume.primary_node, &header, NULL, 0, NULL, 0, 0)
+    changes_rotate(engine, volume)
+
+
+cdef void say_want(engine_t* engine, volume_t* volume) noexcept nogil:
+    """Where our log ends, and which epoch wrote its last record: the primary finds the last LSN
+    that both logs share."""
+    cdef frame_header_t header
+    cdef uint32_t last_epoch = 0
+    frame_begin(engine, &header, FRAME_WANT, volume.index, volume.epoch)
+    if volume.pending_count:
+        last_epoch = volume.pending[(volume.pending_head + volume.pending_count - 1) % PENDING_RECORDS].epoch
+    elif volume.lineage_count:
+        last_epoch = volume.lineage[volume.lineage_count - 1].epoch
+    header.session = last_epoch
+    header.lsn = volume.local_lsn
+    header.chain = volume.chain_local
+    header.commit = volume.learn_base
+    header.flags = LEARNING_FLAG if volume.flags & VOLUME_LEARNING else 0
+    frame_send_node(engine, volume.primary_node, &header, NULL, 0, NULL, 0, 0)

@@ -1,0 +1,47 @@
+"""Segments of the local store: where they lie, what lives in them, which come next.
+
+The log enters only the segments of the checkpoint's plan, in that order, so recovery knows
+where to look without searching the store. A segment whose blocks are all dead is EMPTY; it
+joins the plan of the next checkpoint and may be entered when that checkpoint is durable.
+"""
+from libc.stdint cimport uint32_t, uint64_t
+
+from repstore._fast.layout cimport LOCATION_ZERO
+from repstore._fast.state cimport segment_t, store_t
+
+
+cdef inline uint64_t segment_start(const store_t* store, uint32_t number) noexcept nogil:
+    """First block of a segment; superblock copy 2 stands between the halves."""
+    return (store.segment_base + (<uint64_t>number << store.segment_shift)
+            + (1 if number >= store.half else 0))
+
+
+cdef inline uint32_t segment_of(const store_t* store, uint32_t location) noexcept nogil:
+    cdef uint64_t relative = location - store.segment_base
+    if relative >= <uint64_t>store.half << store.segment_shift:
+        relative -= 1
+    return <uint32_t>(relative >> store.segment_shift)
+
+
+cdef inline bint is_data(uint32_t location) noexcept nogil:
+    return location > LOCATION_ZERO
+
+
+cdef inline uint32_t segments_free(const store_t* store) noexcept nogil:
+    return store.plan_count - store.plan_next
+
+
+cdef inline void segment_gain(store_t* store, uint32_t location) noexcept nogil:
+    store.segments[segment_of(store, location)].live += 1
+    store.live_blocks += 1
+
+
+cdef inline void segment_lose(store_t* store, uint32_t location) noexcept nogil:
+    store.segments[segment_of(store, location)].live -= 1
+    store.live_blocks -= 1
+
+
+cdef int segment_enter(store_t* store, int segment_class) noexcept nogil
+cdef void segment_seal(store_t* store, int segment_class) noexcept nogil
+cdef bint location_valid(const store_t* store, uint64_t location, uint64_t blocks) noexcept nogil
+cdef int plan_rebuild(store_t* store) noexcept nogil

@@ -1,0 +1,2 @@
+# a capsule that only native code opens
+driver: object

@@ -1,0 +1,17 @@
+"""Reading our own blocks for another node, verified, and lending them to sends.
+
+A tail brings an in-sync member, or a candidate, the pending records it lacks. A resync brings a
+learner the committed blocks that changed while it was away; a block that changed again while it
+was read is left out, because the stream brings its newer content.
+"""
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+
+from repstore._fast.state cimport engine_t, member_t, pending_t, volume_t
+
+
+cdef int transfer_record(engine_t* engine, volume_t* volume, uint32_t node, int kind, uint64_t lsn) noexcept nogil
+cdef bint transfer_tail_end(engine_t* engine, volume_t* volume, uint32_t node) noexcept nogil
+cdef int transfer_copies(engine_t* engine, volume_t* volume, member_t* member) noexcept nogil
+cdef void transfer_read_done(engine_t* engine, uint64_t value, int32_t result) noexcept nogil
+cdef void transfer_sent(engine_t* engine, uint32_t index) noexcept nogil
+cdef void transfers_forget(engine_t* engine, volume_t* volume) noexcept nogil

@@ -1,0 +1,1 @@
+# nothing for Python: the loop drives it

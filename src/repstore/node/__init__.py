@@ -1,0 +1,24 @@
+"""One node: carries out what the rooms decide.
+
+    control    NodeControl: engine events and configs in, verbs of the engine out; sync,
+               time handed in, the same code in a process and in the simulator
+    admin      what commands change in the coordination store: nodes, volumes, attaches
+    process    which process a node is, and proof that it is gone
+    shell      the process around it: sockets, threads' ends, select
+"""
+from repstore.node.admin import (
+    create_volume,
+    delete_volume,
+    detach_volume,
+    load_nodes,
+    load_volumes,
+    register_node,
+)
+from repstore.node.control import NodeControl
+from repstore.node.process import is_gone
+from repstore.node.shell import NativeNode, NodeShell, client_shell, run_node
+
+__all__ = [
+    "NativeNode", "NodeControl", "NodeShell", "client_shell", "create_volume", "delete_volume",
+    "detach_volume", "is_gone", "load_nodes", "load_volumes", "register_node", "run_node",
+]

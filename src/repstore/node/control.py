@@ -1,0 +1,373 @@
+"""The control plane of one node: routes events to the volumes' policies, carries out
+what they decide.
+
+  N1 Everything here is synchronous and is given its time; nothing waits but the
+     coordination store and the creation of a local copy.
+  N2 A policy's actions are carried out in order, and the answers of the coordination
+     store go back into it before anything else happens to that volume.
+  N3 A local copy is deleted only if this cluster once gave out its index and has no such
+     volume any more: an empty or foreign config database deletes nothing.
+  N4 An attach is a swap. A node that holds the current attach lends it to its further
+     connections; whoever is attached elsewhere loses its export when the swap is seen.
+"""
+from __future__ import annotations
+
+import errno
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from repstore import config, errors
+from repstore.coordination.interface import Change, ConfigStore
+from repstore.replication import membership
+from repstore.replication.actions import Action, CreateCopy, ReadConfig, Swap
+from repstore.replication.engine_control import EngineControl, EngineEvent, LocalCopy
+from repstore.replication.events import (
+    AttachRequest,
+    ConfigRead,
+    Fenced,
+    LinkDown,
+    LinkUp,
+    NodeDied,
+    NoSpace,
+    Outcome,
+    PolicyEvent,
+    SwapDone,
+    Tick,
+    decode_event,
+)
+from repstore.replication.policy import VolumePolicy
+from repstore.replication.situation import Identity
+from repstore.replication.volume_config import (
+    CLUSTER_KEY,
+    NODE_PREFIX,
+    VOLUME_PREFIX,
+    ClusterConfig,
+    NodeConfig,
+    NodeId,
+    VolumeConfig,
+    decode,
+    encode,
+    volume_key,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeIdentity:
+    """Who this node is in this life."""
+    name: str
+    peer: Identity            # number, disk and boot as peers see them
+    host_boot_id: str         # of the machine whose block clients it serves
+    token: str                # random: marks the attaches made in this life
+
+    @property
+    def has_store(self) -> bool:
+        """A node without one only serves frontends."""
+        return self.peer.store_uuid != ""
+
+
+@dataclass
+class KnownVolume:
+    """A volume's config as last seen, and what frontends were told of it."""
+    volume: VolumeConfig
+    revision: int
+    told_primary: tuple[int, int, int] | None = None      # node, epoch, session
+    session: int | None = None                            # installed in our exports
+
+
+@dataclass
+class Health:
+    """What an operator should know of this node."""
+    fenced: str = ""
+    full: bool = False
+    faults: dict[str, str] = field(default_factory=dict)
+
+
+class NodeControl:
+    """All decisions of one node."""
+
+    def __init__(self, identity: NodeIdentity, engine: EngineControl, store: ConfigStore,
+                 is_gone: Callable[[NodeConfig], bool], now_s: float) -> None:
+        self.identity = identity
+        self.nodes: dict[NodeId, NodeConfig] = {}
+        self.volumes: dict[int, KnownVolume] = {}
+        self.policies: dict[int, VolumePolicy] = {}
+        self.links: dict[NodeId, Identity] = {}
+        self.health = Health()
+        self._engine = engine
+        self._store = store
+        self._is_gone = is_gone
+        self._started_s = now_s
+        self._revision = 0                 # newest change seen by the watch
+        self._local_indexes = set(engine.volume_indexes())
+        self._once_linked: set[NodeId] = set()
+        self._dead: set[NodeId] = set()
+        self._proofs_s = now_s
+        self._indexes_given_out = 0
+        self._swept = False
+
+    # ------------------------------------------------------------------------------ inputs
+    def on_event(self, event: EngineEvent, now_s: float) -> None:
+        """One event of the engine."""
+        record = decode_event(event)
+        match record:
+            case LinkUp():
+                self._on_link_up(record, now_s)
+            case LinkDown():
+                self.links.pop(record.node, None)
+                self._tell_all(record, now_s)
+                self._prove_death(record.node, now_s)
+            case AttachRequest():
+                self._on_attach(record, now_s)
+            case Fenced():
+                self.health.fenced = f"{record.text} ({errno.errorcode.get(record.errno, '?')})"
+                self._tell_all(record, now_s)
+            case NoSpace():
+                self.health.full = True
+            case _:
+                if record.index in self.policies:
+                    self._step(record.index, record, now_s)
+
+    def poll_config(self, now_s: float) -> None:
+        """Take in what changed in the coordination store; unreachable: the next poll will."""
+        try:
+            changes = self._store.watch(self._revision)
+        except errors.UnavailableError as error:
+            self.health.faults["config store"] = str(error)
+            return
+        self.health.faults.pop("config store", None)
+        for change in changes:
+            self._on_change(change, now_s)
+            self._revision = max(self._revision, change.revision)
+        if not self._swept:
+            self._swept = True
+            self._sweep_deleted()
+
+    def tick(self, now_s: float) -> None:
+        """Time went on: look after the dead, the silent and the unfinished."""
+        if now_s - self._proofs_s >= config.DEATH_PROOF_S:
+            self._proofs_s = now_s
+            for node in sorted(self.nodes.keys() - self.links.keys() - {self.identity.peer.node}):
+                self._prove_death(node, now_s)
+        for index in list(self.policies):
+            self._step(index, Tick(), now_s)
+
+    def peers_to_connect(self) -> list[NodeConfig]:
+        """Nodes we have no link to and are the one to connect: a pair has one direction."""
+        me = self.identity.peer.node
+        return [node for number, node in sorted(self.nodes.items())
+                if number not in self.links and number != me and node.peer_socket and node.pid
+                and (number < me or not self.identity.has_store)]
+
+    # ------------------------------------------------------------------------------ configs
+    def _on_change(self, change: Change, now_s: float) -> None:
+        key = change.key
+        try:
+            if key.startswith(VOLUME_PREFIX):
+                self._on_volume_change(change, now_s)
+            elif key.startswith(NODE_PREFIX) and change.value is not None:
+                node = decode(change.value, NodeConfig, key)
+                self.nodes[node.id] = node
+            elif key == CLUSTER_KEY and change.value is not None:
+                cluster = decode(change.value, ClusterConfig, key)
+                self._indexes_given_out = cluster.next_index
+        except errors.CorruptionError as error:
+            self.health.faults[key] = str(error)      # one bad record stops no other volume
+        else:
+            self.health.faults.pop(key, None)
+
+    def _on_volume_change(self, change: Change, now_s: float) -> None:
+        if change.value is None:
+            name = change.key.removeprefix(VOLUME_PREFIX)
+            for index in [index for index, known in self.volumes.items()
+                          if known.volume.name == name]:
+                self._on_deleted(index)
+            return
+        volume = decode(change.value, VolumeConfig, change.key)
+        for index in [index for index, known in self.volumes.items()
+                      if known.volume.name == volume.name and index != volume.index]:
+            self._on_deleted(index)                   # deleted and made again between two polls
+        self._on_volume(volume, change.revision, now_s)
+
+    def _on_volume(self, volume: VolumeConfig, revision: int, now_s: float) -> None:
+        """A config was read or written; older ones than we know are ignored."""
+        index = volume.index
+        known = self.volumes.get(index)
+        if known is None:
+            known = self.volumes[index] = KnownVolume(volume, revision)
+        elif revision > known.revision:
+            known.volume, known.revision = volume, revision
+        elif index in self.policies:
+            return
+        me = self.identity.peer
+        self._tell_frontends(known)
+        if index not in self.policies and me.node in volume.placement and self.identity.has_store:
+            self.policies[index] = VolumePolicy(
+                me, known.volume, known.revision, now_s, tuple(self.links.values()))
+            self._step(index, Tick(), now_s)
+            for node in sorted(self._dead):
+                self._step(index, NodeDied(node), now_s)
+        elif index in self.policies:
+            self._step(index, ConfigRead(known.volume, known.revision), now_s)
+
+    def _on_deleted(self, index: int) -> None:
+        known = self.volumes.pop(index)
+        if known.session is not None:
+            self._engine.export_revoke(index, errno.ENOENT)
+        if self.policies.pop(index, None) is not None and index in self._local_indexes:
+            self._engine.step_down(index)
+            self._delete_copy(index)
+
+    def _sweep_deleted(self) -> None:
+        """Volumes that were deleted while we were away (N3)."""
+        mine = self.nodes.get(self.identity.peer.node)
+        if mine is None or mine.store_uuid != self.identity.peer.store_uuid:
+            return
+        if any(key.startswith(VOLUME_PREFIX) for key in self.health.faults):
+            return                                    # a config that cannot be read is no proof
+        for index in sorted(self._local_indexes - self.volumes.keys()):
+            if index < self._indexes_given_out:
+                self._delete_copy(index)
+
+    def _delete_copy(self, index: int) -> None:
+        self._engine.volume_delete(index)
+        self._local_indexes.discard(index)
+
+    # ---------------------------------------------------------------------- the policy loop
+    def _step(self, index: int, event: PolicyEvent, now_s: float) -> None:
+        """One event, and whatever the coordination store answers to what it caused (N2)."""
+        policy = self.policies[index]
+        waiting = deque([event])
+        while waiting:
+            for action in policy.step(waiting.popleft(), self._local(index), now_s):
+                answer = self._carry_out(index, action)
+                if answer is not None:
+                    waiting.append(answer)
+        known = self.volumes[index]
+        if policy.here.revision > known.revision:
+            known.volume, known.revision = policy.here.volume, policy.here.revision
+            self._tell_frontends(known)
+
+    def _carry_out(self, index: int, action: Action) -> PolicyEvent | None:
+        if isinstance(action, Swap):
+            return self._swap(action)
+        if isinstance(action, ReadConfig):
+            return self._read(index)
+        action.run(self._engine, index)
+        if isinstance(action, CreateCopy):
+            self._local_indexes.add(index)
+            return Tick()
+        return None
+
+    def _swap(self, swap: Swap) -> SwapDone:
+        try:
+            revision = self._store.compare_and_swap(
+                volume_key(swap.volume.name), swap.expected_revision, encode(swap.volume))
+        except errors.OutcomeUnknownError:
+            return SwapDone(Outcome.UNKNOWN)
+        except errors.UnavailableError:
+            return SwapDone(Outcome.UNAVAILABLE)
+        if revision is None:
+            return SwapDone(Outcome.LOST)
+        return SwapDone(Outcome.WON, revision)
+
+    def _read(self, index: int) -> ConfigRead | None:
+        key = volume_key(self.volumes[index].volume.name)
+        try:
+            entry = self._store.get(key)
+            volume = None if entry is None else decode(entry.value, VolumeConfig, key)
+        except (errors.UnavailableError, errors.CorruptionError) as error:
+            self.health.faults[key] = str(error)
+            return None
+        if entry is None or volume is None or volume.index != index:
+            return None                               # deleted: the watch brings it
+        return ConfigRead(volume, entry.revision)
+
+    def _local(self, index: int) -> LocalCopy | None:
+        return self._engine.volume_state(index) if index in self._local_indexes else None
+
+    def _tell_all(self, event: PolicyEvent, now_s: float) -> None:
+        for index in list(self.policies):
+            self._step(index, event, now_s)
+
+    # -------------------------------------------------------------------------------- peers
+    def _on_link_up(self, event: LinkUp, now_s: float) -> None:
+        self._dead.discard(event.node)
+        if event.store_uuid == "":
+            return                                    # a client: it holds no copy
+        self.links[event.node] = Identity(event.node, event.store_uuid, event.boot_id)
+        self._once_linked.add(event.node)
+        self._tell_all(event, now_s)
+
+    def _prove_death(self, node: NodeId, now_s: float) -> None:
+        """Tell the policies once when a node's process is known to be gone.
+
+        A node we never met may just be starting, as we are: after a restart of all nodes
+        its old process is gone too, and it must not be left behind for that.
+        """
+        known = self.nodes.get(node)
+        is_new = node not in self._once_linked
+        if known is None or node in self._dead or node in self.links:
+            return
+        if is_new and now_s - self._started_s < config.PROMOTION_GATHER_S:
+            return
+        if self._is_gone(known):
+            self._dead.add(node)
+            self._tell_all(NodeDied(node), now_s)
+
+    # ---------------------------------------------------------------------------- frontends
+    def _tell_frontends(self, known: KnownVolume) -> None:
+        """Where requests go, and whether ours are still welcome (N4)."""
+        volume = known.volume
+        primary = volume.primary if volume.epoch > 0 else -1
+        told = (primary, volume.epoch, volume.last_session)
+        if told != known.told_primary:
+            known.told_primary = told
+            self._engine.set_primary(volume.index, *told)
+        if known.session is None:
+            return
+        attach = volume.attach
+        if attach is None or attach.session != known.session:
+            known.session = None
+            self._engine.export_revoke(volume.index, errno.ESHUTDOWN)
+        elif attach.incarnation != volume.incarnation:
+            known.session = None
+            self._engine.export_revoke(volume.index, errno.ESTALE)
+
+    def _on_attach(self, request: AttachRequest, now_s: float) -> None:
+        try:
+            volume, revision = self._attach(request.volume_name)
+        except errors.RepstoreError as error:
+            self._engine.export_refuse(request.request_id, error.errno)
+            return
+        assert volume.attach is not None
+        self._on_volume(volume, revision, now_s)
+        self.volumes[volume.index].session = volume.attach.session
+        self._engine.export_install(request.request_id, volume.index, volume.size_bytes,
+                                    volume.attach.session)
+        self._tell_frontends(self.volumes[volume.index])
+
+    def _attach(self, name: str) -> tuple[VolumeConfig, int]:
+        """The config that has us attached; an unknown outcome is settled by the next read."""
+        me = self.identity
+        config.check_name(name)
+        for _ in range(config.SWAPS_MAX):
+            entry = self._store.get(volume_key(name))
+            if entry is None:
+                raise errors.NotFoundError(f"no volume {name!r}")
+            volume = decode(entry.value, VolumeConfig, name)
+            if membership.session_is_lost(volume, me.name, me.host_boot_id):
+                raise errors.FencedError(
+                    f"volume {name!r}: acknowledged writes were lost with power (incarnation "
+                    f"{volume.incarnation}); detach, check the file system, attach again")
+            if volume.attach is not None and volume.attach.token == me.token:
+                return volume, entry.revision
+            proposal = membership.attached(volume, me.name, me.token, me.host_boot_id)
+            try:
+                revision = self._store.compare_and_swap(
+                    volume_key(name), entry.revision, encode(proposal))
+            except errors.OutcomeUnknownError:
+                continue
+            if revision is not None:
+                return proposal, revision
+        raise errors.UnavailableError(f"volume {name!r}: too many attach at once")

@@ -1,0 +1,117 @@
+"""An engine with its loop and its store: what runs natively in a process.
+
+  G1 The first checkpoint of a life is durable before anything is acknowledged: `start`
+     returns when it is.
+  G2 `stop` leaves a cleanly closed store, unless the store has failed: then its log tells.
+  G3 Recovery that found acknowledged batches missing presents a boot id of its own: to the
+     cluster that is as if the power had failed (R-taint).
+"""
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+from repstore._fast.control import Engine
+
+from repstore import errors
+from repstore._fast.loop import Loop
+from repstore.store.store import OpenedStore, kernel_boot_id
+
+LOOK_S = 0.001          # between two looks at the checkpoint count
+CLOSE_TIMEOUT_S = 60.0  # a checkpoint writes what changed; far longer means a dead disk
+
+
+class NodeEngine(Engine):
+    """The engine as the control plane uses it: creating and deleting copies is durable."""
+
+    def volume_create(self, index: int, uuid: str, name: str, size_blocks: int) -> None:
+        """Add an empty copy, durably."""
+        _when_idle(lambda: Engine.volume_create(self, index, uuid, name, size_blocks))
+        self.settle()
+
+    def volume_delete(self, index: int) -> None:
+        """Drop a copy, durably."""
+        _when_idle(lambda: Engine.volume_delete(self, index))
+        self.settle()
+
+    def settle(self, clean: bool = False) -> None:
+        """Wait until a checkpoint that begins now is durable."""
+        wait_for(self, self.checkpoint(clean))
+
+
+def _when_idle(action) -> None:  # type: ignore[no-untyped-def]
+    deadline_s = time.monotonic() + CLOSE_TIMEOUT_S
+    while True:
+        try:
+            action()
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline_s:
+                raise
+            time.sleep(LOOK_S)
+        except ValueError as error:
+            raise errors.ConfigError(str(error)) from None
+        except OSError as error:
+            raise errors.NoSpaceError(str(error)) from None
+
+
+def wait_for(engine: Engine, number: int) -> None:
+    """Block until that many checkpoints are durable. StoreFailedError: they never will be."""
+    deadline_s = time.monotonic() + CLOSE_TIMEOUT_S
+    while engine.checkpoints < number:
+        if engine.failed:
+            raise errors.StoreFailedError(f"the store failed: {os.strerror(engine.failed)}")
+        if time.monotonic() > deadline_s:
+            raise errors.StoreFailedError(f"no checkpoint in {CLOSE_TIMEOUT_S:.0f} s")
+        time.sleep(LOOK_S)
+
+
+class Native:
+    """One engine, its loop thread and, but for clients, its store."""
+
+    def __init__(self, node_id: int, opened: OpenedStore | None, *, backend: str = "auto",
+                 frontend: object | None = None) -> None:
+        self._opened = opened
+        lost = opened is not None and opened.tainted
+        boot = os.urandom(16) if lost else opened.boot_id if opened else kernel_boot_id()
+        self.boot_id = boot.hex()
+        self.store_uuid = opened.superblock.store_uuid.hex() if opened else ""
+        descriptor = opened.device.fd if opened else -1  # type: ignore[attr-defined]
+        self.engine = NodeEngine(node_id, boot)
+        self.loop = Loop(descriptor, backend)
+        if opened is not None:
+            try:
+                self.engine.load(opened.superblock_block, opened.root_bytes, opened.batches.tolist(), descriptor)
+            except ValueError as error:
+                raise errors.CorruptionError(opened.name, "a store that can be loaded", error) from None
+            self.engine.begin_life(opened.life_id)
+        self.engine.attach_loop(self.loop)
+        if frontend is not None:
+            self.engine.use_frontend(frontend)
+        self._thread = threading.Thread(target=self.loop.run, name="repstore-loop", daemon=True)
+
+    def add_listener(self, socket_fd: int, kind: int) -> None:
+        """Takes over a listening socket (1: peers, 2: frontends)."""
+        self.loop.add_listener(socket_fd, kind)
+        os.close(socket_fd)
+
+    def start(self) -> None:
+        """Begin; the store's new life is on disk when this returns (G1)."""
+        self._thread.start()
+        if self._opened is not None:
+            wait_for(self.engine, 1)
+
+    def stop(self) -> None:
+        """End, with the store closed cleanly if it has not failed (G2)."""
+        try:
+            if self._opened is not None and self._thread.is_alive() and not self.engine.failed:
+                for index in self.engine.volume_indexes():
+                    self.engine.step_down(index)
+                self.engine.settle(clean=True)
+        finally:
+            if self._thread.is_alive():
+                self.loop.stop()
+                self._thread.join()
+            if self._opened is not None:
+                self._opened.close()

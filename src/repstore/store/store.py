@@ -1,0 +1,286 @@
+"""The doors of the room: create a store, open it for an engine, or look at one.
+
+  O1 `create` leaves a whole store or none: a file gets its name when it is complete
+  O2 every block of a new file is written once: turning fallocated blocks into written ones
+     later would cost a journal commit of the file system on the write path
+  O3 `open_store` locks, finds the state that a quorum agrees on, and decides what a crash
+     left, before anything is written. It writes nothing itself: the engine's first
+     checkpoint puts the new life on disk, before the first acknowledgement
+  O4 `info` needs no lock and writes nothing: it may be asked about a live store
+"""
+import errno
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from repstore import config, errors
+from repstore._fast.checksum import crc32c
+from repstore.format import BLOCK_SIZE, SEGMENT_EMPTY, SEGMENT_FREE, VOLUME_LEARNING
+from repstore.store import geometry as layout
+from repstore.store import recovery, superblock
+from repstore.store import root as roots
+from repstore.store.device import Device, FileDevice, lock_holder
+from repstore.store.geometry import Geometry
+from repstore.store.recovery import Recovery
+from repstore.store.root import Root
+from repstore.store.superblock import Superblock
+
+UNFINISHED_SUFFIX = ".creating"
+INFO_TRIES = 3      # a live store may put its root elsewhere between two reads
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenedStore:
+    """Everything an engine needs to go on with a store. `device` holds its lock."""
+
+    name: str
+    device: Device
+    geometry: Geometry
+    superblock: Superblock
+    superblock_block: bytes      # the block the quorum agreed on
+    root: Root
+    root_bytes: bytes
+    boot_id: bytes               # of the running kernel
+    life_id: int                 # of the life that begins now
+    recovery: Recovery
+
+    @property
+    def batches(self) -> NDArray[np.void]:
+        """Where the batches to replay lie, in order: (segment, offset_blocks)."""
+        return self.recovery.batches
+
+    @property
+    def tainted(self) -> bool:
+        """Whether acknowledged writes may be missing."""
+        return self.recovery.tainted
+
+    def close(self) -> None:
+        """Give back the device and its lock."""
+        self.device.close()
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeInfo:
+    """A copy as the last checkpoint has it; the log may have gone on."""
+
+    name: str
+    uuid: str
+    index: int
+    size_bytes: int
+    epoch: int
+    last_lsn: int
+    commit_lsn: int
+    learning: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoreInfo:
+    """What `repstore store info` shows."""
+
+    path: str
+    uuid: str
+    format: str
+    size_bytes: int
+    segment_bytes: int
+    segments: int
+    free_segments: int
+    live_bytes: int
+    sequence: int
+    superblock_copies: int
+    clean: bool
+    in_use_by: str
+    volumes: tuple[VolumeInfo, ...]
+
+
+def create(path: str | os.PathLike[str], size_bytes: int | None = None, *,
+           segment_bytes: int | None = None, force: bool = False) -> StoreInfo:
+    """Make a store in a new file of `size_bytes`, or on a block device (by default all of it).
+
+    A file that has content is refused. So is a device that carries a store, unless `force`.
+    """
+    place = Path(path)
+    if place.is_block_device():
+        _create_on_device(place, size_bytes, segment_bytes, force)
+    else:
+        if size_bytes is None:
+            raise errors.ConfigError(f"{place}: a store in a file needs a size")
+        _create_file(place, config.StoreOptions(size_bytes, segment_bytes))
+    return info(place)
+
+
+def format_device(device: Device, geometry: Geometry, *, store_uuid: bytes, boot_id: bytes) -> None:
+    """Put an empty, cleanly closed store on a device whose content is void."""
+    root_bytes = roots.encode(roots.empty(geometry))
+    device.write(geometry.root_start(0) * BLOCK_SIZE, root_bytes + bytes(-len(root_bytes) % BLOCK_SIZE))
+    device.flush()
+    superblock.write(device, Superblock(
+        geometry=geometry, store_uuid=store_uuid, sequence=1, life_id=0, boot_id=boot_id, clean=True,
+        root_area=0, root_bytes=len(root_bytes), root_crc=crc32c(root_bytes)))
+
+
+def open_store(path: str | os.PathLike[str]) -> OpenedStore:
+    """Lock the store at `path` and decide what is in it. The caller closes what it gets."""
+    device = FileDevice(Path(path))
+    try:
+        device.lock()
+        life_id = int.from_bytes(os.urandom(8), "little") or 1
+        return open_device(device, str(path), boot_id=kernel_boot_id(), life_id=life_id)
+    except BaseException:
+        device.close()
+        raise
+
+
+def open_device(device: Device, name: str, *, boot_id: bytes, life_id: int) -> OpenedStore:
+    """Like `open_store`, on any device; the two ids are the caller's."""
+    found = superblock.read(device, name)
+    superblock.check_writable(found.superblock, name)
+    root_bytes = roots.read(device, found.superblock, name)
+    root = roots.decode(root_bytes, found.superblock.geometry, f"{name}: root")
+    decided = recovery.recover(device, found.superblock, root,
+                               same_boot=found.superblock.boot_id == boot_id, name=name)
+    return OpenedStore(name=name, device=device, geometry=found.superblock.geometry,
+                       superblock=found.superblock, superblock_block=found.block, root=root,
+                       root_bytes=root_bytes, boot_id=boot_id, life_id=life_id, recovery=decided)
+
+
+def info(path: str | os.PathLike[str]) -> StoreInfo:
+    """What the store at `path` is and holds, as of its last checkpoint. Needs no lock."""
+    device = FileDevice(Path(path), writable=False)
+    try:
+        found, root = _read_settled(device, str(path))
+        return _describe(Path(path), found, root)
+    finally:
+        device.close()
+
+
+def kernel_boot_id() -> bytes:
+    """The id of this boot of the machine: under another one, unflushed writes may be gone."""
+    return UUID(Path("/proc/sys/kernel/random/boot_id").read_text().strip()).bytes
+
+
+def _create_file(place: Path, options: config.StoreOptions) -> None:
+    geometry = layout.choose(options)
+    if not place.parent.is_dir():
+        raise errors.NotFoundError(f"no directory {place.parent}")
+    unfinished = place.with_name(place.name + UNFINISHED_SUFFIX)
+    device = FileDevice(unfinished, create=True)
+    try:
+        device.lock()
+        _check_still_ours(device)
+        _refuse_content(place)
+        _fill_with_zeros(device, options.size_bytes)
+        format_device(device, geometry, store_uuid=uuid4().bytes, boot_id=kernel_boot_id())
+        unfinished.rename(place)
+        _flush_directory(place.parent)
+    except errors.BusyError:
+        raise       # the file is another creator's
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    finally:
+        device.close()
+
+
+def _refuse_content(place: Path) -> None:
+    if place.exists() and (place.is_dir() or place.stat().st_size):
+        raise errors.ExistsError(f"{place} exists and has {place.stat().st_size} bytes: not overwritten")
+
+
+def _check_still_ours(device: FileDevice) -> None:
+    """Another creator may have finished, and renamed this very file, before we locked it."""
+    if not device.path.exists() or not os.path.samestat(device.path.stat(), os.fstat(device.fd)):
+        raise errors.BusyError(f"{device.path}: another process has just created this store")
+
+
+def _fill_with_zeros(device: FileDevice, size_bytes: int) -> None:
+    try:
+        os.ftruncate(device.fd, 0)
+        os.posix_fallocate(device.fd, 0, size_bytes)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            raise errors.NoSpaceError(
+                f"{device.path}: no room for {size_bytes} bytes ({error.strerror})") from error
+        raise
+    zeros = bytes(config.ZERO_FILL_BYTES)
+    for offset in range(0, size_bytes, len(zeros)):
+        device.write(offset, zeros[:size_bytes - offset])
+    device.flush()
+
+
+def _flush_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _create_on_device(place: Path, size_bytes: int | None, segment_bytes: int | None, force: bool) -> None:
+    device = FileDevice(place)
+    try:
+        device.lock()
+        options = config.StoreOptions(size_bytes or device.size_bytes, segment_bytes)
+        geometry = layout.choose(options)
+        if options.size_bytes > device.size_bytes:
+            raise errors.ConfigError(
+                f"store size {options.size_bytes} bytes: {place} has {device.size_bytes}")
+        if not force and _carries_store(device, str(place)):
+            raise errors.ExistsError(f"{place} carries a store already: not overwritten without force")
+        _wipe_superblocks(device)
+        format_device(device, geometry, store_uuid=uuid4().bytes, boot_id=kernel_boot_id())
+    finally:
+        device.close()
+
+
+def _carries_store(device: Device, name: str) -> bool:
+    try:
+        superblock.read(device, name)
+    except errors.ConfigError:
+        return False
+    except (errors.CorruptionError, errors.FormatVersionError):
+        return True
+    return True
+
+
+def _wipe_superblocks(device: Device) -> None:
+    """An older store's copies, left between our segments, must never be found again (S5)."""
+    for geometry in layout.possible(device.size_bytes):
+        for position in geometry.superblock_positions:
+            device.write(position * BLOCK_SIZE, bytes(BLOCK_SIZE))
+    device.flush()
+
+
+def _read_settled(device: Device, name: str, tries: int = INFO_TRIES) -> tuple[superblock.Found, Root]:
+    """Superblock and root that belong together, although somebody may be writing them."""
+    found = superblock.read(device, name)
+    try:
+        data = roots.read(device, found.superblock, name)
+        return found, roots.decode(data, found.superblock.geometry, f"{name}: root")
+    except errors.CorruptionError:
+        if tries == 1 or superblock.read(device, name).superblock == found.superblock:
+            raise
+        return _read_settled(device, name, tries - 1)
+
+
+def _describe(path: Path, found: superblock.Found, root: Root) -> StoreInfo:
+    state = found.superblock
+    free = np.isin(root.segments["state"], (SEGMENT_FREE, SEGMENT_EMPTY))
+    return StoreInfo(
+        path=str(path), uuid=str(UUID(bytes=state.store_uuid)),
+        format=f"{state.format_major}.{state.format_minor}", size_bytes=state.geometry.size_bytes,
+        segment_bytes=state.geometry.segment_bytes, segments=state.geometry.segment_count,
+        free_segments=int(free.sum()),
+        live_bytes=int(root.segments["live"].sum(dtype=np.uint64)) * BLOCK_SIZE,
+        sequence=state.sequence, superblock_copies=found.copies, clean=state.clean,
+        in_use_by=lock_holder(path),
+        volumes=tuple(VolumeInfo(
+            name=volume.name, uuid=str(UUID(bytes=volume.entry["uuid"].tobytes())),
+            index=int(volume.entry["index"]),
+            size_bytes=int(volume.entry["size_blocks"]) * BLOCK_SIZE,
+            epoch=int(volume.entry["epoch"]), last_lsn=int(volume.entry["last_lsn"]),
+            commit_lsn=int(volume.entry["commit_lsn"]),
+            learning=bool(volume.entry["flags"] & VOLUME_LEARNING)) for volume in root.volumes))

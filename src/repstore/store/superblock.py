@@ -1,0 +1,206 @@
+"""The superblock: four copies of one block that say which store this is and where its root is.
+
+  S1 a copy counts only if checksum, magic, copy number and bounds are right and it stands
+     where its own geometry puts it: torn, rotten and misdirected ones do not count
+  S2 a store opens with the state that two copies of four agree on, the one with the highest
+     sequence. The newest single copy would not do: one stray block would outvote the rest
+  S3 writing: copies 0 and 1, flush, copies 2 and 3, flush. A crash in between leaves either
+     two copies of the old state or two of the new
+  S4 a newer major version, or an unknown incompatible feature, is refused, whatever follows
+  S5 where both ends are damaged the inner copies are looked for at every place where `create`
+     can have put them
+"""
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from repstore import config, errors
+from repstore._fast.checksum import crc32c
+from repstore.format import (
+    BLOCK_SIZE,
+    FEATURES_INCOMPAT,
+    FEATURES_RO_COMPAT,
+    FORMAT_MAJOR,
+    FORMAT_MINOR,
+    SUPERBLOCK_COPIES,
+    SUPERBLOCK_MAGIC,
+    SUPERBLOCK_READ_QUORUM,
+    superblock_t,
+)
+from repstore.store import geometry as layout
+from repstore.store.device import Bytes, Device
+from repstore.store.geometry import Geometry
+
+CRC_OFFSET = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Superblock:
+    """One state of the store; the same in all four copies."""
+
+    geometry: Geometry
+    store_uuid: bytes
+    sequence: int
+    life_id: int
+    boot_id: bytes
+    clean: bool
+    root_area: int
+    root_bytes: int
+    root_crc: int
+    parent_crc: int = 0
+    format_major: int = FORMAT_MAJOR
+    format_minor: int = FORMAT_MINOR
+    feature_compat: int = 0
+    feature_ro_compat: int = 0
+    feature_incompat: int = 0
+
+    @property
+    def store_id(self) -> int:
+        """What every batch of this store carries: the first half of the uuid."""
+        return int.from_bytes(self.store_uuid[:8], "little")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a quorum agreed on: its meaning, one of its blocks, and how many copies agree."""
+
+    superblock: Superblock
+    block: bytes
+    copies: int
+
+
+def encode(superblock: Superblock, copy_number: int) -> bytes:
+    """The block of one copy."""
+    geometry = superblock.geometry
+    fields = np.zeros(1, superblock_t)
+    fields["magic"] = SUPERBLOCK_MAGIC
+    fields["copy_number"] = copy_number
+    for name in ("format_major", "format_minor", "feature_compat", "feature_ro_compat",
+                 "feature_incompat", "sequence", "parent_crc", "clean", "life_id", "root_area",
+                 "root_bytes", "root_crc"):
+        fields[name] = getattr(superblock, name)
+    for name in ("total_blocks", "segment_blocks", "segment_count", "root_blocks", "page_pairs"):
+        fields[name] = getattr(geometry, name)
+    fields["store_uuid"] = np.frombuffer(superblock.store_uuid, np.uint8)
+    fields["boot_id"] = np.frombuffer(superblock.boot_id, np.uint8)
+    block = bytearray(BLOCK_SIZE)
+    block[:superblock_t.itemsize] = fields.tobytes()
+    block[CRC_OFFSET:CRC_OFFSET + 4] = crc32c(block).to_bytes(4, "little")
+    return bytes(block)
+
+
+def decode(block: Bytes, copy_number: int) -> Superblock | None:
+    """The copy in `block`, or None if it does not count (S1). FormatVersionError as S4."""
+    raw = bytes(block)
+    if len(raw) != BLOCK_SIZE or not _checksum_holds(raw):
+        return None
+    fields = np.frombuffer(raw, superblock_t, 1)[0]
+    if fields["magic"] != SUPERBLOCK_MAGIC:
+        return None
+    _check_version(fields)
+    if fields["copy_number"] != copy_number:
+        return None
+    geometry = Geometry(*(int(fields[name]) for name in (
+        "total_blocks", "segment_blocks", "segment_count", "root_blocks", "page_pairs")))
+    try:
+        geometry.check()
+    except errors.ConfigError:
+        return None
+    if fields["root_area"] > 1 or fields["root_bytes"] > geometry.root_bytes_max or fields["clean"] > 1:
+        return None
+    return Superblock(
+        geometry=geometry, store_uuid=fields["store_uuid"].tobytes(), sequence=int(fields["sequence"]),
+        life_id=int(fields["life_id"]), boot_id=fields["boot_id"].tobytes(), clean=bool(fields["clean"]),
+        root_area=int(fields["root_area"]), root_bytes=int(fields["root_bytes"]),
+        root_crc=int(fields["root_crc"]), parent_crc=int(fields["parent_crc"]),
+        format_major=int(fields["format_major"]), format_minor=int(fields["format_minor"]),
+        feature_compat=int(fields["feature_compat"]), feature_ro_compat=int(fields["feature_ro_compat"]),
+        feature_incompat=int(fields["feature_incompat"]))
+
+
+def read(device: Device, name: str) -> Found:
+    """What the copies on `device` agree on (S2); `name` says in errors which store it is."""
+    if device.size_bytes < config.STORE_BYTES_MIN:
+        raise errors.ConfigError(f"{name} is not a store: {device.size_bytes} bytes, "
+                                 f"at least {config.STORE_BYTES_MIN}")
+    ends = [_read_copy(device, 0, 0), _read_copy(device, device.size_bytes // BLOCK_SIZE - 1, 3)]
+    geometries = list(dict.fromkeys(copy[0].geometry for copy in ends if copy))
+    for geometry in geometries:
+        if geometry.size_bytes > device.size_bytes:
+            raise errors.CorruptionError(name, f"{geometry.size_bytes} bytes",
+                                         f"{device.size_bytes}: the file was truncated")
+    found = _agreed(device, geometries) or _agreed(device, layout.possible(device.size_bytes))
+    if found is not None:
+        return found
+    if any(ends) or _carries_magic(device):
+        raise errors.CorruptionError(
+            name, f"{SUPERBLOCK_READ_QUORUM} superblocks of {SUPERBLOCK_COPIES} that agree",
+            "none or one that is whole: damaged beyond its copies")
+    raise errors.ConfigError(f"{name} is not a store: no superblock in it")
+
+
+def write(device: Device, superblock: Superblock) -> None:
+    """All four copies, in the order of S3."""
+    positions = superblock.geometry.superblock_positions
+    for pair in ((0, 1), (2, 3)):
+        for copy_number in pair:
+            device.write(positions[copy_number] * BLOCK_SIZE, encode(superblock, copy_number))
+        device.flush()
+
+
+def check_writable(superblock: Superblock, name: str) -> None:
+    """Refuse to write what has features that this code would not keep up."""
+    unknown = superblock.feature_ro_compat & ~FEATURES_RO_COMPAT
+    if unknown:
+        raise errors.FormatVersionError(f"{name} may only be read: unknown feature bits {unknown:#x}")
+
+
+def _agreed(device: Device, geometries: list[Geometry]) -> Found | None:
+    votes: Counter[Superblock] = Counter()
+    blocks: dict[Superblock, bytes] = {}
+    for geometry in geometries:
+        for copy_number, position in enumerate(geometry.superblock_positions):
+            copy = _read_copy(device, position, copy_number)
+            if copy is not None and copy[0].geometry == geometry:
+                votes[copy[0]] += 1
+                blocks.setdefault(*copy)
+    agreed = [superblock for superblock, count in votes.items() if count >= SUPERBLOCK_READ_QUORUM]
+    if not agreed:
+        return None
+    newest = max(agreed, key=lambda superblock: superblock.sequence)
+    return Found(newest, blocks[newest], votes[newest])
+
+
+def _read_copy(device: Device, position: int, copy_number: int) -> tuple[Superblock, bytes] | None:
+    if position >= device.size_bytes // BLOCK_SIZE:
+        return None
+    try:
+        block = bytes(device.read(position * BLOCK_SIZE, BLOCK_SIZE))
+    except OSError:
+        return None     # an unreadable copy is a damaged copy: the quorum decides
+    superblock = decode(block, copy_number)
+    return None if superblock is None else (superblock, block)
+
+
+def _carries_magic(device: Device) -> bool:
+    magic = SUPERBLOCK_MAGIC.to_bytes(4, "little")
+    try:
+        return bytes(device.read(0, BLOCK_SIZE)[:4]) == magic
+    except OSError:
+        return True     # nothing may be said about it, least of all that it is empty
+
+
+def _check_version(fields: np.void) -> None:
+    if fields["format_major"] > FORMAT_MAJOR:
+        raise errors.FormatVersionError(
+            f"store of format {fields['format_major']}.{fields['format_minor']}: "
+            f"this repstore reads up to {FORMAT_MAJOR}.{FORMAT_MINOR}")
+    unknown = int(fields["feature_incompat"]) & ~FEATURES_INCOMPAT
+    if unknown:
+        raise errors.FormatVersionError(f"store with unknown feature bits {unknown:#x}")
+
+
+def _checksum_holds(raw: bytes) -> bool:
+    stored = int.from_bytes(raw[CRC_OFFSET:CRC_OFFSET + 4], "little")
+    return crc32c(raw[:CRC_OFFSET] + bytes(4) + raw[CRC_OFFSET + 4:]) == stored

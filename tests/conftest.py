@@ -1,0 +1,16 @@
+"""What all tests share: the markers, and hypothesis without a clock.
+
+slow    takes more than a few seconds; not in `make check`
+client  drives a real block client (fio, nbdcopy, qemu-io, ...); skipped where it is missing
+"""
+import pytest
+from hypothesis import HealthCheck, settings
+
+# the shared machines that run this stall at times: time is no finding of a property test
+settings.register_profile("repstore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("repstore")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: more than a few seconds, not part of `make check`")
+    config.addinivalue_line("markers", "client: needs a real block client installed")

@@ -1,0 +1,208 @@
+"""NodeControl: attaches, deletions, bad records, and what frontends are told."""
+import errno
+from random import Random
+
+import pytest
+from msgspec.structs import replace
+
+from repstore import errors
+from repstore.config import VolumeOptions
+from repstore.coordination.interface import ABSENT
+from repstore.node.admin import create_volume, delete_volume, detach_volume, load_volume, update
+from repstore.node.control import NodeControl, NodeIdentity
+from repstore.replication.situation import Identity
+from repstore.replication.volume_config import CLUSTER_KEY, VolumeConfig, volume_key
+from tests.node.fake_cluster import FakeCluster, FakeEngine
+
+
+@pytest.fixture
+def cluster() -> FakeCluster:
+    """Three nodes, volume v led by node 0."""
+    made = FakeCluster(Random(1))
+    made.create(VolumeOptions("v", 1 << 20, 3))
+    made.settle(3)
+    return made
+
+
+def engine_of(cluster: FakeCluster, node: int) -> FakeEngine:
+    engine = cluster.machines[node].engine
+    assert engine is not None
+    return engine
+
+
+def attach(cluster: FakeCluster, node: int, request_id: int, name: str = "v") -> None:
+    control = cluster.machines[node].control
+    assert control is not None
+    control.on_event(("attach", request_id, name), cluster.now_s)
+
+
+def run_until_led(cluster: FakeCluster, index: int, within_s: float) -> None:
+    begun_s = cluster.now_s
+    while not list(cluster.leaders_now(index)):
+        while cluster.deliver():
+            pass
+        for machine in cluster.machines:
+            cluster.run_control(machine)
+        cluster.pass_time(0.05)
+        assert cluster.now_s < begun_s + within_s
+
+
+def test_an_attach_is_a_session_of_its_own_and_is_lent_to_further_connections(
+        cluster: FakeCluster) -> None:
+    attach(cluster, 1, 100)
+    attach(cluster, 1, 101)
+    volume = load_volume(cluster.store, "v")
+    assert volume.last_session == 1
+    assert engine_of(cluster, 1).installed == {100: (volume.index, 1), 101: (volume.index, 1)}
+    assert engine_of(cluster, 1).primaries[volume.index] == (volume.primary, volume.epoch, 1)
+    cluster.settle(0.2)
+    leader = next(cluster.leaders_now(volume.index))
+    assert leader.sessions[volume.index] == 1      # told to the primary before its first request
+
+
+def test_another_attach_takes_over(cluster: FakeCluster) -> None:
+    attach(cluster, 1, 100)
+    attach(cluster, 2, 200)
+    cluster.settle(0.2)
+    index = cluster.volume("v").index
+    assert engine_of(cluster, 1).revoked == [(index, errno.ESHUTDOWN)]
+    assert engine_of(cluster, 2).installed == {200: (index, 2)}
+    assert next(cluster.leaders_now(index)).sessions[index] == 2
+
+
+def test_the_primary_reads_a_session_it_did_not_know(cluster: FakeCluster) -> None:
+    """A request may be faster than the primary's watch."""
+    volume = cluster.volume("v")
+    attach(cluster, 1, 100)
+    leader = next(cluster.leaders_now(volume.index))
+    control = cluster.machines[leader.node].control
+    assert control is not None
+    control.on_event(("request_session", volume.index, 1), cluster.now_s)
+    assert leader.sessions == {volume.index: 1}
+
+
+@pytest.mark.parametrize(("name", "code"), [
+    ("nowhere", errno.ENOENT), ("", errno.EINVAL), ("../v", errno.EINVAL), ("x" * 64, errno.EINVAL)])
+def test_an_attach_that_cannot_be(cluster: FakeCluster, name: str, code: int) -> None:
+    before = cluster.store.list("")
+    attach(cluster, 1, 100, name)
+    assert engine_of(cluster, 1).refused == {100: code}
+    assert cluster.store.list("") == before
+
+
+def test_an_attach_with_an_unknown_outcome_is_made_once(cluster: FakeCluster) -> None:
+    answers = [errors.OutcomeUnknownError("no answer")]
+
+    def after(operation: str, key: str) -> None:
+        if operation == "compare_and_swap" and answers:
+            raise answers.pop()
+
+    cluster.store.after = after
+    attach(cluster, 1, 100)
+    assert engine_of(cluster, 1).installed == {100: (cluster.volume("v").index, 1)}
+    assert cluster.volume("v").last_session == 1
+
+
+def test_an_attach_while_the_store_is_away(cluster: FakeCluster) -> None:
+    def before(operation: str, key: str) -> None:
+        raise errors.UnavailableError("away")
+
+    cluster.store.before = before
+    attach(cluster, 1, 100)
+    assert engine_of(cluster, 1).refused == {100: errno.EHOSTUNREACH}
+
+
+def test_a_new_incarnation_refuses_the_old_client_until_it_is_detached(
+        cluster: FakeCluster) -> None:
+    attach(cluster, 1, 100)
+
+    def bump(old: VolumeConfig | None) -> VolumeConfig:
+        assert old is not None
+        return replace(old, incarnation=old.incarnation + 1)
+
+    update(cluster.store, volume_key("v"), VolumeConfig, bump)
+    cluster.settle(0.2)
+    index = cluster.volume("v").index
+    assert engine_of(cluster, 1).revoked == [(index, errno.ESTALE)]
+    attach(cluster, 1, 101)                        # reconnects by name, as NBD clients do
+    assert engine_of(cluster, 1).refused == {101: errno.ESTALE}
+    detach_volume(cluster.store, "v")
+    attach(cluster, 1, 102)
+    assert engine_of(cluster, 1).installed[102] == (index, 2)
+
+
+def test_a_deleted_volume_goes_everywhere(cluster: FakeCluster) -> None:
+    attach(cluster, 1, 100)
+    index = cluster.volume("v").index
+    cluster.kill(cluster.machines[2])
+    delete_volume(cluster.store, "v")
+    cluster.settle(0.3)                            # starts node 2 again, too
+    assert [machine.copies for machine in cluster.machines] == [{}, {}, {}]
+    assert engine_of(cluster, 1).revoked == [(index, errno.ENOENT)]
+    again = create_volume(cluster.store, VolumeOptions("v", 1 << 20, 3))
+    assert again.index > index                     # an index is never used twice
+
+
+def test_an_empty_config_store_deletes_nothing(cluster: FakeCluster) -> None:
+    """N3: the database was lost, or is another cluster's: the copies are all there is."""
+    for machine in cluster.machines:
+        cluster.kill(machine)
+    for key in ("volumes/v", CLUSTER_KEY):
+        entry = cluster.store.get(key)
+        assert entry is not None
+        assert cluster.store.delete(key, entry.revision)
+    cluster.settle(1)
+    assert all(machine.copies for machine in cluster.machines)
+
+
+def test_one_unreadable_config_stops_no_other_volume(cluster: FakeCluster) -> None:
+    other = cluster.create(VolumeOptions("w", 1 << 20, 2))
+    cluster.store.compare_and_swap("volumes/bad", ABSENT, b"\xff not json")
+    run_until_led(cluster, other.index, 3.0)
+    control = cluster.machines[0].control
+    assert control is not None
+    assert "volumes/bad" in control.health.faults
+
+
+def test_a_node_without_a_store_only_serves_frontends(cluster: FakeCluster) -> None:
+    client = FakeEngine(cluster, 0)
+    identity = NodeIdentity("client", Identity(0xFFFF, "", "boot"), "host", "token")
+    cluster.machines.append(type(cluster.machines[0])(3))
+    client.node = 3
+    control = NodeControl(identity, client, cluster.store, lambda node: False, cluster.now_s)
+    control.poll_config(cluster.now_s)
+    control.tick(cluster.now_s)
+    assert [node.id for node in control.peers_to_connect()] == [0, 1, 2]
+    control.on_event(("attach", 1, "v"), cluster.now_s)
+    volume = cluster.volume("v")
+    assert client.installed == {1: (volume.index, 1)}
+    assert client.primaries[volume.index] == (volume.primary, volume.epoch, 1)
+    assert client.copies == {}
+
+
+def test_a_pair_of_nodes_is_connected_by_the_higher_one(cluster: FakeCluster) -> None:
+    control = cluster.machines[1].control
+    assert control is not None
+    assert control.peers_to_connect() == []
+    cluster.break_link((0, 1))
+    cluster.break_link((1, 2))
+    cluster.run_control(cluster.machines[1])
+    assert [node.id for node in control.peers_to_connect()] == [0]
+
+
+def test_a_killed_primary_is_replaced_without_waiting_for_grace(cluster: FakeCluster) -> None:
+    """Death is proved: the volume is served again long before T_grace."""
+    volume = cluster.volume("v")
+    cluster.kill(cluster.machines[volume.primary])
+    run_until_led(cluster, volume.index, 1.0)
+    now = cluster.volume("v")
+    assert now.epoch == volume.epoch + 1
+    assert volume.primary not in now.in_sync_nodes()
+
+
+def test_an_event_that_no_engine_sends_is_a_bug(cluster: FakeCluster) -> None:
+    control = cluster.machines[0].control
+    assert control is not None
+    for event in (("nonsense", 1), ("sealed", 1), ()):
+        with pytest.raises(AssertionError):
+            control.on_event(event, cluster.now_s)

@@ -1,0 +1,179 @@
+"""The process around a node: sockets, publishing, the loop; with an engine that does nothing."""
+import os
+import socket
+import stat
+import threading
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from repstore import config, errors
+from repstore.coordination.sqlite import SqliteConfigStore
+from repstore.node.admin import load_nodes, register_node
+from repstore.node.process import is_gone
+from repstore.node.shell import (
+    DATABASE_NAME,
+    LISTEN_FRONTENDS,
+    LISTEN_PEERS,
+    NodeShell,
+    client_shell,
+    connect_unix,
+    listen_unix,
+    run_node,
+    socket_path,
+)
+from repstore.replication.volume_config import NodeConfig
+from tests.node.fake_cluster import FakeCluster, FakeEngine
+
+
+class IdleEngine(FakeEngine):
+    """Has an event descriptor, and keeps the sockets it is given."""
+
+    def __init__(self, node: int) -> None:
+        super().__init__(FakeCluster(Random(0), 3), node)
+        self.event_fd = os.eventfd(0, os.EFD_CLOEXEC)
+        self.connected: list[int] = []
+        self.met = threading.Event()
+
+    def connect_peer(self, node_id: int, socket_fd: int) -> None:
+        os.close(socket_fd)
+        self.connected.append(node_id)
+        self.met.set()
+
+
+class IdleNative:
+    """A NativeNode over an IdleEngine."""
+
+    def __init__(self, node: int, store_uuid: str) -> None:
+        self.engine = IdleEngine(node)
+        self.store_uuid = store_uuid
+        self.boot_id = "boot"
+        self.listeners: list[tuple[str, int]] = []
+        self.descriptors: list[int] = []
+        self.stopped = False
+
+    def add_listener(self, socket_fd: int, kind: int) -> None:
+        with socket.socket(fileno=os.dup(socket_fd)) as named:
+            self.listeners.append((named.getsockname(), kind))
+        self.descriptors.append(socket_fd)
+
+    def start(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        self.stopped = True
+        for descriptor in [*self.descriptors, self.engine.event_fd]:
+            os.close(descriptor)
+
+
+def directory_with(tmp_path: Path, nodes: int) -> Path:
+    store = SqliteConfigStore(tmp_path / DATABASE_NAME, create=True)
+    for number in range(nodes):
+        name = f"n{number}"
+        register_node(store, NodeConfig(
+            name=name, id=number, store_path=str(tmp_path / name), store_uuid=f"d{number}",
+            peer_socket=socket_path(tmp_path, f"{name}.peer"),
+            nbd_sockets=(socket_path(tmp_path, f"{name}.nbd"),)))
+    store.close()
+    return tmp_path
+
+
+def nodes_of(directory: Path) -> dict[str, NodeConfig]:
+    store = SqliteConfigStore(directory / DATABASE_NAME)
+    try:
+        return load_nodes(store)
+    finally:
+        store.close()
+
+
+def test_a_node_publishes_its_process_meets_its_peers_and_stops_cleanly(tmp_path: Path) -> None:
+    directory = directory_with(tmp_path, 2)
+    natives = {name: IdleNative(number, f"d{number}") for number, name in enumerate(["n0", "n1"])}
+    ready: dict[str, NodeShell] = {}
+    up = {name: threading.Event() for name in natives}
+
+    def on_ready(shell: NodeShell) -> None:
+        assert shell.control is not None
+        name = shell.control.identity.name
+        ready[name] = shell
+        up[name].set()
+
+    threads = [threading.Thread(target=run_node, args=(
+        directory, name, lambda node: natives[node.name], on_ready)) for name in natives]
+    for thread in threads:
+        thread.start()
+    assert all(event.wait(20) for event in up.values())
+    assert natives["n1"].engine.met.wait(20)
+    assert natives["n1"].engine.connected[0] == 0        # the higher one connects
+    published = nodes_of(directory)["n0"]
+    assert published.pid == os.getpid()
+    assert not is_gone(published)
+    assert natives["n0"].listeners == [
+        (str(directory / "n0.peer"), LISTEN_PEERS), (str(directory / "n0.nbd"), LISTEN_FRONTENDS)]
+    for shell in ready.values():
+        shell.request_stop()
+    for thread in threads:
+        thread.join(20)
+    assert all(native.stopped for native in natives.values())
+    assert natives["n0"].engine.connected == []
+    assert is_gone(nodes_of(directory)["n0"])
+
+
+def test_a_client_meets_every_node(tmp_path: Path) -> None:
+    directory = directory_with(tmp_path, 1)
+    listener = listen_unix(nodes_of(directory)["n0"].peer_socket)
+    store = SqliteConfigStore(directory / DATABASE_NAME)
+    register_node(store, NodeConfig(name="n0", id=0, store_path="", store_uuid="d0",
+                                    peer_socket=listener.getsockname(), pid=1))
+    store.close()
+    native = IdleNative(2, "")
+    shell = client_shell(directory, native)
+    shell.start()
+    thread = threading.Thread(target=shell.run)
+    thread.start()
+    assert native.engine.met.wait(20)
+    shell.request_stop()
+    thread.join(20)
+    shell.close()
+    listener.close()
+    assert native.listeners == []
+
+
+def test_a_node_with_another_disk_is_refused(tmp_path: Path) -> None:
+    directory = directory_with(tmp_path, 1)
+    native = IdleNative(0, "another")
+    with pytest.raises(errors.ConfigError, match="store another"):
+        run_node(directory, "n0", lambda node: native)
+    assert native.stopped
+
+
+def test_an_unknown_node(tmp_path: Path) -> None:
+    with pytest.raises(errors.NotFoundError, match="n7"):
+        run_node(directory_with(tmp_path, 1), "n7", lambda node: IdleNative(0, "d0"))
+
+
+def test_long_directories_get_short_sockets(tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 120)
+    deep.mkdir()
+    path = Path(socket_path(deep, "n0.peer"))
+    try:
+        assert len(os.fsencode(path)) <= config.SOCKET_PATH_BYTES_MAX
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        assert socket_path(deep, "n0.peer") == str(path)
+        assert socket_path(tmp_path, "n0.peer") == str(tmp_path / "n0.peer")
+        with pytest.raises(errors.ConfigError, match="107"):
+            listen_unix(str(deep / "n0.peer"))
+    finally:
+        path.parent.rmdir()
+
+
+def test_a_socket_of_a_dead_process_is_replaced(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    listen_unix(path).close()
+    assert connect_unix(path) is None
+    with listen_unix(path):
+        connection = connect_unix(path)
+        assert connection is not None
+        connection.close()
+    assert connect_unix(str(tmp_path / "missing")) is None

@@ -1,0 +1,278 @@
+"""Recovery: what was promised is kept, what was not may go, and rot is never taken for a crash."""
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from repstore import config, errors
+from repstore.format import SEGMENT_OPEN
+from repstore.store import recovery
+from repstore.store import root as roots
+from repstore.store.recovery import BATCH_INFO
+from repstore.store.root import Root
+from tests.store.images import BOOT, OTHER_BOOT, Log, new_store, small_geometry, state_of
+
+START, START_CRC = 100, 5000
+BAD_PAYLOAD = 4
+
+
+@dataclass
+class Written:
+    """One batch as the log wrote it, and what the disk has of it."""
+
+    sequence: int
+    flushed: int
+    completed: int
+    header: bool = True
+    payload: bool = True
+
+
+def crc_of(sequence: int) -> int:
+    return sequence * 50
+
+
+def infos(batches: list[Written]) -> recovery.Infos:
+    """What a scan would list."""
+    found = np.zeros(len([batch for batch in batches if batch.header]), BATCH_INFO)
+    for info, batch in zip(found, [batch for batch in batches if batch.header], strict=True):
+        info["sequence"], info["crc"] = batch.sequence, crc_of(batch.sequence)
+        info["previous_crc"] = crc_of(batch.sequence - 1)
+        info["flushed_sequence"], info["completed_sequence"] = batch.flushed, batch.completed
+        info["segment"], info["offset_blocks"] = batch.sequence // 8, batch.sequence % 8
+        info["fault"] = 0 if batch.payload else BAD_PAYLOAD
+    return found
+
+
+def decide(batches: list[Written], same_boot: bool = True) -> recovery.Recovery:
+    return recovery.decide(infos(batches), START, START_CRC, same_boot=same_boot, name="image")
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> tuple[list[Written], int, int]:
+    """A log, and how far it was flushed and completed when it stopped."""
+    batches: list[Written] = []
+    flushed = completed = START
+    for sequence in range(START + 1, START + 1 + draw(st.integers(0, 12))):
+        batches.append(Written(sequence, flushed, completed))
+        completed = draw(st.integers(max(completed, sequence - 4), sequence))
+        flushed = draw(st.integers(flushed, completed))
+    return batches, flushed, completed
+
+
+def promised(batches: list[Written]) -> tuple[int, int]:
+    """What the headers that are left prove to have been flushed and completed."""
+    whole = [batch for batch in batches if batch.header]
+    return (max([START, *(batch.flushed for batch in whole)]),
+            max([START, *(batch.completed for batch in whole)]))
+
+
+@given(logs(), st.data())
+def test_a_kill_loses_nothing_that_was_completed(log: tuple[list[Written], int, int],
+                                                 data: st.DataObject) -> None:
+    batches, _, completed = log
+    for batch in batches:
+        if batch.sequence > completed:
+            batch.header, batch.payload = data.draw(st.booleans()), data.draw(st.booleans())
+    found = decide(batches)
+    assert found.cut_sequence >= completed
+    assert not found.tainted
+    assert found.damaged == ()
+    whole = START
+    while whole - START < len(batches) and batches[whole - START].header and batches[whole - START].payload:
+        whole += 1
+    assert found.cut_sequence == whole
+
+
+@given(logs(), st.data())
+def test_a_power_cut_loses_nothing_that_was_flushed(log: tuple[list[Written], int, int],
+                                                    data: st.DataObject) -> None:
+    batches, flushed, _ = log
+    for batch in batches:
+        if batch.sequence > flushed:
+            batch.header, batch.payload = data.draw(st.booleans()), data.draw(st.booleans())
+    found = decide(batches, same_boot=False)
+    assert found.cut_sequence >= flushed
+    assert found.tainted
+    assert found.damaged == ()
+    kept = batches[:found.cut_sequence - START]
+    assert all(batch.header and batch.payload for batch in kept)
+
+
+@given(logs(), st.data(), st.booleans())
+@settings(max_examples=300)
+def test_rot_is_what_a_plain_walk_says_it_is(log: tuple[list[Written], int, int], data: st.DataObject,
+                                             same_boot: bool) -> None:
+    batches = log[0]
+    for batch in batches:
+        batch.header, batch.payload = data.draw(st.integers(0, 5)) > 0, data.draw(st.integers(0, 5)) > 0
+    damaged: list[int] = []
+    expected: object = len(batches)
+    lost = False
+    for position, batch in enumerate(batches):
+        flushed, completed = promised(batches[position + 1:])
+        proven = flushed >= batch.sequence or (completed >= batch.sequence and same_boot)
+        if batch.header and batch.payload:
+            continue
+        if proven and batch.header:
+            damaged.append(batch.sequence)
+            continue
+        lost = completed >= batch.sequence and not proven
+        expected = "corruption" if proven else position
+        break
+    if expected == "corruption":
+        with pytest.raises(errors.CorruptionError, match="image"):
+            decide(batches, same_boot)
+        return
+    found = decide(batches, same_boot)
+    assert len(found.batches) == expected
+    assert found.damaged == tuple(damaged)
+    assert found.tainted == (lost or not same_boot)
+
+
+@given(logs(), st.integers(0, 99))
+def test_the_order_of_the_scan_does_not_matter(log: tuple[list[Written], int, int], seed: int) -> None:
+    found = infos(log[0])
+    mixed = found[np.random.default_rng(seed).permutation(len(found))]
+    decided = recovery.decide(mixed, START, START_CRC, same_boot=True, name="image")
+    assert decided.batches.tolist() == [(batch.sequence // 8, batch.sequence % 8) for batch in log[0]]
+
+
+def test_what_the_checkpoint_holds_is_not_replayed() -> None:
+    batches = [Written(sequence, START, START) for sequence in range(START - 3, START + 3)]
+    assert decide(batches).cut_sequence == START + 2
+    assert len(decide(batches).batches) == 2
+
+
+@pytest.mark.parametrize("position", [0, 1])
+def test_a_batch_that_does_not_name_its_predecessor_is_corruption(position: int) -> None:
+    found = infos([Written(START + 1, START, START), Written(START + 2, START, START)])
+    found["previous_crc"][position] ^= 1
+    with pytest.raises(errors.CorruptionError, match=f"batch {START + 1 + position} that names"):
+        recovery.decide(found, START, START_CRC, same_boot=True, name="image")
+
+
+def test_the_error_names_where_and_what_proves_it() -> None:
+    batches = [Written(101, 100, 100), Written(102, 100, 100, header=False), Written(103, 102, 102)]
+    with pytest.raises(errors.CorruptionError, match=r"image: segment 12, block 5, after batch 101: "
+                                                     r"expected batch 102, .* batch 103 proves"):
+        decide(batches)
+
+
+# ------------------------------------------------------------- with a real log in a real image
+
+def test_a_log_over_many_segments_is_found_in_order() -> None:
+    log = Log()
+    for _ in range(20):
+        log.append(blocks=3)
+    found = log.open()
+    assert found.batches.tolist() == [log.places[sequence][:2] for sequence in range(1, 21)]
+    assert (found.recovery.cut_sequence, found.tainted) == (20, False)
+    assert found.recovery.reason == "log ends at batch 20"
+
+
+def test_two_classes_are_written_side_by_side() -> None:
+    log = Log()
+    for number in range(24):
+        log.append(blocks=4, log_class=1 if number in (3, 20) else 0)
+    assert len({segment for segment, _, _ in log.places.values()}) > 5
+    assert log.open().recovery.cut_sequence == 24
+
+
+def open_at_checkpoint() -> Log:
+    """A checkpoint made while segment 0 was open, in its third use; the log went on in it."""
+    plain = roots.empty(small_geometry())
+    segments = plain.segments.copy()
+    segments["generation"] = 3
+    segments["state"][0] = SEGMENT_OPEN
+    log = Log(Root(40, 77, segments, plain.plan[1:]))
+    log.heads[0] = (0, 3, 5)
+    return log
+
+
+def test_a_segment_that_was_open_at_the_checkpoint_is_read_too() -> None:
+    log = open_at_checkpoint()
+    for _ in range(8):
+        log.append(blocks=3)
+    assert {segment for segment, _, _ in log.places.values()} == {0, 1, 2}
+    assert log.open().recovery.cut_sequence == 48
+
+
+def test_a_lost_tail_is_cut_and_nobody_is_told() -> None:
+    log = Log()
+    for _ in range(5):
+        log.append(completed=3)
+    log.lose(5)
+    log.rot_payload(4)
+    found = log.open()
+    assert (found.recovery.cut_sequence, found.tainted) == (3, False)
+    assert "torn tail: cut at batch 4" in found.recovery.reason
+
+
+def test_rot_below_a_flush_is_refused_or_kept_as_bad_blocks() -> None:
+    log = Log()
+    for number in range(8):
+        log.append(flushed=max(0, number - 1), completed=number)
+    log.rot_payload(3)
+    assert log.open().recovery.damaged == (3,)
+    assert log.open().recovery.cut_sequence == 8
+    log.rot_header(4)
+    with pytest.raises(errors.CorruptionError, match="segment 0, block 4, after batch 3: expected batch 4"):
+        log.open()
+
+
+def test_acknowledged_batches_lost_with_the_power_taint() -> None:
+    log = Log()
+    for number in range(6):
+        log.append(flushed=2, completed=number)
+    log.lose(4)
+    with pytest.raises(errors.CorruptionError, match="expected batch 4"):
+        log.open(BOOT)
+    found = log.open(OTHER_BOOT)
+    assert (found.recovery.cut_sequence, found.tainted) == (3, True)
+    assert "gone with the power" in found.recovery.reason
+
+
+def test_after_a_boot_even_a_whole_log_is_tainted() -> None:
+    log = Log()
+    log.append()
+    found = log.open(OTHER_BOOT)
+    assert (found.recovery.cut_sequence, found.tainted) == (1, True)
+    assert "the end is not certain" in found.recovery.reason
+
+
+def test_a_torn_tail_over_several_segments_does_not_hide_the_proof_behind_it() -> None:
+    log = Log(geometry=small_geometry(4 * config.MIB))
+    for _ in range(12):
+        log.append(blocks=15)                # one a segment
+    log.append(blocks=15, flushed=12, completed=12)
+    for sequence in range(4, 13):
+        log.lose(sequence)
+    with pytest.raises(errors.CorruptionError, match=r"expected batch 4, .* batch 13 proves"):
+        log.open()
+
+
+def test_an_unreadable_block_is_damage_and_not_the_end_of_the_log() -> None:
+    log = Log()
+    for _ in range(4):
+        log.append(blocks=1, completed=4, flushed=4)
+    plain_read = log.device.read
+    bad = log.address(2) + 4096
+
+    def read(offset: int, length: int) -> memoryview:
+        if offset <= bad < offset + length:
+            raise OSError(5, "bad spot")
+        return plain_read(offset, length)
+
+    log.device.read = read  # type: ignore[method-assign]
+    assert log.open().recovery.damaged == (2,)
+
+
+def test_a_store_closed_cleanly_is_not_searched() -> None:
+    device = new_store()
+    state = state_of(device)
+    root = roots.decode(roots.read(device, state, "image"), state.geometry)
+    device.read = None  # type: ignore[method-assign, assignment]
+    found = recovery.recover(device, state, root, same_boot=False, name="image")
+    assert (len(found.batches), found.tainted, found.reason) == (0, False, "closed cleanly")
