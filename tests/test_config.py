@@ -37,6 +37,12 @@ def test_a_limit_is_the_one_the_data_plane_has(limit: int, file: str, name: str)
     assert limit == native(file, name)
 
 
+@pytest.mark.parametrize(("time_s", "name"), [
+    (config.HEARTBEAT_S, "PING_NS"), (config.LEASE_S, "LEASE_NS"), (config.MEMBER_SILENCE_S, "SILENT_NS")])
+def test_a_time_is_the_one_the_data_plane_has(time_s: float, name: str) -> None:
+    assert time_s * 1e9 == native("primary.pyx", name)
+
+
 def test_the_times_leave_room_for_each_other() -> None:
     assert config.HEARTBEAT_S * 2 < config.LEASE_S < config.GRACE_S < config.MEMBER_SILENCE_S
 

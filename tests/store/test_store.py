@@ -27,6 +27,7 @@ def test_a_new_store_opens_empty_and_clean(tmp_path: Path) -> None:
     assert (len(opened.batches), opened.tainted) == (0, False)
     assert opened.boot_id == store.kernel_boot_id() == opened.superblock.boot_id
     assert opened.life_id not in (0, opened.superblock.life_id)
+    assert os.path.samestat(os.fstat(opened.descriptor), path.stat())
     assert superblock.decode(opened.superblock_block, 0) == opened.superblock
     assert roots.decode(opened.root_bytes, opened.geometry).plan.tolist() == list(range(made.segments))
     assert store.info(path).in_use_by.startswith(str(os.getpid()))
@@ -161,7 +162,8 @@ def test_every_single_bad_block_of_metadata_is_survived_or_told(tmp_path: Path) 
     for block in (*geometry.superblock_positions, geometry.root_start(1), geometry.page_base):
         damaged = MemoryDevice(bytearray(image))
         damaged.image[block * BLOCK_SIZE + 16] ^= 1
-        store.open_device(damaged, "image", boot_id=BOOT, life_id=LIFE)
+        opened = store.open_device(damaged, "image", boot_id=BOOT, life_id=LIFE)
+        assert opened.descriptor == -1
     damaged = MemoryDevice(bytearray(image))
     damaged.image[geometry.root_start(0) * BLOCK_SIZE + 16] ^= 1
     with pytest.raises(errors.CorruptionError, match="root area 0"):

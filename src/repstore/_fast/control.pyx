@@ -50,7 +50,7 @@ from repstore._fast.layout cimport FRAME_SEAL, LOCATION_HOLE, frame_header_t
 from repstore._fast.root cimport root_size
 from repstore._fast.segments cimport segments_free
 from repstore._fast.state cimport (
-    CHECKPOINT_IDLE, EVENTS_MAX, MEMBER_JOINING, NODES_MAX, ROLE_PRIMARY, VOLUME_INDEX_MAX, VOLUMES_MAX,
+    CHECKPOINT_IDLE, CLIENT_NODE, EVENTS_MAX, MEMBER_JOINING, NODES_MAX, ROLE_PRIMARY, VOLUME_INDEX_MAX, VOLUMES_MAX,
     call_t, event_ring_t, event_t, io_t, member_t, rs_frontend,
 )
 from repstore._fast.transfer cimport transfers_forget
@@ -151,8 +151,8 @@ cdef class Engine:
     """One engine: a node with a store, or a client without one. Thread-safe."""
 
     def __cinit__(self, int node_id, bytes boot_id not None):
-        if not 0 <= node_id < NODES_MAX:
-            raise ValueError(f"node {node_id}: must be 0 to {NODES_MAX - 1}")
+        if not 0 <= node_id < NODES_MAX and node_id != CLIENT_NODE:
+            raise ValueError(f"node {node_id}: must be 0 to {NODES_MAX - 1}, or {CLIENT_NODE} for a client")
         if len(boot_id) != 16:
             raise ValueError(f"boot id of {len(boot_id)} bytes: must be 16")
         self.event_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -227,8 +227,11 @@ cdef class Engine:
         self.frontend_capsule = capsule
 
     def connect_peer(self, int node_id, int socket_fd):
-        """Hand over a connected socket to another node; `link_up` follows when it said hello."""
-        self.loop.add_socket(socket_fd, 3)
+        """Take over a connected socket to another node; `link_up` follows when it said hello."""
+        try:
+            self.loop.add_socket(socket_fd, 3)
+        finally:
+            os.close(socket_fd)                # the loop has its own descriptor
 
     def linked(self, uint32_t node_id):
         """Is there a link to this node that said hello?"""
@@ -443,12 +446,12 @@ cdef class Engine:
         self.unlock(True)
 
     def lead(self, index, unsigned int epoch, unsigned int incarnation, members, unsigned int copies,
-             bint durable, unsigned int session):
+             unsigned int min_copies, bint durable, unsigned int session):
         """Be primary with these (node, last LSN); they get the tail they lack, then we serve."""
         cdef volume_t* volume = self.volume(index)
         members = [(int(node), int(last)) for node, last in members]
         self.lock()
-        primary_lead(self.engine, volume, epoch, incarnation, copies, durable, session)
+        primary_lead(self.engine, volume, epoch, incarnation, copies, min_copies, durable, session)
         for node, last in members:
             primary_add_member(self.engine, volume, node, last)
         self.unlock(True)
@@ -543,7 +546,7 @@ cdef class Engine:
         self.unlock(True)
 
     def set_primary(self, index, int node_id, unsigned int epoch):
-        """Where requests of this volume go from here; -1: they wait."""
+        """Where requests of this volume go from here; -1: they wait for a primary."""
         self.lock()
         export_set_primary(self.engine, index, node_id, epoch)
         self.unlock(True)

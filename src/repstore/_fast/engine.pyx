@@ -27,7 +27,7 @@ from repstore._fast.replication cimport (
 from repstore._fast.requests cimport request_release, requests_free, requests_init
 from repstore._fast.service cimport service_drop, service_progress, service_read_done
 from repstore._fast.state cimport (
-    BARRIER_APPLIED, BARRIER_DONE, BARRIER_FLUSHING, BARRIERS, EVENTS_MAX, LINK_STREAM, LINKS_MAX, NODES_MAX, ROLE_PRIMARY, SENT_BATCH, SENT_REPLY,
+    BARRIER_APPLIED, BARRIER_DONE, BARRIER_FLUSHING, BARRIERS, CLIENT_NODE, EVENTS_MAX, LINK_STREAM, LINKS_MAX, NODES_MAX, ROLE_PRIMARY, SENT_BATCH, SENT_REPLY,
     SENT_TRANSFER, TOKEN_BATCH, TOKEN_CHECKPOINT, TOKEN_CLEANER, TOKEN_FLUSH, TOKEN_PAGE, TOKEN_READ,
     TOKEN_TRANSFER, VOLUME_INDEX_MAX, event_t, link_t, log_batch_t, log_t, rs_engine, store_t, token,
     volume_t,
@@ -159,7 +159,7 @@ cdef void engine_link_down(void* handle, uint32_t link) noexcept nogil:
         engine.frontend.disconnected(here.connection)
         here.connection = NULL
     here.node = -1
-    if node >= 0 and engine.nodes[node].link == <int32_t>link:
+    if 0 <= node < NODES_MAX and engine.nodes[node].link == <int32_t>link:
         engine.nodes[node].link = -1
         event_push(engine, EVENT_LINK_DOWN, 0, <uint32_t>node, 0, 0, 0, 0, 0, NULL)
         exports_link_down(engine, <uint32_t>node)
@@ -185,7 +185,7 @@ cdef void engine_frame(void* handle, uint32_t link, const frame_header_t* header
         foreign_request(engine, link, header, meta, body)
     elif header.type == FRAME_REPLY:
         exports_reply(engine, header, meta, body)
-    else:
+    elif engine.links[link].node < NODES_MAX:
         replication_frame(engine, <uint32_t>engine.links[link].node, header, meta, body)
 
 
@@ -193,6 +193,9 @@ cdef void hello(engine_t* engine, uint32_t link, const frame_header_t* header, c
     cdef const hello_meta_t* said = <const hello_meta_t*>meta
     cdef char[64] text
     cdef int32_t old
+    if header.meta_bytes == sizeof(hello_meta_t) and said.node == CLIENT_NODE:
+        engine.links[link].node = CLIENT_NODE  # sends requests, takes no part
+        return
     if header.meta_bytes != sizeof(hello_meta_t) or said.node >= NODES_MAX or said.node == engine.node:
         engine.backend.close(engine.backend.context, link)
         return

@@ -6,7 +6,8 @@ Rules
   P2 a joining learner counts from join_begin on, before its join is decided (R-join)
   P3 records reach a member in LSN order without a gap: the pending tail first, with the volume
      held, then every batch as it is closed
-  P4 a new primary serves when its EPOCH record is in the log: after the tails of its members
+  P4 with fewer copies in sync than min_copies nothing is acknowledged: the volume stalls
+  P5 a new primary serves when its EPOCH record is in the log: after the tails of its members
 """
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
@@ -16,7 +17,7 @@ from repstore._fast.state cimport engine_t, log_batch_t, member_t, volume_t
 
 cdef member_t* member_find(volume_t* volume, uint32_t node) noexcept nogil
 cdef void primary_lead(engine_t* engine, volume_t* volume, uint32_t epoch, uint32_t incarnation,
-                       uint32_t copies, bint durable, uint32_t session) noexcept nogil
+                       uint32_t copies, uint32_t min_copies, bint durable, uint32_t session) noexcept nogil
 cdef int primary_add_member(engine_t* engine, volume_t* volume, uint32_t node, uint64_t last_lsn) noexcept nogil
 cdef void primary_set_members(engine_t* engine, volume_t* volume, const uint32_t* nodes, uint32_t count) noexcept nogil
 cdef void primary_resume(engine_t* engine, volume_t* volume, uint32_t node, uint64_t last_lsn) noexcept nogil

@@ -61,14 +61,15 @@ cdef void member_remove(volume_t* volume, uint32_t i) noexcept nogil:
 # ------------------------------------------------------------------------ what Python decides
 
 cdef void primary_lead(engine_t* engine, volume_t* volume, uint32_t epoch, uint32_t incarnation,
-                       uint32_t copies, bint durable, uint32_t session) noexcept nogil:
-    """The config names us primary of this epoch. Members are added next; then we serve (P4)."""
+                       uint32_t copies, uint32_t min_copies, bint durable, uint32_t session) noexcept nogil:
+    """The config names us primary of this epoch. Members are added next; then we serve (P5)."""
     volume.role = ROLE_PRIMARY
     volume.primary_node = engine.node
     volume.epoch = epoch
     volume.sealed_epoch = max(volume.sealed_epoch, epoch)
     volume.incarnation = incarnation
     volume.copies = copies
+    volume.min_copies = min_copies
     volume.durable = durable
     volume.member_count = 0
     volume.leading = True
@@ -145,13 +146,18 @@ cdef int primary_learner(engine_t* engine, volume_t* volume, uint32_t node, uint
 
 
 cdef void primary_join(engine_t* engine, volume_t* volume, uint32_t node, bint begin) noexcept nogil:
-    """From now on acknowledgements need this learner too, or no more (P2)."""
-    cdef member_t* member = member_find(volume, node)
-    if member == NULL or member.state == MEMBER_IN_SYNC:
-        return
-    member.state = MEMBER_JOINING if begin else MEMBER_LEARNER
-    member.join_asked = False
-    member.join_told = False
+    """From now on acknowledgements need this learner too (P2); or it is forgotten until it asks
+    to be served again."""
+    cdef uint32_t i
+    for i in range(volume.member_count):
+        if volume.members[i].node != node or volume.members[i].state == MEMBER_IN_SYNC:
+            continue
+        if not begin:
+            member_remove(volume, i)
+            return
+        volume.members[i].state = MEMBER_JOINING
+        volume.members[i].join_asked = False
+        volume.members[i].join_told = False
 
 
 cdef void primary_session(volume_t* volume, uint32_t session) noexcept nogil:

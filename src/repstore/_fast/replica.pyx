@@ -35,6 +35,7 @@ cdef enum:
     INBOX_BYTES_MAX = 67108864     # a primary's window of one volume is 16 MiB
     WANT_AFTER_NS = 300000000      # a member that hears nothing asks to be served
     WANT_AGAIN_NS = 1000000000
+    UNHEARD_NS = 2000000000        # four heartbeats
     SELF_BIT = 0x80000000
 
 
@@ -180,6 +181,7 @@ cdef bint take_frame(engine_t* engine, volume_t* volume, const frame_header_t* h
     if header.type == FRAME_LEARN:
         return learn(engine, volume, header)
     volume.heard = True
+    volume.heard_ns = engine.now_ns
     if header.type == FRAME_APPEND or header.type == FRAME_TAIL:
         if not append(engine, volume, header, meta, body):
             return False
@@ -212,6 +214,7 @@ cdef void grant(engine_t* engine, volume_t* volume, uint32_t node, const frame_h
     volume.last_grant_ns = engine.now_ns
     if header.flags & GRANT_FLAG and (header.extra <= volume.last_lsn or volume.inbox != NULL):
         volume.heard = True
+        volume.heard_ns = engine.now_ns
     elif not header.flags & GRANT_FLAG and volume.role == ROLE_REPLICA and volume.primary_node == node:
         volume.heard = False                   # it lives, but does not serve us: ask
         volume.want_ns = max(volume.want_ns, <uint64_t>1)
@@ -356,6 +359,7 @@ cdef bint learn(engine_t* engine, volume_t* volume, const frame_header_t* header
     volume.chain_last = header.chain
     volume.known_commit = header.lsn
     volume.heard = True
+    volume.heard_ns = engine.now_ns
     volume.copied_untold = 0
     return True
 
@@ -490,7 +494,11 @@ cdef void replica_step(engine_t* engine, volume_t* volume) noexcept nogil:
         return
     if volume.known_commit > volume.commit_lsn and volume.pending_count:
         volume_commit(engine, volume, volume.known_commit)
+    if volume.heard and engine.now_ns > volume.heard_ns + UNHEARD_NS:
+        volume.heard = False                   # it forgot us, or never learned of us
+        volume.want_ns = engine.now_ns
     if volume.heard:
+        due(engine, volume.heard_ns + UNHEARD_NS)
         follow_on(engine, volume)
     elif volume.want_ns and engine.nodes[volume.primary_node].link >= 0:
         if engine.now_ns >= volume.want_ns and volume.unapplied_records == 0:

@@ -13,7 +13,9 @@ from repstore._fast.layout cimport (
     OP_TRIM, OP_WRITE, OP_ZERO, extent_t,
 )
 from repstore._fast.log cimport log_reserve
-from repstore._fast.quorum cimport acknowledged_by_all, durable_on_all, lease_valid
+from repstore._fast.quorum cimport (
+    acknowledged_by_all, copies_in_sync, durable_on_all, lease_valid,
+)
 from repstore._fast.requests cimport (
     buffer_get, queue_pop, queue_push, queue_remove, request_finish, request_keep_payload,
 )
@@ -232,7 +234,7 @@ cdef bint overlaps(const request_queue_t* queue, const request_t* request) noexc
 
 
 cdef int start_write(engine_t* engine, volume_t* volume, request_t* request) noexcept nogil:
-    if volume.held:
+    if volume.held or copies_in_sync(volume) < volume.min_copies:
         return WAIT
     if request.flags & REQUEST_DURABLE == 0 and (request.front.flags & RS_FUA or volume.durable):
         request.flags |= REQUEST_DURABLE
@@ -462,7 +464,8 @@ cdef bint service_progress(engine_t* engine, volume_t* volume) noexcept nogil:
     if volume.pending_count:
         volume_commit(engine, volume, acknowledged_by_all(volume))
         moved = volume.commit_lsn != before
-    while volume.waiting.head != NULL and volume.waiting.head.lsn <= volume.commit_lsn:
+    while (volume.waiting.head != NULL and volume.waiting.head.lsn <= volume.commit_lsn
+            and copies_in_sync(volume) >= volume.min_copies):
         request = queue_pop(&volume.waiting)
         moved = True
         if request.flags & REQUEST_DURABLE:

@@ -90,6 +90,7 @@ cdef enum:
     VOLUME_INDEX_MAX = 65536       # cluster-wide numbers
     EXPORTS_MAX = 256
     NODES_MAX = 16
+    CLIENT_NODE = 0xFFFF           # what an engine without a store says it is
     LINKS_MAX = 1024
     EVENTS_MAX = 4096
     TRIM_BLOCKS = 131072           # 512 MiB: longest range of one record
@@ -481,6 +482,7 @@ cdef struct volume_t:
     uint64_t session_window[64]
     # replication
     uint32_t copies                # wanted; in sync may be fewer
+    uint32_t min_copies            # with fewer in sync nothing is acknowledged
     member_t members[8]
     uint32_t member_count
     bint leading                   # tails are being sent, the EPOCH record is not out yet
@@ -494,6 +496,7 @@ cdef struct volume_t:
     int32_t tail_node              # candidate that fetches our tail; -1: none
     uint64_t tail_next
     bint heard                     # the primary of this epoch talks to us on this link
+    uint64_t heard_ns              # when it last did
     uint64_t want_ns               # when to ask the primary to serve us
     uint64_t last_grant_ns
     uint64_t told_ack_lsn

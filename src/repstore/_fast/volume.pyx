@@ -32,6 +32,7 @@ cdef volume_t* volume_new(engine_t* engine, uint32_t index, const uint8_t* uuid,
     strncpy(volume.name, name, 63)
     volume.size_blocks = size_blocks
     volume.copies = 1
+    volume.min_copies = 1
     volume.pulling = -1
     volume.tail_node = -1
     volume.pending = <pending_t*>calloc(PENDING_RECORDS, sizeof(pending_t))

@@ -24,6 +24,7 @@ from repstore.replication.actions import Action, CreateCopy, ReadConfig, Swap
 from repstore.replication.engine_control import EngineControl, EngineEvent, LocalCopy
 from repstore.replication.events import (
     AttachRequest,
+    BadBlock,
     ConfigRead,
     Fenced,
     LinkDown,
@@ -80,6 +81,7 @@ class Health:
     """What an operator should know of this node."""
     fenced: str = ""
     full: bool = False
+    bad_blocks: int = 0
     faults: dict[str, str] = field(default_factory=dict)
 
 
@@ -124,6 +126,8 @@ class NodeControl:
                 self._tell_all(record, now_s)
             case NoSpace():
                 self.health.full = True
+            case BadBlock():
+                self.health.bad_blocks += 1
             case _:
                 if record.index in self.policies:
                     self._step(record.index, record, now_s)
@@ -323,7 +327,7 @@ class NodeControl:
         told = (primary, volume.epoch, volume.last_session)
         if told != known.told_primary:
             known.told_primary = told
-            self._engine.set_primary(volume.index, *told)
+            self._engine.set_primary(volume.index, primary, volume.epoch)
         if known.session is None:
             return
         attach = volume.attach
@@ -338,13 +342,14 @@ class NodeControl:
         try:
             volume, revision = self._attach(request.volume_name)
         except errors.RepstoreError as error:
-            self._engine.export_refuse(request.request_id, error.errno)
+            self._engine.export_refuse(request.volume_name, error.errno)
             return
         assert volume.attach is not None
         self._on_volume(volume, revision, now_s)
         self.volumes[volume.index].session = volume.attach.session
-        self._engine.export_install(request.request_id, volume.index, volume.size_bytes,
+        self._engine.export_install(volume.index, volume.name, volume.size_bytes,
                                     volume.attach.session)
+        self.volumes[volume.index].told_primary = None        # the new export knows nothing yet
         self._tell_frontends(self.volumes[volume.index])
 
     def _attach(self, name: str) -> tuple[VolumeConfig, int]:

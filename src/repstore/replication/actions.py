@@ -76,13 +76,14 @@ class Lead:
     epoch: int
     incarnation: int
     members: tuple[tuple[int, int], ...]      # (node, last LSN it told when sealed)
+    copies: int
     min_copies: int
     durable: bool
     session: int
 
     def run(self, engine: EngineControl, index: int) -> None:
         engine.lead(index, self.epoch, self.incarnation, list(self.members),
-                    self.min_copies, self.durable, self.session)
+                    self.copies, self.min_copies, self.durable, self.session)
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ class EngineControl(Protocol):
         """Fetch that member's records above our last; `pulled` follows."""
 
     def lead(self, index: int, epoch: int, incarnation: int, members: list[tuple[int, int]],
-             min_copies: int, durable: bool, session: int) -> None:
+             copies: int, min_copies: int, durable: bool, session: int) -> None:
         """Be primary; `members` are (node, last LSN) and get the tail they lack first."""
 
     # roles
@@ -85,9 +85,8 @@ class EngineControl(Protocol):
         """Admit requests of this attach session, refuse older ones."""
 
     # frontends
-    def export_install(self, request_id: int, index: int, size_bytes: int,
-                       session: int) -> None: ...
-    def export_refuse(self, request_id: int, errno: int) -> None: ...
+    def export_install(self, index: int, name: str, size_bytes: int, session: int) -> int: ...
+    def export_refuse(self, name: str, errno: int) -> None: ...
     def export_revoke(self, index: int, errno: int) -> None: ...
-    def set_primary(self, index: int, node_id: int, epoch: int, session: int) -> None:
+    def set_primary(self, index: int, node_id: int, epoch: int) -> None:
         """Where frontends send this volume's requests; -1: hold them."""

@@ -129,6 +129,15 @@ class NoSpace:
     """The store is full; writes are refused until space comes back."""
 
 
+@dataclass(frozen=True, slots=True)
+class BadBlock:
+    """A block, map page or batch header of the local store is not what was written."""
+    index: int
+    lba: int
+    location: int
+    what: str
+
+
 # ------------------------------------------------------------------- from around the policy
 @dataclass(frozen=True, slots=True)
 class ConfigRead:
@@ -165,7 +174,7 @@ class Tick:
 
 VolumeEvent = (Sealed | Pulled | Want | LearnerCaughtUp | JoinReady | MemberSilent | Diverged
                | ResyncFull | Stale | RequestSession)
-NodeEvent = LinkUp | LinkDown | AttachRequest | Fenced | NoSpace
+NodeEvent = LinkUp | LinkDown | AttachRequest | Fenced | NoSpace | BadBlock
 PolicyEvent = VolumeEvent | LinkUp | LinkDown | Fenced | ConfigRead | SwapDone | NodeDied | Tick
 
 _BY_NAME: dict[str, type[VolumeEvent | NodeEvent]] = {
@@ -173,7 +182,7 @@ _BY_NAME: dict[str, type[VolumeEvent | NodeEvent]] = {
     "join_ready": JoinReady, "member_silent": MemberSilent, "diverged": Diverged,
     "resync_full": ResyncFull, "stale": Stale, "request_session": RequestSession,
     "link_up": LinkUp, "link_down": LinkDown, "attach": AttachRequest, "fenced": Fenced,
-    "no_space": NoSpace,
+    "no_space": NoSpace, "bad_block": BadBlock,
 }
 
 

@@ -132,7 +132,7 @@ class VolumePolicy:
         members = candidate.members(volume, here.me.node)
         session = volume.last_session
         self.role = Leader(volume.epoch, tuple(node for node, _ in members), session)
-        return [Lead(volume.epoch, volume.incarnation, members, volume.min_copies,
+        return [Lead(volume.epoch, volume.incarnation, members, volume.copies, volume.min_copies,
                      volume.acknowledgement == "durable", session)]
 
     def _take_role(self, local: LocalCopy | None, now_s: float) -> list[Action]:

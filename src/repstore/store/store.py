@@ -58,6 +58,11 @@ class OpenedStore:
         """Whether acknowledged writes may be missing."""
         return self.recovery.tainted
 
+    @property
+    def descriptor(self) -> int:
+        """The open file that carries lock and I/O; -1 for a store in memory."""
+        return self.device.fd if isinstance(self.device, FileDevice) else -1
+
     def close(self) -> None:
         """Give back the device and its lock."""
         self.device.close()
