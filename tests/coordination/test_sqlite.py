@@ -69,12 +69,14 @@ def test_a_locked_database_changes_nothing_and_says_so(
 
 WRITER = """
 import sys
+import time
 from repstore.coordination.sqlite import SqliteConfigStore
 store = SqliteConfigStore(sys.argv[1])
 print("ready", flush=True)
 revision = 0
 while True:
     revision = store.compare_and_swap("theirs", revision, b"x" * 2000)
+    time.sleep(0.002)    # sqlite's lock is not fair: a writer without a pause starves others
 """
 
 

@@ -45,6 +45,13 @@ class Copy:
         self.flushed = min(self.flushed, lsn)
         self.commit_lsn = min(self.commit_lsn, lsn)
 
+    def lineage(self, lsn: int) -> tuple[tuple[int, int], ...]:
+        """The epochs of the records up to `lsn`, with the first LSN of each."""
+        first: dict[int, int] = {}
+        for number, (epoch, _) in enumerate(self.records[:lsn], start=1):
+            first.setdefault(epoch, number)
+        return tuple(first.items())
+
     def overlaps(self, start: int, entries: list[Entry]) -> bool:
         """Whether `entries` continue this log without a gap or a contradiction."""
         known = self.records[start:start + len(entries)]
@@ -55,7 +62,7 @@ class Copy:
 class State:
     """What `volume_state` returns."""
     index: int
-    epoch: int
+    lineage: tuple[tuple[int, int], ...]
     sealed_epoch: int
     last_lsn: int
     commit_lsn: int
@@ -92,10 +99,10 @@ class FakeEngine:
         self.pulling: dict[int, int] = {}
         self.grant_s: dict[int, float] = {}
         self.queue: deque[EngineEvent] = deque()
-        self.installed: dict[int, tuple[int, int]] = {}
-        self.refused: dict[int, int] = {}
+        self.installed: dict[str, tuple[int, int]] = {}
+        self.refused: dict[str, int] = {}
         self.revoked: list[tuple[int, int]] = []
-        self.primaries: dict[int, tuple[int, int, int]] = {}
+        self.primaries: dict[int, tuple[int, int]] = {}
         self.sessions: dict[int, int] = {}
 
     @property
@@ -115,8 +122,8 @@ class FakeEngine:
 
     def volume_state(self, index: int) -> State:
         copy = self.copies[index]
-        epoch = copy.records[-1][0] if copy.records else 0
-        return State(index, epoch, copy.sealed_epoch, len(copy.records), copy.commit_lsn,
+        lineage = copy.lineage(self.cluster.random.choice([copy.commit_lsn, len(copy.records)]))
+        return State(index, lineage, copy.sealed_epoch, len(copy.records), copy.commit_lsn,
                      copy.learning, self.grant_s.get(index, 0.0))
 
     def volume_create(self, index: int, uuid: str, name: str, size_blocks: int) -> None:
@@ -148,7 +155,7 @@ class FakeEngine:
         self._send(node_id, "pull", index)
 
     def lead(self, index: int, epoch: int, incarnation: int, members: list[tuple[int, int]],
-             min_copies: int, durable: bool, session: int) -> None:
+             copies: int, min_copies: int, durable: bool, session: int) -> None:
         assert self.cluster.leaders.setdefault((index, epoch), self.node) == self.node, "S3"
         if self.copies[index].sealed_epoch > epoch:
             self.queue.append(("stale", index, self.copies[index].sealed_epoch))
@@ -212,17 +219,18 @@ class FakeEngine:
         self.sessions[index] = session
 
     # ---------------------------------------------------------------------- frontends
-    def export_install(self, request_id: int, index: int, size_bytes: int, session: int) -> None:
-        self.installed[request_id] = (index, session)
+    def export_install(self, index: int, name: str, size_bytes: int, session: int) -> int:
+        self.installed[name] = (index, session)
+        return index
 
-    def export_refuse(self, request_id: int, errno: int) -> None:
-        self.refused[request_id] = errno
+    def export_refuse(self, name: str, errno: int) -> None:
+        self.refused[name] = errno
 
     def export_revoke(self, index: int, errno: int) -> None:
         self.revoked.append((index, errno))
 
-    def set_primary(self, index: int, node_id: int, epoch: int, session: int) -> None:
-        self.primaries[index] = (node_id, epoch, session)
+    def set_primary(self, index: int, node_id: int, epoch: int) -> None:
+        self.primaries[index] = (node_id, epoch)
 
     # ---------------------------------------------------------------------- the stream
     def write(self, index: int, value: int) -> None:

@@ -53,8 +53,8 @@ def test_an_attach_is_a_session_of_its_own_and_is_lent_to_further_connections(
     attach(cluster, 1, 101)
     volume = load_volume(cluster.store, "v")
     assert volume.last_session == 1
-    assert engine_of(cluster, 1).installed == {100: (volume.index, 1), 101: (volume.index, 1)}
-    assert engine_of(cluster, 1).primaries[volume.index] == (volume.primary, volume.epoch, 1)
+    assert engine_of(cluster, 1).installed == {"v": (volume.index, 1)}
+    assert engine_of(cluster, 1).primaries[volume.index] == (volume.primary, volume.epoch)
     cluster.settle(0.2)
     leader = next(cluster.leaders_now(volume.index))
     assert leader.sessions[volume.index] == 1      # told to the primary before its first request
@@ -66,7 +66,7 @@ def test_another_attach_takes_over(cluster: FakeCluster) -> None:
     cluster.settle(0.2)
     index = cluster.volume("v").index
     assert engine_of(cluster, 1).revoked == [(index, errno.ESHUTDOWN)]
-    assert engine_of(cluster, 2).installed == {200: (index, 2)}
+    assert engine_of(cluster, 2).installed == {"v": (index, 2)}
     assert next(cluster.leaders_now(index)).sessions[index] == 2
 
 
@@ -86,7 +86,7 @@ def test_the_primary_reads_a_session_it_did_not_know(cluster: FakeCluster) -> No
 def test_an_attach_that_cannot_be(cluster: FakeCluster, name: str, code: int) -> None:
     before = cluster.store.list("")
     attach(cluster, 1, 100, name)
-    assert engine_of(cluster, 1).refused == {100: code}
+    assert engine_of(cluster, 1).refused == {name: code}
     assert cluster.store.list("") == before
 
 
@@ -99,7 +99,7 @@ def test_an_attach_with_an_unknown_outcome_is_made_once(cluster: FakeCluster) ->
 
     cluster.store.after = after
     attach(cluster, 1, 100)
-    assert engine_of(cluster, 1).installed == {100: (cluster.volume("v").index, 1)}
+    assert engine_of(cluster, 1).installed == {"v": (cluster.volume("v").index, 1)}
     assert cluster.volume("v").last_session == 1
 
 
@@ -109,7 +109,7 @@ def test_an_attach_while_the_store_is_away(cluster: FakeCluster) -> None:
 
     cluster.store.before = before
     attach(cluster, 1, 100)
-    assert engine_of(cluster, 1).refused == {100: errno.EHOSTUNREACH}
+    assert engine_of(cluster, 1).refused == {"v": errno.EHOSTUNREACH}
 
 
 def test_a_new_incarnation_refuses_the_old_client_until_it_is_detached(
@@ -125,10 +125,10 @@ def test_a_new_incarnation_refuses_the_old_client_until_it_is_detached(
     index = cluster.volume("v").index
     assert engine_of(cluster, 1).revoked == [(index, errno.ESTALE)]
     attach(cluster, 1, 101)                        # reconnects by name, as NBD clients do
-    assert engine_of(cluster, 1).refused == {101: errno.ESTALE}
+    assert engine_of(cluster, 1).refused == {"v": errno.ESTALE}
     detach_volume(cluster.store, "v")
     attach(cluster, 1, 102)
-    assert engine_of(cluster, 1).installed[102] == (index, 2)
+    assert engine_of(cluster, 1).installed["v"] == (index, 2)
 
 
 def test_a_deleted_volume_goes_everywhere(cluster: FakeCluster) -> None:
@@ -175,8 +175,8 @@ def test_a_node_without_a_store_only_serves_frontends(cluster: FakeCluster) -> N
     assert [node.id for node in control.peers_to_connect()] == [0, 1, 2]
     control.on_event(("attach", 1, "v"), cluster.now_s)
     volume = cluster.volume("v")
-    assert client.installed == {1: (volume.index, 1)}
-    assert client.primaries[volume.index] == (volume.primary, volume.epoch, 1)
+    assert client.installed == {"v": (volume.index, 1)}
+    assert client.primaries[volume.index] == (volume.primary, volume.epoch)
     assert client.copies == {}
 
 

@@ -37,7 +37,7 @@ SILENT_ABOUT = ("volume", "expected_revision", "uuid")
 class Copy:
     """A LocalCopy that the transcript sets."""
     index: int = 7
-    epoch: int = 1
+    lineage: tuple[tuple[int, int], ...] = ((1, 1),)
     sealed_epoch: int = 1
     last_lsn: int = 10
     commit_lsn: int = 8
@@ -84,9 +84,11 @@ class Transcript:
 
     def _copy(self, names: list[str], options: Options) -> Copy:
         keys = {"last": "last_lsn", "commit": "commit_lsn", "sealed": "sealed_epoch",
-                "chain": "chain", "epoch": "epoch"}
+                "chain": "chain"}
         known = {keys[key]: int(value) for key, value in options.items() if key in keys}
         copy = Copy(last_grant_s=float(options.get("grant", 0.0)), learning="learning" in names)
+        if "epoch" in options:
+            copy = replace(copy, lineage=((int(options["epoch"]), 1),))
         return replace(copy, **known)  # type: ignore[arg-type]
 
     def _event(self, verb: str, names: list[str], options: Options) -> PolicyEvent:

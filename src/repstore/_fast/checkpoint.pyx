@@ -1,12 +1,12 @@
 """The checkpoint's step machine; see checkpoint.pxd for the order and the rules."""
-from libc.errno cimport EIO, ENOMEM, ENOSPC
+from libc.errno cimport ENOMEM, ENOSPC
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 
 from repstore._fast.backend cimport DISK_FLUSH, DISK_WRITE
 from repstore._fast.checksum cimport crc32c
 from repstore._fast.layout cimport (
-    BLOCK_SHIFT, BLOCK_SIZE, DIRECTORY_ENTRIES, SEGMENT_CLASSES, SEGMENT_EMPTY, SEGMENT_FREE,
+    BLOCK_SHIFT, BLOCK_SIZE, DIRECTORY_ENTRIES, SEGMENT_CLASSES, SEGMENT_FREE,
     SEGMENT_SEALED, page_reference_t, superblock_t,
 )
 from repstore._fast.log cimport log_close, log_idle, store_fail
@@ -18,7 +18,7 @@ from repstore._fast.pages cimport slot_block
 from repstore._fast.root cimport root_build, root_fill_references, root_size
 from repstore._fast.segments cimport plan_rebuild, segments_free
 from repstore._fast.state cimport (
-    CHECKPOINT_DRAIN, CHECKPOINT_FLUSH, CHECKPOINT_FLUSH_A, CHECKPOINT_FLUSH_B, CHECKPOINT_IDLE,
+    CHECKPOINT_DRAIN, CHECKPOINT_FLUSH_B, CHECKPOINT_IDLE,
     CHECKPOINT_PAGES, CHECKPOINT_ROOT, CHECKPOINT_SUPER_A, CHECKPOINT_SUPER_B, TOKEN_CHECKPOINT,
     checkpoint_t, segment_t, store_t, token, volume_t,
 )

@@ -1,4 +1,5 @@
 """The Python face of one engine."""
+from repstore._fast.backend cimport backend_t
 from repstore._fast.loop cimport Loop, loop_t
 from repstore._fast.state cimport engine_t, volume_t
 
@@ -7,11 +8,13 @@ cdef class Engine:
     cdef engine_t* engine
     cdef loop_t* lock_owner
     cdef Loop loop
+    cdef object backend_owner
     cdef object frontend_capsule
     cdef object memory
     cdef object calls
     cdef readonly int event_fd
 
+    cdef void attach_backend(self, object owner, backend_t* backend) noexcept
     cdef void lock(self) noexcept
     cdef void unlock(self, bint wake) noexcept
     cdef volume_t* volume(self, index) except NULL

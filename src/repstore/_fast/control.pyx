@@ -12,7 +12,9 @@ from libc.errno cimport ENOSPC
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset, strncpy
 
+from repstore._fast.backend cimport backend_t
 from repstore._fast.calls cimport call_begin, call_end
+from repstore._fast.checks cimport first_broken
 from repstore._fast.engine cimport (
     engine_disk_done, engine_frame, engine_free, engine_link_down, engine_link_up, engine_new,
     engine_sent, engine_stream, engine_turn,
@@ -23,7 +25,7 @@ from repstore._fast.events cimport (
     EVENT_PULLED, EVENT_REQUEST_SESSION, EVENT_RESYNC_FULL, EVENT_SEALED, EVENT_STALE, EVENT_WANT,
 )
 from repstore._fast.exports cimport (
-    export_find, export_install, export_refuse, export_revoke, export_set_primary,
+    export_install, export_refuse, export_revoke, export_set_primary,
 )
 from repstore._fast.layout cimport (
     BLOCK_SHIFT, DIRECTORY_ENTRIES, GENERATIONS_MAX, PAGE_BITS, PAGE_ENTRIES, VOLUME_LEARNING,
@@ -34,28 +36,26 @@ from repstore._fast.loading cimport (
     LOAD_OK, store_begin_life, store_load, store_replay,
 )
 from repstore._fast.loop cimport (
-    engine_vtable_t, loop_add_socket, loop_attach, loop_backend, loop_lock, loop_unlock, loop_wake,
+    engine_vtable_t, loop_attach, loop_backend, loop_lock, loop_unlock, loop_wake,
     pthread_mutex_t,
 )
 from repstore._fast.page_tree cimport tree_retire
-from repstore._fast.pages cimport slot_block
 from repstore._fast.primary cimport (
-    member_find, primary_add_member, primary_join, primary_lead, primary_learner, primary_resume,
+    primary_add_member, primary_join, primary_lead, primary_learner, primary_resume,
     primary_session, primary_set_members, primary_stop,
 )
-from repstore._fast.quorum cimport member_counts
 from repstore._fast.replica cimport inbox_drop, replica_follow, replica_pull, replica_seal
 from repstore._fast.frames cimport frame_begin, frame_send_node
 from repstore._fast.layout cimport FRAME_SEAL, LOCATION_HOLE, frame_header_t
 from repstore._fast.root cimport root_size
 from repstore._fast.segments cimport segments_free
 from repstore._fast.state cimport (
-    CHECKPOINT_IDLE, CLIENT_NODE, EVENTS_MAX, MEMBER_JOINING, NODES_MAX, ROLE_PRIMARY, VOLUME_INDEX_MAX, VOLUMES_MAX,
-    call_t, event_ring_t, event_t, io_t, member_t, rs_frontend,
+    CHECKPOINT_IDLE, CLIENT_NODE, EVENTS_MAX, NODES_MAX, ROLE_PRIMARY, VOLUME_INDEX_MAX, VOLUMES_MAX,
+    call_t, event_ring_t, event_t, io_t, rs_frontend,
 )
 from repstore._fast.transfer cimport transfers_forget
 from repstore._fast.volume cimport (
-    LOOKUP_LOADING, LOOKUP_OK, volume_attach, volume_detach, volume_free, volume_new, volume_set_range,
+    LOOKUP_LOADING, volume_attach, volume_detach, volume_free, volume_new, volume_set_range,
 )
 
 
@@ -221,6 +221,11 @@ cdef class Engine:
         self.engine.backend = loop_backend(loop)
         loop_attach(loop, self.engine, &VTABLE)
 
+    cdef void attach_backend(self, object owner, backend_t* backend) noexcept:
+        """Bind to a backend without a loop, whose owner turns the engine: one thread, no lock."""
+        self.backend_owner = owner
+        self.engine.backend = backend
+
     def use_frontend(self, capsule not None):
         """Serve stream connections with this frontend (a capsule named "repstore.frontend")."""
         self.engine.frontend = <rs_frontend*>PyCapsule_GetPointer(capsule, "repstore.frontend")
@@ -241,7 +246,6 @@ cdef class Engine:
         """All waiting events, oldest first, as tuples whose first item is the kind."""
         cdef event_t event
         cdef event_ring_t* ring = &self.engine.events
-        found = []
         try:
             os.eventfd_read(self.event_fd)
         except BlockingIOError:
@@ -304,7 +308,6 @@ cdef class Engine:
     def volume_state(self, index):
         """What this copy is and how far it has come."""
         cdef volume_t* volume = self.volume(index)
-        cdef member_t* member
         self.lock()
         members = [volume.members[i] for i in range(volume.member_count)]
         state = VolumeState(
@@ -397,6 +400,14 @@ cdef class Engine:
             self.engine.store.checkpoint.clean = 1
         self.unlock(True)
         return number
+
+    def check_invariants(self):
+        """Raise AssertionError naming the first numbered invariant of `state.pxd` that is broken."""
+        self.lock()
+        broken = first_broken(self.engine)
+        self.unlock(False)
+        if broken:
+            raise AssertionError(f"invariant {(<bytes>broken).decode()}")
 
     @property
     def checkpoints(self):
@@ -515,8 +526,7 @@ cdef class Engine:
         """Admit requests of this attach and refuse older ones."""
         cdef volume_t* volume = self.volume(index)
         self.lock()
-        if volume.role == ROLE_PRIMARY:
-            primary_session(volume, session)
+        primary_session(volume, session)
         self.unlock(True)
 
     # -------------------------------------------------------------------------------- exports

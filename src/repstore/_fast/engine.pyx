@@ -82,10 +82,10 @@ cdef void engine_free(engine_t* engine) noexcept nogil:
 
 # -------------------------------------------------------------------------- what is told
 
-cdef void engine_disk_done(void* handle, uint64_t token, int32_t result) noexcept nogil:
+cdef void engine_disk_done(void* handle, uint64_t answered, int32_t result) noexcept nogil:
     cdef engine_t* engine = <engine_t*>handle
-    cdef int kind = <int>(token >> 56)
-    cdef uint64_t value = token & 0xFFFFFFFFFFFFFFULL
+    cdef int kind = <int>(answered >> 56)
+    cdef uint64_t value = answered & 0xFFFFFFFFFFFFFFULL
     if kind == TOKEN_READ:
         service_read_done(engine, value, result)
     elif kind == TOKEN_BATCH:
@@ -102,14 +102,14 @@ cdef void engine_disk_done(void* handle, uint64_t token, int32_t result) noexcep
         transfer_read_done(engine, value, result)
 
 
-cdef void engine_sent(void* handle, uint32_t link, uint64_t token) noexcept nogil:
+cdef void engine_sent(void* handle, uint32_t link, uint64_t answered) noexcept nogil:
     """A lent body is through (or its link is gone): it is ours again."""
     cdef engine_t* engine = <engine_t*>handle
-    cdef int kind = <int>(token >> 56)
-    cdef uint32_t value = <uint32_t>token
+    cdef int kind = <int>(answered >> 56)
+    cdef uint32_t value = <uint32_t>answered
     if engine.links[link].kind == LINK_STREAM:
         if engine.links[link].connection != NULL:
-            engine.frontend.sent(engine.links[link].connection, token)
+            engine.frontend.sent(engine.links[link].connection, answered)
     elif kind == SENT_REPLY:
         request_release(engine, &engine.requests[value])
     elif kind == SENT_BATCH:

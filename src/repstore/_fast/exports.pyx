@@ -441,9 +441,9 @@ cdef void api_request_release(rs_engine* handle, rs_request* front) noexcept nog
 
 
 cdef void api_send(rs_engine* handle, uint32_t link, const void* head, uint32_t head_bytes,
-                   const void* body, uint32_t body_bytes, uint64_t token) noexcept nogil:
+                   const void* body, uint32_t body_bytes, uint64_t sent_token) noexcept nogil:
     cdef engine_t* engine = <engine_t*>handle
-    engine.backend.send(engine.backend.context, link, head, head_bytes, body, body_bytes, token)
+    engine.backend.send(engine.backend.context, link, head, head_bytes, body, body_bytes, sent_token)
 
 
 cdef void api_close(rs_engine* handle, uint32_t link) noexcept nogil:

@@ -3,7 +3,7 @@ from libc.string cimport memcpy, memset
 
 from repstore._fast.checksum cimport crc32c
 from repstore._fast.layout cimport (
-    FRAME_HEADER_BYTES, FRAME_MAGIC, FRAME_META_MAX, WIRE_VERSION,
+    FRAME_HEADER_BYTES, FRAME_MAGIC, WIRE_VERSION,
 )
 
 

@@ -62,7 +62,11 @@ cdef void member_remove(volume_t* volume, uint32_t i) noexcept nogil:
 
 cdef void primary_lead(engine_t* engine, volume_t* volume, uint32_t epoch, uint32_t incarnation,
                        uint32_t copies, uint32_t min_copies, bint durable, uint32_t session) noexcept nogil:
-    """The config names us primary of this epoch. Members are added next; then we serve (P5)."""
+    """The config names us primary of this epoch. Members are added next; then we serve (P5).
+    Who sealed us at a higher epoch meanwhile has the last word."""
+    if volume.sealed_epoch > epoch:
+        event_push(engine, EVENT_STALE, volume.index, engine.node, volume.sealed_epoch, 0, 0, 0, 0, NULL)
+        return
     volume.role = ROLE_PRIMARY
     volume.primary_node = engine.node
     volume.epoch = epoch
@@ -83,7 +87,7 @@ cdef void primary_lead(engine_t* engine, volume_t* volume, uint32_t epoch, uint3
 
 cdef int primary_add_member(engine_t* engine, volume_t* volume, uint32_t node, uint64_t last_lsn) noexcept nogil:
     """A member of the new in-sync set, whose log ends at last_lsn (never beyond ours)."""
-    cdef member_t* member = member_add(volume, node)
+    cdef member_t* member = member_add(volume, node) if volume.role == ROLE_PRIMARY else NULL
     if member == NULL:
         return -1
     member.state = MEMBER_IN_SYNC
@@ -124,7 +128,7 @@ cdef void primary_set_members(engine_t* engine, volume_t* volume, const uint32_t
 cdef void primary_resume(engine_t* engine, volume_t* volume, uint32_t node, uint64_t last_lsn) noexcept nogil:
     """A member's session was lost and is back: it gets what it lacks, then the stream."""
     cdef member_t* member = member_find(volume, node)
-    if member != NULL and member_counts(member):
+    if volume.role == ROLE_PRIMARY and member != NULL and member_counts(member):
         begin_tail(engine, volume, member, last_lsn)
 
 
@@ -132,7 +136,7 @@ cdef int primary_learner(engine_t* engine, volume_t* volume, uint32_t node, uint
     """Bring a copy back that shares our log up to common_lsn: it gets the stream from here on, and
     every block that changed after common_lsn. Begins when nothing is pending."""
     cdef member_t* member = member_find(volume, node)
-    if member != NULL and member_counts(member):
+    if volume.role != ROLE_PRIMARY or (member != NULL and member_counts(member)):
         return -1
     member = member_add(volume, node)
     if member == NULL:
@@ -162,7 +166,7 @@ cdef void primary_join(engine_t* engine, volume_t* volume, uint32_t node, bint b
 
 cdef void primary_session(volume_t* volume, uint32_t session) noexcept nogil:
     """Admit a newer attach: it starts when everything the old one logged is committed."""
-    if session <= volume.session:
+    if volume.role != ROLE_PRIMARY or session <= volume.session:
         return
     volume.session = session
     volume.session_highest = 0

@@ -1,5 +1,5 @@
 """Write and read the checkpoint root. Lengths are checked against the room before any use."""
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc
 from libc.string cimport memcpy, memset
 
 from repstore._fast.checksum cimport crc32c
@@ -157,7 +157,7 @@ cdef int root_load(engine_t* engine, const uint8_t* root, uint64_t room) noexcep
     cdef store_t* store = &engine.store
     cdef cursor_t cursor
     cdef const root_header_t* header
-    cdef uint32_t i
+    cdef uint32_t _
     cdef int fault
     cursor.at = root
     cursor.left = room
@@ -171,7 +171,7 @@ cdef int root_load(engine_t* engine, const uint8_t* root, uint64_t room) noexcep
     store.log.last_crc = header.batch_crc
     if load_segments(store, &cursor, header.plan_count) != ROOT_OK:
         return ROOT_MALFORMED
-    for i in range(header.volume_count):
+    for _ in range(header.volume_count):
         fault = load_volume(engine, &cursor)
         if fault != ROOT_OK:
             return fault

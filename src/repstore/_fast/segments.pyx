@@ -1,6 +1,6 @@
 """Entering, sealing and planning segments; see segments.pxd."""
 from repstore._fast.layout cimport (
-    CLASS_CLEANER, SEGMENT_EMPTY, SEGMENT_FREE, SEGMENT_OPEN, SEGMENT_SEALED,
+    CLASS_CLEANER, SEGMENT_EMPTY, SEGMENT_OPEN, SEGMENT_SEALED,
 )
 
 

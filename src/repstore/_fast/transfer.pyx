@@ -12,7 +12,7 @@ from repstore._fast.layout cimport (
 )
 from repstore._fast.page_tree cimport page_t, tree_page
 from repstore._fast.requests cimport buffer_get, buffer_put
-from repstore._fast.segments cimport is_data, segment_of
+from repstore._fast.segments cimport segment_of
 from repstore._fast.state cimport (
     PENDING_CRCS, RESYNC_FLYING, SENT_TRANSFER, TOKEN_TRANSFER, token, transfer_t,
 )

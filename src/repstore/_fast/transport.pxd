@@ -140,6 +140,10 @@ cdef void transport_close(transport_t* self, uint32_t link) noexcept nogil
 cdef void transport_hold(transport_t* self, uint32_t link, int stopped) noexcept nogil
 cdef void transport_cut_all(transport_t* self) noexcept nogil
 
+# rule 4, for whoever else hands frames to an engine; the first bounds what the second reads
+cdef bint is_plausible(const frame_header_t* header) noexcept nogil
+cdef uint32_t frame_crc(const frame_header_t* header, const uint8_t* meta) noexcept nogil
+
 # the loop's side
 cdef void transport_received(transport_t* self, uint32_t link, int32_t result) noexcept nogil
 cdef void transport_sent(transport_t* self, uint32_t link, int32_t result) noexcept nogil

@@ -1,4 +1,5 @@
 """Apply, commit, look up; see volume.pxd for the flow and the rules."""
+from libc.errno cimport EIO
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset, strncpy
 
@@ -8,6 +9,7 @@ from repstore._fast.layout cimport (
     OP_COPY_HOLE, OP_COPY_ZERO, OP_EPOCH, OP_JOINED, OP_LEARN, OP_MOVE, OP_SEAL, OP_TRIM,
     OP_TRUNCATE, OP_WRITE, OP_ZERO, SESSION_WINDOW, SESSION_WINDOW_WORDS, VOLUME_LEARNING,
 )
+from repstore._fast.log cimport store_fail
 from repstore._fast.pages cimport page_load
 from repstore._fast.page_tree cimport (
     PAGE_BAD, tree_free, tree_init, tree_page, tree_retire, tree_touch,
@@ -465,6 +467,8 @@ cdef int volume_commit(engine_t* engine, volume_t* volume, uint64_t lsn) noexcep
         volume.pending_head = (volume.pending_head + 1) % PENDING_RECORDS
         volume.pending_count -= 1
     volume.page_wait = state == LOOKUP_LOADING
+    if state == LOOKUP_BAD and not engine.store.recovering:
+        store_fail(engine, EIO)                # committed, and our map cannot take it
     return state
 
 

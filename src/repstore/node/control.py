@@ -297,7 +297,7 @@ class NodeControl:
     # -------------------------------------------------------------------------------- peers
     def _on_link_up(self, event: LinkUp, now_s: float) -> None:
         self._dead.discard(event.node)
-        if event.store_uuid == "":
+        if not event.store_uuid.strip("0"):
             return                                    # a client: it holds no copy
         self.links[event.node] = Identity(event.node, event.store_uuid, event.boot_id)
         self._once_linked.add(event.node)

@@ -12,9 +12,8 @@ import os
 import threading
 import time
 
-from repstore._fast.control import Engine
-
 from repstore import errors
+from repstore._fast.control import Engine
 from repstore._fast.loop import Loop
 from repstore.store.store import OpenedStore, kernel_boot_id
 

@@ -17,8 +17,9 @@ class LocalCopy(Protocol):
     @property
     def index(self) -> int: ...
     @property
-    def epoch(self) -> int:
-        """Epoch that assigned its newest record (or whose EPOCH record is its newest)."""
+    def lineage(self) -> tuple[tuple[int, int], ...]:
+        """(epoch, first LSN) of the epochs whose records are in its log; may lack the newest
+        while nothing of it is committed, never lists one without a record."""
     @property
     def sealed_epoch(self) -> int:
         """Frames of lower epochs are refused."""

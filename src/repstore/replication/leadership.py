@@ -62,6 +62,7 @@ class Learner:
     """A copy on its way into the in-sync set, as the node it was when it began."""
     identity: Identity
     want: Want
+    started_s: float
     phase: Phase = Phase.COPYING
     full_copy_reason: str = ""
     link_lost: bool = False       # while its join was in flight
@@ -206,15 +207,19 @@ class Leader:
         self.retries.pop(node, None)
         if here.volume.member(node) is not None:
             return self._on_member_back(event, identity, here, local)
-        if node in self.learners:
-            self.learners[node].want = event
+        learner = self.learners.get(node)
+        if learner is not None and learner.want == event and \
+                now_s - learner.started_s < config.LEARN_AGAIN_S:
+            return []                  # said again before it heard from us
+        if learner is not None:
+            learner.want = event
             return self._forget(node, here, now_s)                              # L5
         common_lsn = membership.common_lsn(
             here.volume, local.last_lsn, event.last_epoch, event.last_lsn)
         if common_lsn is not None and event.learning:
             # a copy that was learning is right only up to where it began
             common_lsn = min(common_lsn, event.learn_base)
-        self.learners[node] = Learner(identity, event)
+        self.learners[node] = Learner(identity, event, now_s)
         return [LearnerStart(node, common_lsn or 0, full=common_lsn is None)]
 
     def _on_member_back(self, event: Want, identity: Identity, here: Situation,

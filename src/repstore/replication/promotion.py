@@ -224,5 +224,6 @@ class Candidate:
                                          or member.node in win.members):
                 members.append(Member(member.node, identity.store_uuid, identity.boot_id,
                                       member.join_lsn))
+        last_epoch = local.lineage[-1][0] if local.lineage else 0
         return membership.promoted(volume, self.target_epoch, here.me.node, tuple(members),
-                                   local.last_lsn, local.epoch, tainted=win.tainted)
+                                   local.last_lsn, last_epoch, tainted=win.tainted)

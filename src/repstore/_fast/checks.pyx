@@ -1,0 +1,94 @@
+"""Whether E1 to E5 of `state.pxd` hold; reads everything, changes nothing."""
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+
+from repstore._fast.layout cimport (
+    DIRECTORY_ENTRIES, OP_WRITE, PAGE_ENTRIES, extent_t, pending_t,
+)
+from repstore._fast.page_tree cimport page_t
+from repstore._fast.quorum cimport member_counts
+from repstore._fast.segments cimport is_data, segment_of
+from repstore._fast.state cimport ROLE_PRIMARY, store_t, volume_t
+from repstore._fast.volume cimport pending_at
+
+
+cdef const char* first_broken(engine_t* engine) noexcept nogil:
+    """The first invariant that does not hold, in words; NULL when all do."""
+    cdef uint32_t i
+    cdef const char* broken = NULL
+    if not engine.has_store or engine.store.failed:
+        return NULL
+    for i in range(engine.volume_count):
+        broken = volume_broken(engine.volumes[i])
+        if broken != NULL:
+            return broken
+    broken = live_broken(engine)
+    return broken if broken != NULL else log_broken(&engine.store)
+
+
+cdef const char* volume_broken(volume_t* volume) noexcept nogil:
+    cdef uint32_t i
+    cdef uint64_t lsn = volume.commit_lsn, payload = 0
+    cdef pending_t* entry
+    if volume.commit_lsn > volume.local_lsn or volume.local_lsn > volume.last_lsn:
+        return b"E1: commit_lsn <= local_lsn <= last_lsn"
+    for i in range(volume.pending_count):
+        entry = pending_at(volume, i)
+        if entry.lsn != lsn + 1:
+            return b"E1: pending records follow commit_lsn without a gap"
+        lsn = entry.lsn + entry.blocks - 1
+        payload += entry.blocks if entry.operation == OP_WRITE else 0
+    if lsn != volume.local_lsn or payload != volume.crc_count:
+        return b"E1: pending records end at local_lsn"
+    if volume.role == ROLE_PRIMARY:
+        for i in range(volume.member_count):
+            if member_counts(&volume.members[i]) and volume.members[i].acked_lsn < volume.commit_lsn \
+                    and volume.members[i].streaming:
+                return b"E5: commit_lsn is acknowledged by every counting member"
+    return NULL
+
+
+cdef const char* live_broken(engine_t* engine) noexcept nogil:
+    """E2, when every map page is in memory; pages that are not cannot be counted."""
+    cdef store_t* store = &engine.store
+    cdef uint32_t* live = <uint32_t*>calloc(store.segment_count, 4)
+    cdef uint32_t i
+    cdef bint complete = live != NULL
+    cdef const char* broken = NULL
+    for i in range(engine.volume_count):
+        complete = complete and count_live(store, engine.volumes[i], live)
+    if complete:
+        for i in range(store.segment_count):
+            if live[i] != store.segments[i].live:
+                broken = b"E2: live of a segment = extents that point into it"
+    free(live)
+    return broken
+
+
+cdef bint count_live(store_t* store, volume_t* volume, uint32_t* live) noexcept nogil:
+    cdef uint32_t i, j, k
+    cdef page_t* page
+    cdef extent_t* extents
+    for i in range(volume.map.directory_count):
+        if volume.map.directories[i] == NULL:
+            continue
+        for j in range(<uint32_t>DIRECTORY_ENTRIES):
+            page = &volume.map.directories[i].pages[j]
+            if page.data == NULL and page.reference.slot:
+                return False
+            extents = <extent_t*>page.data
+            for k in range(<uint32_t>PAGE_ENTRIES if extents != NULL else 0):
+                if is_data(extents[k].location):
+                    live[segment_of(store, extents[k].location)] += 1
+    return True
+
+
+cdef const char* log_broken(store_t* store) noexcept nogil:
+    cdef uint32_t i, number
+    if store.log.completed_sequence >= store.log.next_sequence or store.log.flushed_sequence > store.log.completed_sequence:
+        return b"E3: flushed <= completed < next sequence"
+    for i in range(store.plan_next, store.plan_count):
+        number = store.plan[i]
+        if store.segments[number].live or store.segments[number].pending:
+            return b"E4: segments ahead in the plan hold nothing"
+    return NULL

@@ -1,0 +1,4 @@
+"""Routing of requests to the primary, here or on another node; see exports.pxd.
+
+Native only: nothing of it is seen from Python.
+"""

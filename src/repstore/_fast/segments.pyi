@@ -1,0 +1,4 @@
+"""Entering, sealing and planning segments; see segments.pxd.
+
+Native only: nothing of it is seen from Python.
+"""

@@ -1,0 +1,4 @@
+"""Tails and resync copies; see transfer.pxd.
+
+Native only: nothing of it is seen from Python.
+"""
