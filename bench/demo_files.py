@@ -67,7 +67,8 @@ def pack(source: Path, work: Path) -> FileSystem:
         raise ToolError(f"{source}: holds no files")
     size_bytes = image_bytes(tree)
     image = work / "filesystem.ext4"
-    run_tool("mke2fs", "-q", "-F", "-t", "ext4", "-b", str(BLOCK_BYTES), "-d", tree, image, f"{size_bytes >> 10}k")
+    run_tool("mke2fs", "-q", "-F", "-t", "ext4", "-b", str(BLOCK_BYTES), "-d", tree, image,
+             f"{size_bytes >> 10}k")
     shutil.rmtree(tree)
     return FileSystem(image, size_bytes, manifest)
 

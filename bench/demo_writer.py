@@ -25,7 +25,7 @@ from bench.demo_nbd import NbdError, NbdWriter
 
 BLOCK_BYTES = 4096
 STAMP = struct.Struct("<QQQQ")
-STAMP_MAGIC = 0x4F4D45445350_4552
+STAMP_MAGIC = int.from_bytes(b"repstore", "little")
 # sequence, block, sent and acknowledged (CLOCK_MONOTONIC, ns): one acknowledged write
 JOURNAL_RECORD = struct.Struct("<QQQQ")
 JOURNAL_FLUSH_S = 0.1

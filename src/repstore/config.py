@@ -85,6 +85,7 @@ LEARN_AGAIN_S = 1.0                    # a learner that was dropped and does not
 SWAPS_MAX = 16                         # lost swaps in a row until a command gives up
 DEATH_PROOF_S = 0.1                    # look whether the processes of silent nodes are gone
 CONFIG_POLL_S = 0.05                   # look at the coordination store without a hint
+REPORT_INTERVAL_S = 0.25               # a node tells its state at most so often
 CONFIG_BUSY_S = 5.0                    # one swap may wait this long for the database
 CONNECT_RETRY_MIN_S = 0.05             # a peer that refused is tried again, doubling
 CONNECT_RETRY_MAX_S = 1.0

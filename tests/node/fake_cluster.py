@@ -97,6 +97,7 @@ class FakeEngine:
         self.leading: dict[int, Leading] = {}
         self.following: dict[int, tuple[int, int]] = {}         # epoch, primary
         self.pulling: dict[int, int] = {}
+        self.heard: set[int] = set()                  # served by the primary it follows
         self.grant_s: dict[int, float] = {}
         self.queue: deque[EngineEvent] = deque()
         self.installed: dict[str, tuple[int, int]] = {}
@@ -298,7 +299,14 @@ class FakeEngine:
     def _send(self, node: int, *message: object) -> None:
         self.cluster.send(self.node, node, message)
 
+    def ask_unheard(self) -> None:
+        """Who follows and is not served asks again, and again."""
+        for index in self.following:
+            if index not in self.heard:
+                self._want(index)
+
     def _want(self, index: int) -> None:
+        self.heard.discard(index)
         copy = self.copies[index]
         epoch = copy.records[-1][0] if copy.records else 0
         self._send(self.following[index][1], "want", index, epoch, len(copy.records),
@@ -340,6 +348,7 @@ class FakeEngine:
         if index in self.leading or self.following.get(index) != (epoch, sender):
             return False                          # our control has not seen that config yet
         copy.sealed_epoch = epoch
+        self.heard.add(index)
         return True
 
     def _on_append(self, index: int, sender: int, epoch: int, start: int,
@@ -520,6 +529,8 @@ class FakeCluster:
         """Replicas in touch with their leader let it read: leases are native."""
         self.now_s += seconds
         for machine in self.machines:
+            if machine.engine is not None and seconds >= 0.1:
+                machine.engine.ask_unheard()
             for index, (epoch, primary) in (machine.engine.following.items()
                                             if machine.engine is not None else ()):
                 pair = (min(primary, machine.node), max(primary, machine.node))

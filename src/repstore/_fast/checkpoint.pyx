@@ -167,9 +167,11 @@ cdef bint snapshot(engine_t* engine) noexcept nogil:
     checkpoint.root_bytes = root_build(engine, checkpoint.root, checkpoint.emptied)
     checkpoint.step = CHECKPOINT_PAGES
     checkpoint.wanted = 0
+    checkpoint.clean = checkpoint.closing
     store.log.blocks_since_checkpoint = 0
-    # the first one puts the life's id on disk: until then no batch of this life would count
-    store.log.held = checkpoint.number == 0
+    # the first one puts the life's id on disk: until then no batch of this life would count;
+    # behind one that says "closed" nobody would look for batches
+    store.log.held = checkpoint.number == 0 or checkpoint.clean
     return True
 
 
@@ -360,5 +362,5 @@ cdef void finish(engine_t* engine) noexcept nogil:
     slots_release_retired(&store.slots, checkpoint.retired)
     checkpoint.step = CHECKPOINT_IDLE
     checkpoint.number += 1
-    store.log.held = False
+    store.log.held = checkpoint.clean
     store.counters.checkpoints += 1

@@ -50,7 +50,7 @@ from repstore._fast.layout cimport FRAME_SEAL, LOCATION_HOLE, frame_header_t
 from repstore._fast.root cimport root_size
 from repstore._fast.segments cimport segments_free
 from repstore._fast.state cimport (
-    CHECKPOINT_IDLE, CLIENT_NODE, EVENTS_MAX, NODES_MAX, ROLE_PRIMARY, VOLUME_INDEX_MAX, VOLUMES_MAX,
+    CHECKPOINT_IDLE, CLIENT_NODE, EVENTS_MAX, NODES_MAX, REQUEST_FREE, REQUESTS_MAX, ROLE_PRIMARY, VOLUME_INDEX_MAX, VOLUMES_MAX,
     call_t, event_ring_t, event_t, io_t, rs_frontend,
 )
 from repstore._fast.transfer cimport transfers_forget
@@ -371,7 +371,8 @@ cdef class Engine:
         self.lock()
         try:
             if (self.engine.store.checkpoint.step != CHECKPOINT_IDLE or volume.pending_count
-                    or volume.unapplied_records or self.engine.store.loads_flying):
+                    or volume.unapplied_records or self.engine.store.loads_flying
+                    or _in_use(self.engine, volume)):
                 raise BlockingIOError("the copy is in use, or a checkpoint is being written")
             primary_stop(self.engine, volume, 5)
             state = volume_set_range(self.engine, volume, 0, <uint32_t>volume.size_blocks, LOCATION_HOLE, NULL, 0, 0)
@@ -397,7 +398,7 @@ cdef class Engine:
         self.engine.store.checkpoint.wanted = 1
         if clean:
             self.engine.closing = True
-            self.engine.store.checkpoint.clean = 1
+            self.engine.store.checkpoint.closing = 1
         self.unlock(True)
         return number
 
@@ -573,6 +574,15 @@ cdef class Engine:
             i += 1
         self.engine.name_count = i
         self.unlock(False)
+
+
+cdef bint _in_use(engine_t* engine, const volume_t* volume):
+    """Is a request for this copy under way?"""
+    cdef uint32_t i
+    for i in range(REQUESTS_MAX):
+        if engine.requests[i].state != REQUEST_FREE and engine.requests[i].volume == volume:
+            return True
+    return False
 
 
 cdef bint _has_metadata_room(engine_t* engine, uint64_t size_blocks):

@@ -9,7 +9,7 @@ from repstore._fast.checkpoint cimport checkpoint_done, checkpoint_free, checkpo
 from repstore._fast.cleaner cimport cleaner_free, cleaner_read_done, cleaner_step
 from repstore._fast.events cimport EVENT_LINK_DOWN, EVENT_LINK_UP, event_push
 from repstore._fast.exports cimport (
-    engine_api, exports_link_down, exports_reply, exports_retry, foreign_request,
+    engine_api, exports_deadline, exports_link_down, exports_reply, exports_retry, foreign_request,
 )
 from repstore._fast.frames cimport frame_begin, frame_send
 from repstore._fast.layout cimport (
@@ -240,6 +240,7 @@ cdef uint64_t engine_turn(void* handle, uint64_t now_ns, int* busy) noexcept nog
     engine.deadline_ns = 0
     close_batches(engine)
     replication_step(engine)
+    exports_deadline(engine)
     busy[0] = moved or engine.more
     return engine.deadline_ns
 

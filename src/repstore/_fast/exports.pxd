@@ -23,6 +23,7 @@ cdef void export_set_primary(engine_t* engine, uint32_t index, int32_t node, uin
 cdef void export_revoke(engine_t* engine, uint32_t index, int32_t error) noexcept nogil
 cdef void export_submit(engine_t* engine, request_t* request) noexcept nogil
 cdef void exports_link_down(engine_t* engine, uint32_t node) noexcept nogil
+cdef void exports_deadline(engine_t* engine) noexcept nogil
 cdef bint exports_retry(engine_t* engine) noexcept nogil
 cdef void exports_reply(engine_t* engine, const frame_header_t* header, const uint8_t* meta,
                         const uint8_t* body) noexcept nogil

@@ -182,6 +182,15 @@ cdef bint exports_retry(engine_t* engine) noexcept nogil:
     return waiting
 
 
+cdef void exports_deadline(engine_t* engine) noexcept nogil:
+    """Held requests must be tried again without any input."""
+    cdef uint32_t i
+    for i in range(engine.export_count):
+        if engine.exports[i].retry and engine.exports[i].oldest != NULL and (
+                engine.deadline_ns == 0 or engine.resend_ns < engine.deadline_ns):
+            engine.deadline_ns = engine.resend_ns
+
+
 # ---------------------------------------------------------------------- requests of our clients
 
 cdef int32_t check_request(export_t* export, request_t* request) noexcept nogil:

@@ -193,6 +193,7 @@ cdef bint take_frame(engine_t* engine, volume_t* volume, const frame_header_t* h
         return copy(engine, volume, header, meta, body)
     elif header.type == FRAME_FLUSH:
         volume.ask_durable_lsn = max(volume.ask_durable_lsn, min(header.lsn, volume.last_lsn))
+        volume.told_durable_lsn = ~<uint64_t>0      # answer in any case: it may know of no flush of ours
         if header.flags & JOIN_FLAG and volume.barriers[BARRIER_JOIN] == BARRIER_IDLE:
             volume.barriers[BARRIER_JOIN] = BARRIER_WANTED
     if header.type != FRAME_TAIL:

@@ -252,7 +252,8 @@ cdef enum checkpoint_step_t:
 cdef struct checkpoint_t:
     uint8_t step
     uint8_t wanted
-    uint8_t clean                  # this one closes the store
+    uint8_t closing                # the next one closes the store
+    uint8_t clean                  # this one does: nothing follows it
     uint64_t number                # checkpoints finished since open
     uint64_t begun
     capture_list_t captures

@@ -1,7 +1,7 @@
 """Apply, commit, look up; see volume.pxd for the flow and the rules."""
 from libc.errno cimport EIO
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset, strncpy
+from libc.string cimport memcpy, memmove, memset, strncpy
 
 from repstore._fast.batch cimport batch_crc, batch_descriptors, batch_header, payload_of
 from repstore._fast.layout cimport (
@@ -209,12 +209,11 @@ cdef int changes_begin(engine_t* engine, volume_t* volume, uint64_t base_lsn) no
 
 
 cdef void changes_drop(engine_t* engine, volume_t* volume, uint32_t place) noexcept nogil:
-    cdef uint32_t i
     tree_retire(&volume.changes[place], &engine.store.slots)
     tree_free(&volume.changes[place])
-    for i in range(place, volume.change_count - 1):
-        volume.changes[i] = volume.changes[i + 1]
     volume.change_count -= 1
+    memmove(&volume.changes[place], &volume.changes[place + 1],
+            (volume.change_count - place) * sizeof(page_tree_t))
     memset(&volume.changes[volume.change_count], 0, sizeof(page_tree_t))
 
 
@@ -335,6 +334,7 @@ cdef int apply_move(engine_t* engine, volume_t* volume, const descriptor_t* reco
     cdef uint32_t i
     cdef extent_t extent
     cdef int state
+    extent.location = LOCATION_HOLE
     for i in range(record.blocks):
         state = volume_lookup(volume, record.lba + i, &extent)
         if state != LOOKUP_OK:

@@ -11,14 +11,32 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 from repstore import errors
 from repstore._fast.control import Engine
 from repstore._fast.loop import Loop
-from repstore.store.store import OpenedStore, kernel_boot_id
+from repstore.store.device import lock_holder
+from repstore.store.store import OpenedStore, kernel_boot_id, open_store
 
 LOOK_S = 0.001          # between two looks at the checkpoint count
+LOCK_TIMEOUT_S = 10.0   # a killed process's I/O lands in milliseconds
 CLOSE_TIMEOUT_S = 60.0  # a checkpoint writes what changed; far longer means a dead disk
+
+
+def open_after_death(path: str) -> OpenedStore:
+    """Open a store whose last process may just have been killed: the kernel lets go of the lock
+    when the dead process's last I/O has landed. A living holder is refused at once."""
+    deadline_s = time.monotonic() + LOCK_TIMEOUT_S
+    while True:
+        try:
+            return open_store(path)
+        except errors.BusyError:
+            holder = lock_holder(Path(path)).split(" ")[0]
+            if (holder and Path("/proc", holder, "exe").exists()) or time.monotonic() > deadline_s:
+                raise
+            time.sleep(LOOK_S)
 
 
 class NodeEngine(Engine):
@@ -39,7 +57,8 @@ class NodeEngine(Engine):
         wait_for(self, self.checkpoint(clean))
 
 
-def _when_idle(action) -> None:  # type: ignore[no-untyped-def]
+def _when_idle(action: Callable[[], None]) -> None:
+    """Do it between two checkpoints, and say what is wrong in our own words."""
     deadline_s = time.monotonic() + CLOSE_TIMEOUT_S
     while True:
         try:
@@ -76,12 +95,13 @@ class Native:
         boot = os.urandom(16) if lost else opened.boot_id if opened else kernel_boot_id()
         self.boot_id = boot.hex()
         self.store_uuid = opened.superblock.store_uuid.hex() if opened else ""
-        descriptor = opened.device.fd if opened else -1  # type: ignore[attr-defined]
+        descriptor = opened.descriptor if opened else -1
         self.engine = NodeEngine(node_id, boot)
         self.loop = Loop(descriptor, backend)
         if opened is not None:
             try:
-                self.engine.load(opened.superblock_block, opened.root_bytes, opened.batches.tolist(), descriptor)
+                self.engine.load(opened.superblock_block, opened.root_bytes,
+                                 opened.batches.tolist(), descriptor)
             except ValueError as error:
                 raise errors.CorruptionError(opened.name, "a store that can be loaded", error) from None
             self.engine.begin_life(opened.life_id)

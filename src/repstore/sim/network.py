@@ -1,0 +1,179 @@
+"""Connections between engines: messages arrive whole, in order, after a drawn delay.
+
+  N1 The network calls an engine only out of the clock, never while an engine calls it.
+  N2 A connection is a pair of ends, each with the link number its engine knows it by. Either
+     end sees one link_up and one link_down; a number is free again after its link_down.
+  N3 What was sent is delivered in order or, when the connection breaks, not at all from some
+     message on. A send is answered when it is delivered, at the latest before link_down.
+  N4 Between nodes that are cut off nothing moves, in one direction or both, and nothing is
+     lost: it waits for `heal`, as in TCP. No new connection can be made either.
+  N5 A message that is no frame breaks its connection.
+"""
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+from random import Random
+from typing import Protocol
+
+from repstore.sim.clock import VirtualClock
+
+LINK_ACCEPTED = 1             # kinds of a link, as the engine numbers them
+LINK_CONNECTED = 3
+DELAY_LEAST_NS = 15_000
+DELAY_MOST_NS = 400_000
+BREAK_MOST_NS = 2_000_000     # until the other side learns that a connection is broken
+
+
+class Peer(Protocol):
+    """One life of a node, as its connections see it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def alive(self) -> bool:
+        """A dead one is told nothing any more."""
+
+    def link_up(self, link: int, kind: int) -> None: ...
+    def link_down(self, link: int) -> None: ...
+    def sent(self, link: int, token: int) -> None: ...
+    def received(self, link: int, data: bytes) -> bool:
+        """One message. False: it is no frame."""
+
+
+class End:
+    """One side of a connection and what it has sent."""
+
+    def __init__(self, owner: Peer, link: int) -> None:
+        self.owner = owner
+        self.link = link
+        self.other = self
+        self.held = False                                     # its engine takes nothing just now
+        self.is_down = False
+        self.waiting: deque[tuple[int, int, bytes]] = deque()   # (due, token, message)
+        self.last_due_ns = 0
+
+
+class SimulatedNetwork:
+    """All connections of a simulation."""
+
+    def __init__(self, clock: VirtualClock, random: Random) -> None:
+        self._clock = clock
+        self._random = random
+        self._ends: dict[tuple[Peer, int], End] = {}
+        self._cut: set[tuple[str, str]] = set()               # (from, to)
+
+    # ------------------------------------------------------------------- what engines ask
+    def send(self, owner: Peer, link: int, token: int, data: bytes) -> None:
+        """A message for whoever is behind this link; over a broken one it is swallowed."""
+        end = self._ends.get((owner, link))
+        if end is None:
+            if token:
+                self._clock.after(DELAY_LEAST_NS, partial(self._answer_lost, owner, link, token))
+            return
+        due_ns = max(end.last_due_ns, self._clock.now_ns + self._delay())
+        end.last_due_ns = due_ns
+        end.waiting.append((due_ns, token, data))
+        self._clock.at(due_ns, partial(self._deliver, end))
+
+    def close(self, owner: Peer, link: int) -> None:
+        """Drop a link; what was sent before may still arrive."""
+        end = self._ends.get((owner, link))
+        if end is not None:
+            self._clock.at(end.last_due_ns, partial(self._break, end))
+
+    def hold(self, owner: Peer, link: int, stopped: bool) -> None:
+        """Stop delivering to this engine, or go on."""
+        end = self._ends.get((owner, link))
+        if end is not None:
+            end.held = stopped
+            self._clock.after(0, partial(self._deliver, end.other))
+
+    # --------------------------------------------------------------- what the cluster asks
+    def connect(self, near: Peer, far: Peer) -> bool:
+        """A new connection, unless one is there or the nodes are cut off."""
+        if self._is_cut(near, far) or self._is_cut(far, near) or self.connected(near, far):
+            return False
+        one = End(near, self._free_link(near))
+        other = End(far, self._free_link(far))
+        one.other, other.other = other, one
+        for end, kind in ((one, LINK_CONNECTED), (other, LINK_ACCEPTED)):
+            self._ends[end.owner, end.link] = end
+            self._clock.after(self._delay(), partial(self._up, end, kind))
+        return True
+
+    def connected(self, near: Peer, far: Peer) -> bool:
+        """Whether a connection of these two is there, or on its way up or down."""
+        return any(end.owner is near and end.other.owner is far for end in self._ends.values())
+
+    def crash(self, owner: Peer) -> None:
+        """A process is gone: its connections break, each a little later for the other side."""
+        for end in [end for end in self._ends.values() if end.owner is owner]:
+            self._clock.after(self._random.randint(0, BREAK_MOST_NS), partial(self._break, end))
+
+    def drop(self, one: str, other: str) -> None:
+        """Break the connections between two nodes, by name."""
+        for end in [end for end in self._ends.values()
+                    if end.owner.name == one and end.other.owner.name == other]:
+            self._clock.after(self._random.randint(0, BREAK_MOST_NS), partial(self._break, end))
+
+    def cut(self, sender: str, receiver: str) -> None:
+        """Nothing moves from `sender` to `receiver` any more."""
+        self._cut.add((sender, receiver))
+
+    def heal(self) -> None:
+        """All nodes reach each other again."""
+        self._cut.clear()
+        for end in list(self._ends.values()):
+            self._clock.after(self._delay(), partial(self._deliver, end))
+
+    # ------------------------------------------------------------------- out of the clock
+    def _up(self, end: End, kind: int) -> None:
+        if end.owner.alive and not end.is_down:
+            end.owner.link_up(end.link, kind)
+
+    def _deliver(self, end: End) -> None:
+        """Hand over what is due, as far as the way is free."""
+        to = end.other
+        while (end.waiting and end.waiting[0][0] <= self._clock.now_ns and not to.held
+               and not to.is_down and not end.is_down and not self._is_cut(end.owner, to.owner)):
+            _, token, data = end.waiting.popleft()
+            if token and end.owner.alive:
+                end.owner.sent(end.link, token)
+            if to.owner.alive and not to.owner.received(to.link, data):
+                self._break(to)
+                return
+
+    def _break(self, end: End) -> None:
+        """Both sides learn it, one now and the other a little later."""
+        if not end.is_down:
+            self._down(end)
+            self._clock.after(self._delay(), partial(self._down, end.other))
+
+    def _down(self, end: End) -> None:
+        if end.is_down:
+            return
+        end.is_down = True
+        if not end.owner.alive:
+            del self._ends[end.owner, end.link]
+            return
+        while end.waiting:
+            _, token, _ = end.waiting.popleft()
+            if token:
+                end.owner.sent(end.link, token)
+        del self._ends[end.owner, end.link]
+        end.owner.link_down(end.link)
+
+    def _answer_lost(self, owner: Peer, link: int, token: int) -> None:
+        if owner.alive:
+            owner.sent(link, token)
+
+    def _is_cut(self, sender: Peer, receiver: Peer) -> bool:
+        return (sender.name, receiver.name) in self._cut
+
+    def _free_link(self, owner: Peer) -> int:
+        used = {link for peer, link in self._ends if peer is owner}
+        return next(link for link in range(len(used) + 1) if link not in used)
+
+    def _delay(self) -> int:
+        return self._random.randint(DELAY_LEAST_NS, DELAY_MOST_NS)
