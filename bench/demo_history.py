@@ -105,10 +105,10 @@ def draw(records: Records, marks: list[Mark], path: Path) -> None:
     begun_ns = int(records["acknowledged_ns"].min())
     finished_s = (records["acknowledged_ns"] - begun_ns) / 1e9
     latency_ms = (records["acknowledged_ns"] - records["sent_ns"]) / 1e6
-    bins = np.arange(0, finished_s.max() + BIN_S, BIN_S)
+    bins = np.arange(0, finished_s.max(), BIN_S)          # the last, unfinished bin is left out
     counts, _ = np.histogram(finished_s, bins)
     place = np.digitize(finished_s, bins)
-    filled = np.unique(place)
+    filled = np.unique(place[place < len(bins)])
 
     figure, (upper, lower) = pyplot.subplots(2, 1, sharex=True, figsize=(11, 7), layout="constrained")
     upper.step(bins[:-1], counts / BIN_S, where="post", color="tab:blue")
@@ -127,7 +127,8 @@ def draw(records: Records, marks: list[Mark], path: Path) -> None:
         for axis in (upper, lower):
             axis.axvline(at_s, color=mark.colour, linestyle="--", linewidth=1)
         upper.annotate(mark.text, (at_s, 0.97), xycoords=("data", "axes fraction"), rotation=90,
-                       va="top", ha="right", color=mark.colour, fontsize=9)
+                       va="top", ha="right", color=mark.colour, fontsize=9,
+                       bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1})
     lower.legend(loc="upper right", ncols=3)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)

@@ -7,6 +7,8 @@
   2. Every write has its own sequence number, and no block has two writes under way, so each
      block's last acknowledged write is known for certain.
   3. A write goes into the journal when, and only when, it was acknowledged.
+  4. Writes fall at random into a window that slides over the region, as the hot part of real
+     data does: so what changes in a few seconds is a part of the region, not all of it.
 """
 from __future__ import annotations
 
@@ -29,6 +31,8 @@ STAMP_MAGIC = int.from_bytes(b"repstore", "little")
 # sequence, block, sent and acknowledged (CLOCK_MONOTONIC, ns): one acknowledged write
 JOURNAL_RECORD = struct.Struct("<QQQQ")
 JOURNAL_FLUSH_S = 0.1
+WINDOW_BLOCKS = 1024
+WRITES_A_STEP = 32               # then the window slides by one block
 
 
 @dataclass
@@ -39,13 +43,15 @@ class Sent:
 
 
 class Writer:
-    """Keeps `depth` random writes under way in the blocks of one region."""
+    """Keeps `depth` writes under way in the blocks of one region."""
 
     def __init__(self, client: NbdWriter, journal: BinaryIO, first_block: int, blocks: int,
                  depth: int, seed: int) -> None:
         self._client = client
         self._journal = journal
-        self._region = range(first_block, first_block + blocks)
+        self._first_block = first_block
+        self._blocks = blocks
+        self._window = min(WINDOW_BLOCKS, blocks)
         self._depth = depth
         self._random = random.Random(seed)
         self._under_way: dict[int, Sent] = {}
@@ -73,7 +79,8 @@ class Writer:
         writes = []
         now_ns = time.monotonic_ns()
         while len(self._under_way) < self._depth:
-            block = self._random.choice(self._region)
+            place = self._sequence // WRITES_A_STEP + self._random.randrange(self._window)
+            block = self._first_block + place % self._blocks
             if block in self._busy_blocks:
                 continue
             self._sequence += 1

@@ -81,6 +81,7 @@ class Leading:
     learners: dict[int, int] = field(default_factory=dict)      # caught up: acknowledged
     joining: dict[int, int] = field(default_factory=dict)       # node: LSN it has to flush
     flush_lsn: int = 0
+    serials: dict[int, int] = field(default_factory=dict)       # learner sessions begun
 
     def counted(self) -> set[int]:
         return {*self.members, *self.joining}
@@ -197,9 +198,12 @@ class FakeEngine:
         if index not in self.leading:
             return
         entries = list(self.copies[index].records)
-        epoch = self.leading[index].epoch
-        self._send(node_id, "learn", index, epoch, 0 if full else common_lsn, entries)
-        self._send(node_id, "learned", index, epoch, entries)
+        leading = self.leading[index]
+        leading.learners.pop(node_id, None)
+        leading.durable.pop(node_id, None)
+        leading.serials[node_id] = serial = leading.serials.get(node_id, 0) + 1
+        self._send(node_id, "learn", index, leading.epoch, 0 if full else common_lsn, entries)
+        self._send(node_id, "learned", index, leading.epoch, serial, entries)
 
     def join_begin(self, index: int, node_id: int) -> None:
         leading = self.leading.get(index)
@@ -207,7 +211,8 @@ class FakeEngine:
             return
         leading.joining[node_id] = len(self.copies[index].records)
         leading.learners.setdefault(node_id, 0)
-        self._send(node_id, "flush", index)
+        leading.durable.pop(node_id, None)
+        self._send(node_id, "flush", index, leading.serials.get(node_id, 0))
 
     def join_abort(self, index: int, node_id: int) -> None:
         leading = self.leading.get(index)
@@ -245,13 +250,13 @@ class FakeEngine:
         leading = self.leading[index]
         leading.flush_lsn = self.copies[index].commit_lsn
         for node in sorted(leading.counted()):
-            self._send(node, "flush", index)
+            self._send(node, "flush", index, leading.serials.get(node, 0))
         self._commit(index)
 
     def _push(self, index: int, node: int, start: int) -> None:
         copy, leading = self.copies[index], self.leading[index]
-        self._send(node, "append", index, leading.epoch, start, copy.records[start:],
-                   copy.commit_lsn)
+        self._send(node, "append", index, leading.epoch, leading.serials.get(node, 0), start,
+                   copy.records[start:], copy.commit_lsn)
 
     def _commit(self, index: int) -> None:
         """Acknowledge what every counted copy has; below min_copies nothing."""
@@ -351,7 +356,7 @@ class FakeEngine:
         self.heard.add(index)
         return True
 
-    def _on_append(self, index: int, sender: int, epoch: int, start: int,
+    def _on_append(self, index: int, sender: int, epoch: int, serial: int, start: int,
                    entries: list[Entry], commit_lsn: int) -> None:
         copy = self.copies[index]
         if not self._accepts(index, sender, epoch) or copy.learning:
@@ -362,17 +367,20 @@ class FakeEngine:
             return
         copy.records += entries[len(copy.records) - start:]
         copy.commit_lsn = max(copy.commit_lsn, min(commit_lsn, len(copy.records)))
-        self._send(sender, "ack", index, epoch, len(copy.records), copy.flushed)
+        self._send(sender, "ack", index, epoch, serial, len(copy.records), copy.flushed)
 
-    def _on_flush(self, index: int, sender: int) -> None:
+    def _on_flush(self, index: int, sender: int, serial: int) -> None:
         copy = self.copies[index]
         if self.following.get(index, (0, -1))[1] == sender and not copy.learning:
             copy.flushed = len(copy.records)
-            self._send(sender, "ack", index, copy.sealed_epoch, copy.flushed, copy.flushed)
+            self._send(sender, "ack", index, copy.sealed_epoch, serial, copy.flushed,
+                       copy.flushed)
 
-    def _on_ack(self, index: int, sender: int, epoch: int, lsn: int, flushed: int) -> None:
+    def _on_ack(self, index: int, sender: int, epoch: int, serial: int, lsn: int,
+                flushed: int) -> None:
+        """Words of another epoch, or of an earlier session as learner, do not count."""
         leading = self.leading.get(index)
-        if leading is None or leading.epoch != epoch:
+        if leading is None or (leading.epoch, leading.serials.get(sender, 0)) != (epoch, serial):
             return
         for counters in (leading.members, leading.learners):
             if sender in counters:
@@ -399,16 +407,18 @@ class FakeEngine:
         copy.cut(common_lsn)
         copy.learning, copy.learn_base = True, base
 
-    def _on_learned(self, index: int, sender: int, epoch: int, entries: list[Entry]) -> None:
+    def _on_learned(self, index: int, sender: int, epoch: int, serial: int,
+                    entries: list[Entry]) -> None:
         copy = self.copies[index]
         if not self._accepts(index, sender, epoch) or not copy.learning:
             return
         copy.records, copy.learning = list(entries), False
-        self._send(sender, "caught up", index, epoch, len(entries))
+        self._send(sender, "caught up", index, epoch, serial, len(entries))
 
-    def _on_caught_up(self, index: int, sender: int, epoch: int, lsn: int) -> None:
+    def _on_caught_up(self, index: int, sender: int, epoch: int, serial: int, lsn: int) -> None:
         leading = self.leading.get(index)
-        if leading is None or leading.epoch != epoch or sender in leading.members:
+        if leading is None or sender in leading.members or \
+                (leading.epoch, leading.serials.get(sender)) != (epoch, serial):
             return
         leading.learners[sender] = lsn
         self._push(index, sender, lsn)

@@ -3,11 +3,10 @@ from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 
 from repstore._fast.exports cimport export_submit
+from repstore._fast.frontend cimport RS_READ, RS_WRITE, rs_request
 from repstore._fast.layout cimport BLOCK_SHIFT, BLOCK_SIZE
 from repstore._fast.requests cimport request_new, request_release
-from repstore._fast.state cimport (
-    REQUEST_TARGET, RS_READ, RS_WRITE, io_t, request_t, rs_request,
-)
+from repstore._fast.state cimport REQUEST_TARGET, io_t, request_t
 
 
 cdef extern from "<pthread.h>" nogil:

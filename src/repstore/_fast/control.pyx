@@ -7,6 +7,8 @@ translate them.
 import os
 from collections import namedtuple
 
+from repstore._fast.events import decode_event
+
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.errno cimport ENOSPC
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -19,14 +21,10 @@ from repstore._fast.engine cimport (
     engine_disk_done, engine_frame, engine_free, engine_link_down, engine_link_up, engine_new,
     engine_sent, engine_stream, engine_turn,
 )
-from repstore._fast.events cimport (
-    EVENT_ATTACH, EVENT_BAD_BLOCK, EVENT_DIVERGED, EVENT_FENCED, EVENT_JOIN_READY,
-    EVENT_LEARNER_CAUGHT_UP, EVENT_LINK_DOWN, EVENT_LINK_UP, EVENT_MEMBER_SILENT, EVENT_NO_SPACE,
-    EVENT_PULLED, EVENT_REQUEST_SESSION, EVENT_RESYNC_FULL, EVENT_SEALED, EVENT_STALE, EVENT_WANT,
-)
 from repstore._fast.exports cimport (
     export_install, export_refuse, export_revoke, export_set_primary,
 )
+from repstore._fast.frontend cimport rs_frontend
 from repstore._fast.layout cimport (
     BLOCK_SHIFT, DIRECTORY_ENTRIES, GENERATIONS_MAX, PAGE_BITS, PAGE_ENTRIES, VOLUME_LEARNING,
     page_reference_t, tree_entry_t, volume_entry_t,
@@ -50,8 +48,8 @@ from repstore._fast.layout cimport FRAME_SEAL, LOCATION_HOLE, frame_header_t
 from repstore._fast.root cimport root_size
 from repstore._fast.segments cimport segments_free
 from repstore._fast.state cimport (
-    CHECKPOINT_IDLE, CLIENT_NODE, EVENTS_MAX, NODES_MAX, REQUEST_FREE, REQUESTS_MAX, ROLE_PRIMARY, VOLUME_INDEX_MAX, VOLUMES_MAX,
-    call_t, event_ring_t, event_t, io_t, rs_frontend,
+    CHECKPOINT_IDLE, CLIENT_NODE, EVENTS_MAX, NODES_MAX, REQUESTS_MAX, REQUEST_FREE, ROLE_PRIMARY,
+    VOLUMES_MAX, VOLUME_INDEX_MAX, call_t, event_ring_t, event_t, io_t,
 )
 from repstore._fast.transfer cimport transfers_forget
 from repstore._fast.volume cimport (
@@ -259,7 +257,7 @@ cdef class Engine:
             ring.head = (ring.head + 1) % EVENTS_MAX
             ring.count -= 1
         self.unlock(False)
-        return [_decode(*item) for item in raw]
+        return [decode_event(*item) for item in raw]
 
     # --------------------------------------------------------------------------------- calls
 
@@ -599,41 +597,3 @@ cdef bint _has_metadata_room(engine_t* engine, uint64_t size_blocks):
     root = (root_size(engine) + len(sizes) * (sizeof(volume_entry_t) + (1 + GENERATIONS_MAX) * sizeof(tree_entry_t))
             + references * sizeof(page_reference_t))
     return pairs < engine.store.slots.count and root <= <uint64_t>engine.store.root_blocks << BLOCK_SHIFT
-
-
-def _decode(kind, volume, node, epoch, a, b, c, d, text):
-    """An event as the control side knows it."""
-    if kind == EVENT_SEALED:
-        return ("sealed", volume, node, epoch, a, b, c, bool(d))
-    if kind == EVENT_WANT:
-        return ("want", volume, node, epoch, a, b, bool(c), d)
-    if kind == EVENT_PULLED:
-        return ("pulled", volume, node, a)
-    if kind == EVENT_LINK_UP:
-        return ("link_up", node, text[:16].hex(), text[16:32].hex())
-    if kind == EVENT_LINK_DOWN:
-        return ("link_down", node)
-    if kind == EVENT_JOIN_READY:
-        return ("join_ready", volume, node)
-    if kind == EVENT_LEARNER_CAUGHT_UP:
-        return ("learner_caught_up", volume, node)
-    if kind == EVENT_MEMBER_SILENT:
-        return ("member_silent", volume, node)
-    if kind == EVENT_DIVERGED:
-        return ("diverged", volume, node)
-    if kind == EVENT_STALE:
-        return ("stale", volume, epoch)
-    if kind == EVENT_REQUEST_SESSION:
-        return ("request_session", volume, a)
-    if kind == EVENT_FENCED:
-        return ("fenced", a, os.strerror(a))
-    if kind == EVENT_NO_SPACE:
-        return ("no_space",)
-    words = text.split(b"\0", 1)[0].decode(errors="replace")
-    if kind == EVENT_RESYNC_FULL:
-        return ("resync_full", volume, node, words)
-    if kind == EVENT_ATTACH:
-        return ("attach", a, words)
-    if kind == EVENT_BAD_BLOCK:
-        return ("bad_block", volume, c, a, ("data", "page", "header")[b])
-    raise AssertionError(f"event kind {kind}")

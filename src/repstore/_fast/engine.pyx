@@ -12,6 +12,7 @@ from repstore._fast.exports cimport (
     engine_api, exports_deadline, exports_link_down, exports_reply, exports_retry, foreign_request,
 )
 from repstore._fast.frames cimport frame_begin, frame_send
+from repstore._fast.frontend cimport rs_engine
 from repstore._fast.layout cimport (
     CLASS_CLEANER, CLASS_USER, FRAME_HELLO, FRAME_REPLY, FRAME_REQUEST, hello_meta_t,
 )
@@ -27,10 +28,10 @@ from repstore._fast.replication cimport (
 from repstore._fast.requests cimport request_release, requests_free, requests_init
 from repstore._fast.service cimport service_drop, service_progress, service_read_done
 from repstore._fast.state cimport (
-    BARRIER_APPLIED, BARRIER_DONE, BARRIER_FLUSHING, BARRIERS, CLIENT_NODE, EVENTS_MAX, LINK_STREAM, LINKS_MAX, NODES_MAX, ROLE_PRIMARY, SENT_BATCH, SENT_REPLY,
-    SENT_TRANSFER, TOKEN_BATCH, TOKEN_CHECKPOINT, TOKEN_CLEANER, TOKEN_FLUSH, TOKEN_PAGE, TOKEN_READ,
-    TOKEN_TRANSFER, VOLUME_INDEX_MAX, event_t, link_t, log_batch_t, log_t, rs_engine, store_t, token,
-    volume_t,
+    BARRIERS, BARRIER_APPLIED, BARRIER_DONE, BARRIER_FLUSHING, CLIENT_NODE, EVENTS_MAX, LINKS_MAX,
+    LINK_STREAM, NODES_MAX, ROLE_PRIMARY, SENT_BATCH, SENT_REPLY, SENT_TRANSFER, TOKEN_BATCH,
+    TOKEN_CHECKPOINT, TOKEN_CLEANER, TOKEN_FLUSH, TOKEN_PAGE, TOKEN_READ, TOKEN_TRANSFER,
+    VOLUME_INDEX_MAX, event_t, link_t, log_batch_t, log_t, store_t, token, volume_t,
 )
 from repstore._fast.transfer cimport transfer_read_done, transfer_sent
 from repstore._fast.volume cimport volume_apply, volume_free

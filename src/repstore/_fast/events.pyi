@@ -1,4 +1,4 @@
-"""The bounded ring between the engine and its control side; see events.pxd.
+"""The bounded ring between the engine and its control side."""
 
-Native only: nothing of it is seen from Python.
-"""
+def decode_event(kind: int, volume: int, node: int, epoch: int, a: int, b: int, c: int, d: int,
+                 text: bytes) -> tuple[object, ...]: ...

@@ -1,4 +1,6 @@
 """The bounded ring between the engine and its control side; see events.pxd."""
+import os
+
 from libc.string cimport memset, strncpy
 
 from repstore._fast.state cimport EVENTS_MAX, event_ring_t, event_t
@@ -31,3 +33,41 @@ cdef void event_push(engine_t* engine, uint32_t kind, uint32_t volume, uint32_t 
     ring.count += 1
     if ring.descriptor >= 0:
         write(ring.descriptor, &one, 8)
+
+
+def decode_event(kind, volume, node, epoch, a, b, c, d, text):
+    """An event as the control side knows it."""
+    if kind == EVENT_SEALED:
+        return ("sealed", volume, node, epoch, a, b, c, bool(d))
+    if kind == EVENT_WANT:
+        return ("want", volume, node, epoch, a, b, bool(c), d)
+    if kind == EVENT_PULLED:
+        return ("pulled", volume, node, a)
+    if kind == EVENT_LINK_UP:
+        return ("link_up", node, text[:16].hex(), text[16:32].hex())
+    if kind == EVENT_LINK_DOWN:
+        return ("link_down", node)
+    if kind == EVENT_JOIN_READY:
+        return ("join_ready", volume, node)
+    if kind == EVENT_LEARNER_CAUGHT_UP:
+        return ("learner_caught_up", volume, node)
+    if kind == EVENT_MEMBER_SILENT:
+        return ("member_silent", volume, node)
+    if kind == EVENT_DIVERGED:
+        return ("diverged", volume, node)
+    if kind == EVENT_STALE:
+        return ("stale", volume, epoch)
+    if kind == EVENT_REQUEST_SESSION:
+        return ("request_session", volume, a)
+    if kind == EVENT_FENCED:
+        return ("fenced", a, os.strerror(a))
+    if kind == EVENT_NO_SPACE:
+        return ("no_space",)
+    words = text.split(b"\0", 1)[0].decode(errors="replace")
+    if kind == EVENT_RESYNC_FULL:
+        return ("resync_full", volume, node, words)
+    if kind == EVENT_ATTACH:
+        return ("attach", a, words)
+    if kind == EVENT_BAD_BLOCK:
+        return ("bad_block", volume, c, a, ("data", "page", "header")[b])
+    raise AssertionError(f"event kind {kind}")

@@ -11,8 +11,9 @@ Rules
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
+from repstore._fast.frontend cimport rs_engine_api
 from repstore._fast.layout cimport frame_header_t
-from repstore._fast.state cimport engine_t, export_t, request_t, rs_engine_api
+from repstore._fast.state cimport engine_t, export_t, request_t
 
 
 cdef export_t* export_find(engine_t* engine, uint32_t index) noexcept nogil

@@ -5,16 +5,18 @@ from libc.string cimport memcpy, memset, strncmp, strncpy
 from repstore._fast.checksum cimport crc32c
 from repstore._fast.events cimport EVENT_ATTACH, event_push
 from repstore._fast.frames cimport frame_begin, frame_send
+from repstore._fast.frontend cimport (
+    REPSTORE_FRONTEND_VERSION, RS_BLOCK_STATUS, RS_FLUSH, RS_READ, RS_REQUEST_BYTES_MAX, RS_WRITE,
+    rs_engine, rs_export, rs_request,
+)
 from repstore._fast.layout cimport (
     BLOCK_SHIFT, BLOCK_SIZE, FRAME_REPLY, FRAME_REQUEST, reply_meta_t, request_meta_t,
 )
 from repstore._fast.requests cimport request_finish, request_keep_payload, request_new, request_release
 from repstore._fast.service cimport service_submit
 from repstore._fast.state cimport (
-    EXPORTS_MAX, LINKS_MAX, REQUEST_FOREIGN, REQUEST_HELD, REQUEST_NEW,
-    REQUEST_REMOTE, REPSTORE_FRONTEND_VERSION, ROLE_PRIMARY, RS_BLOCK_STATUS, RS_FLUSH, RS_READ,
-    RS_REQUEST_BYTES_MAX, RS_WRITE, SENT_REPLY, VOLUME_INDEX_MAX, link_t, rs_engine, rs_export,
-    rs_request, token, volume_t,
+    EXPORTS_MAX, LINKS_MAX, REQUEST_FOREIGN, REQUEST_HELD, REQUEST_NEW, REQUEST_REMOTE,
+    ROLE_PRIMARY, SENT_REPLY, VOLUME_INDEX_MAX, link_t, token, volume_t,
 )
 
 

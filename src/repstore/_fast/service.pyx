@@ -8,6 +8,10 @@ from repstore._fast.checksum cimport crc32c_blocks, crc32c_copy_block
 from repstore._fast.events cimport (
     EVENT_BAD_BLOCK, EVENT_NO_SPACE, EVENT_REQUEST_SESSION, event_push,
 )
+from repstore._fast.frontend cimport (
+    RS_BLOCK_STATUS, RS_EXTENT_HOLE, RS_EXTENT_ZERO, RS_FLUSH, RS_FUA, RS_NO_HOLE, RS_READ,
+    RS_TRIM, RS_WRITE, RS_WRITE_ZEROES, rs_extent,
+)
 from repstore._fast.layout cimport (
     BLOCK_SHIFT, BLOCK_SIZE, CLASS_USER, LOCATION_HOLE, LOCATION_ZERO, OP_COMMIT,
     OP_TRIM, OP_WRITE, OP_ZERO, extent_t,
@@ -22,9 +26,7 @@ from repstore._fast.requests cimport (
 from repstore._fast.segments cimport is_data, segment_of
 from repstore._fast.state cimport (
     PENDING_CRCS, PENDING_RECORDS, REQUEST_DURABLE, REQUEST_FLUSHING, REQUEST_HELD, REQUEST_LOGGED,
-    REQUEST_MERGE, REQUEST_PARKED, REQUEST_READING,
-    RS_BLOCK_STATUS, RS_EXTENT_HOLE, RS_EXTENT_ZERO, RS_FLUSH, RS_FUA, RS_NO_HOLE, RS_READ,
-    RS_TRIM, RS_WRITE, RS_WRITE_ZEROES, TOKEN_READ, TRIM_BLOCKS, request_queue_t, rs_extent,
+    REQUEST_MERGE, REQUEST_PARKED, REQUEST_READING, TOKEN_READ, TRIM_BLOCKS, request_queue_t,
     store_t, token,
 )
 from repstore._fast.volume cimport (

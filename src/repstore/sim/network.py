@@ -49,6 +49,7 @@ class End:
         self.link = link
         self.other = self
         self.held = False                                     # its engine takes nothing just now
+        self.is_up = False
         self.is_down = False
         self.waiting: deque[tuple[int, int, bytes]] = deque()   # (due, token, message)
         self.last_due_ns = 0
@@ -130,13 +131,15 @@ class SimulatedNetwork:
     # ------------------------------------------------------------------- out of the clock
     def _up(self, end: End, kind: int) -> None:
         if end.owner.alive and not end.is_down:
+            end.is_up = True
             end.owner.link_up(end.link, kind)
+            self._clock.after(0, partial(self._deliver, end.other))
 
     def _deliver(self, end: End) -> None:
         """Hand over what is due, as far as the way is free."""
         to = end.other
-        while (end.waiting and end.waiting[0][0] <= self._clock.now_ns and not to.held
-               and not to.is_down and not end.is_down and not self._is_cut(end.owner, to.owner)):
+        while (end.waiting and end.waiting[0][0] <= self._clock.now_ns and to.is_up
+               and not (to.held or to.is_down or end.is_down or self._is_cut(end.owner, to.owner))):
             _, token, data = end.waiting.popleft()
             if token and end.owner.alive:
                 end.owner.sent(end.link, token)
@@ -154,15 +157,13 @@ class SimulatedNetwork:
         if end.is_down:
             return
         end.is_down = True
-        if not end.owner.alive:
-            del self._ends[end.owner, end.link]
-            return
-        while end.waiting:
+        while end.owner.alive and end.waiting:
             _, token, _ = end.waiting.popleft()
             if token:
                 end.owner.sent(end.link, token)
         del self._ends[end.owner, end.link]
-        end.owner.link_down(end.link)
+        if end.owner.alive and end.is_up:
+            end.owner.link_down(end.link)
 
     def _answer_lost(self, owner: Peer, link: int, token: int) -> None:
         if owner.alive:

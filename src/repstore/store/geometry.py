@@ -17,10 +17,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from repstore import config, errors
-from repstore.format import BLOCK_SIZE, root_header_t, segment_entry_t
+from repstore.format import BATCH_BLOCKS, BLOCK_SIZE, root_header_t, segment_entry_t
 
 SEGMENT_BLOCKS_MIN = config.SEGMENT_BYTES_MIN // BLOCK_SIZE
 SEGMENT_BLOCKS_MAX = config.SEGMENT_BYTES_MAX // BLOCK_SIZE
+SEGMENTS_RESERVE_MIN = 2      # only the cleaner may take them: these, or
+SEGMENTS_RESERVE_PERCENT = 3  # so many of all
+SEGMENTS_OPEN = 3             # being written, or being cleaned
+FILL_PERCENT = 92             # of the payload room: above, cleaning costs more than it gives
 # what one segment takes in a root: its entry, and its place in the plan
 ROOT_BYTES_PER_SEGMENT = segment_entry_t.itemsize + 4
 
@@ -64,6 +68,14 @@ class Geometry:
     @property
     def root_bytes_max(self) -> int:
         return self.root_blocks * BLOCK_SIZE
+
+    @property
+    def capacity_blocks(self) -> int:
+        """What all copies together may fill; set_geometry of _fast/loading has the same formula."""
+        reserve = max(SEGMENTS_RESERVE_MIN, self.segment_count * SEGMENTS_RESERVE_PERCENT // 100)
+        payload_blocks = self.segment_blocks - -(-self.segment_blocks // BATCH_BLOCKS)
+        usable = self.segment_count - reserve - SEGMENTS_OPEN
+        return usable * payload_blocks * FILL_PERCENT // 100
 
     def root_start(self, area: int) -> int:
         """First block of root area 0 or 1."""

@@ -93,6 +93,7 @@ class StoreInfo:
     segment_bytes: int
     segments: int
     free_segments: int
+    capacity_bytes: int          # what the copies in it may fill
     live_bytes: int
     sequence: int
     superblock_copies: int
@@ -278,7 +279,7 @@ def _describe(path: Path, found: superblock.Found, root: Root) -> StoreInfo:
         path=str(path), uuid=str(UUID(bytes=state.store_uuid)),
         format=f"{state.format_major}.{state.format_minor}", size_bytes=state.geometry.size_bytes,
         segment_bytes=state.geometry.segment_bytes, segments=state.geometry.segment_count,
-        free_segments=int(free.sum()),
+        free_segments=int(free.sum()), capacity_bytes=state.geometry.capacity_blocks * BLOCK_SIZE,
         live_bytes=int(root.segments["live"].sum(dtype=np.uint64)) * BLOCK_SIZE,
         sequence=state.sequence, superblock_copies=found.copies, clean=state.clean,
         in_use_by=lock_holder(path),

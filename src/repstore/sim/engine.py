@@ -1,0 +1,85 @@
+"""The engine of production on a simulated disk: opened, and driven without a thread.
+
+  G1 as in a process, a store is opened in two steps: recovery reads the image at once, then
+     the first checkpoint of the new life is durable before anything is acknowledged.
+  G2 Creating and deleting a copy is durable when it returns: the disk is pumped until it is,
+     at one point of virtual time.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from repstore import errors
+from repstore._fast.control import Engine
+from repstore._fast.simulated import SimulatedBackend
+from repstore.store.device import MemoryDevice
+from repstore.store.store import OpenedStore, open_device
+
+PUMPS_MAX = 100_000      # a checkpoint of a small store takes some dozens
+
+
+class SimulatedEngine(Engine):
+    """An engine as control code uses it, answered by whoever owns it."""
+
+    def __init__(self, number: int, boot_id: bytes) -> None:
+        self.backend = SimulatedBackend(self)
+        self.exports: dict[int, int] = {}            # export id by volume index
+        self.pump: Callable[[], bool] = _nobody
+
+    def volume_create(self, index: int, uuid: str, name: str, size_blocks: int) -> None:
+        """Add an empty copy, durably."""
+        self._when_idle(lambda: Engine.volume_create(self, index, uuid, name, size_blocks))
+        self.settle()
+
+    def volume_delete(self, index: int) -> None:
+        """Drop a copy, durably."""
+        self._when_idle(lambda: Engine.volume_delete(self, index))
+        self.settle()
+
+    def export_install(self, index: int, name: str, size_bytes: int, session: int) -> int:
+        """Remembers where clients of this volume submit."""
+        self.exports[index] = Engine.export_install(self, index, name, size_bytes, session)
+        return self.exports[index]
+
+    def settle(self, clean: bool = False) -> None:
+        """Pump until a checkpoint that begins now is durable."""
+        self.wait_for_checkpoint(self.checkpoint(clean))
+
+    def wait_for_checkpoint(self, number: int) -> None:
+        """Pump until that many are durable."""
+        for _ in range(PUMPS_MAX):
+            if self.checkpoints >= number:
+                return
+            if self.failed or not self.pump():
+                break
+        raise errors.StoreFailedError(f"checkpoint {number} does not come, {self.checkpoints} are there")
+
+    def _when_idle(self, action: Callable[[], None]) -> None:
+        for _ in range(PUMPS_MAX):
+            try:
+                action()
+            except BlockingIOError:
+                if not self.pump():
+                    raise
+            else:
+                return
+
+
+def open_engine(image: bytearray, name: str, *, number: int, boot_id: bytes, life_id: int,
+                tainted_boot_id: bytes) -> tuple[SimulatedEngine, OpenedStore]:
+    """Recover the store in `image` into an engine that has not turned yet.
+
+    Where acknowledged batches are missing it presents `tainted_boot_id` to its peers (R-taint).
+    """
+    opened = open_device(MemoryDevice(image), name, boot_id=boot_id, life_id=life_id)
+    engine = SimulatedEngine(number, tainted_boot_id if opened.tainted else boot_id)
+    try:
+        engine.load(opened.superblock_block, opened.root_bytes, opened.batches.tolist(), memory=image)
+    except ValueError as error:
+        raise errors.CorruptionError(name, "a store that can be loaded", str(error)) from None
+    engine.begin_life(life_id)
+    return engine, opened
+
+
+def _nobody() -> bool:
+    raise AssertionError("nobody pumps this engine")

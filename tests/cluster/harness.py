@@ -1,0 +1,201 @@
+"""A cluster of node processes on this machine, for tests to kill and start as they like.
+
+  1. Every process started here ends here: leaving the `with` block kills what still runs.
+  2. `kill` is SIGKILL and waits until the process is gone; what it had in the kernel's hands
+     (page cache, submitted writes) stays, as after a crash of the program.
+  3. The truth about membership is read from the coordination store, never from log files.
+"""
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from repstore import config
+from repstore.coordination.sqlite import SqliteConfigStore
+from repstore.node import admin
+from repstore.node.shell import DATABASE_NAME, socket_path
+from repstore.replication.volume_config import NodeConfig, VolumeConfig
+from repstore.store.store import create, open_store
+from tests.cluster.nbd_client import NbdClient
+
+ROOT = Path(__file__).resolve().parents[2]
+VOLUME = "demo"
+MIB = 1 << 20
+POLL_S = 0.01
+WAIT_S = 90.0              # shared machines stall; a thing that takes longer does not come
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How large a cluster is. By default a volume that fills 70 % of its stores."""
+
+    nodes: int = 3
+    copies: int = 3
+    store_bytes: int = 128 * MIB
+    volume_bytes: int = 88 * MIB
+    acknowledgement: config.Acknowledgement = "dev"
+    hold_gil_s: float = 1.0
+
+
+def wait_until(condition: Callable[[], object], what: str, timeout_s: float = WAIT_S) -> None:
+    """Look again and again until `condition` holds; AssertionError when it does not in time."""
+    pause = threading.Event()
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, f"not within {timeout_s:.0f} s: {what}"
+        pause.wait(POLL_S)
+
+
+class ClusterHarness:
+    """Node processes n1, n2, ... with one volume."""
+
+    def __init__(self, directory: Path, shape: Shape = Shape()) -> None:
+        self.directory = directory
+        self.shape = shape
+        self.names = tuple(f"n{number + 1}" for number in range(shape.nodes))
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.lives: dict[str, int] = dict.fromkeys(self.names, 0)
+        directory.mkdir(parents=True, exist_ok=True)
+        self.config = SqliteConfigStore(directory / DATABASE_NAME, create=True)
+        for number, name in enumerate(self.names):
+            self._create_node(number, name)
+        admin.create_volume(self.config, config.VolumeOptions(
+            VOLUME, shape.volume_bytes, copies=shape.copies, acknowledgement=shape.acknowledgement))
+
+    def __enter__(self) -> ClusterHarness:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill(*self.running())
+        self.config.close()
+
+    # ------------------------------------------------------------------------------- nodes
+    def start(self, *names: str) -> None:
+        """Start node processes; by default all. Does not wait until they serve."""
+        for name in names or self.names:
+            assert name not in self.running(), f"{name} runs"
+            self.lives[name] += 1
+            with self.log_path(name).open("ab") as log:
+                self.processes[name] = subprocess.Popen(
+                    [sys.executable, "-m", "tests.cluster.node_process", str(self.directory), name,
+                     "--hold-gil-s", str(self.shape.hold_gil_s)],
+                    cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def stop(self, *names: str) -> None:
+        """Ask nodes to end, and see that each closed its store cleanly."""
+        names = names or self.running()
+        for name in names:
+            self.processes[name].terminate()
+        for name in names:
+            code = self.processes.pop(name).wait(WAIT_S)
+            assert code == 0, f"{name} ended with {code}:\n{self.log_tail(name)}"
+
+    def kill(self, *names: str) -> None:
+        """SIGKILL, all at once."""
+        for name in names:
+            self.processes[name].kill()
+        for name in names:
+            self.processes.pop(name).wait()
+
+    def signal(self, number: signal.Signals, *names: str) -> None:
+        """Send a signal to nodes; by default to all that run."""
+        for name in names or self.running():
+            self.processes[name].send_signal(number)
+
+    def running(self) -> tuple[str, ...]:
+        """Nodes that were started and not ended by us."""
+        return tuple(self.processes)
+
+    def crashed(self) -> list[str]:
+        """Nodes that ended by themselves: always a bug."""
+        return [name for name, process in self.processes.items() if process.poll() is not None]
+
+    # ------------------------------------------------------------------------------- facts
+    def volume(self) -> VolumeConfig:
+        """The volume's config as the coordination store has it."""
+        return admin.load_volume(self.config, VOLUME)
+
+    def primary(self) -> str:
+        """Name of the node that leads the volume."""
+        return self.names[self.volume().primary]
+
+    def wait_in_sync(self, copies: int | None = None, timeout_s: float = WAIT_S) -> VolumeConfig:
+        """Until so many copies (by default all) are in sync and their leader is alive."""
+        wanted = self.shape.copies if copies is None else copies
+
+        def in_sync() -> bool:
+            assert not self.crashed(), self.describe()
+            volume = self.volume()
+            return volume.epoch > 0 and len(volume.in_sync) == wanted
+
+        try:
+            wait_until(in_sync, f"{wanted} copies in sync", timeout_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.describe()}") from None
+        return self.volume()
+
+    def nbd_path(self, name: str) -> str:
+        """The NBD socket of a node."""
+        return socket_path(self.directory, f"{name}.nbd.sock")
+
+    def uri(self, name: str) -> str:
+        """The volume, as block clients name it, through one node."""
+        return f"nbd+unix:///{VOLUME}?socket={self.nbd_path(name)}"
+
+    def connect(self, name: str) -> NbdClient:
+        """A client attached to the volume through one node."""
+        return NbdClient(self.nbd_path(name), VOLUME)
+
+    def store_path(self, name: str) -> Path:
+        """The file that is the node's store."""
+        return self.directory / f"{name}.store"
+
+    def log_path(self, name: str) -> Path:
+        """What the node printed."""
+        return self.directory / f"{name}.log"
+
+    def log_tail(self, name: str) -> str:
+        """The last lines the node printed."""
+        path = self.log_path(name)
+        return "\n".join(path.read_text(errors="replace").splitlines()[-15:]) if path.exists() else ""
+
+    def describe(self) -> str:
+        """The cluster in words, for a failed test."""
+        volume = self.volume()
+        lines = [f"epoch {volume.epoch}, incarnation {volume.incarnation}, primary node {volume.primary}, in sync "
+                 f"{volume.in_sync_nodes()}; running {self.running()}, ended by themselves {self.crashed()}"]
+        lines += [f"--- {name}:\n{self.log_tail(name)}" for name in self.names if self.log_tail(name)]
+        return "\n".join(lines)
+
+    def copies_content(self, names: Iterable[str] | None = None) -> dict[str, bytes]:
+        """What each node's copy holds, read from duplicates of the stores. Nodes must not run."""
+        content = {}
+        for name in self.names if names is None else names:
+            assert name not in self.running()
+            duplicate, out = self.directory / "duplicate.store", self.directory / "content"
+            shutil.copyfile(self.store_path(name), duplicate)
+            done = subprocess.run(
+                [sys.executable, "-m", "tests.cluster.read_copy", str(duplicate), VOLUME, str(out)],
+                cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S, check=False)
+            assert done.returncode == 0, f"copy of {name}: {done.stdout}{done.stderr}"
+            content[name] = out.read_bytes()
+            duplicate.unlink()
+            out.unlink()
+        return content
+
+    def _create_node(self, number: int, name: str) -> None:
+        create(self.store_path(name), self.shape.store_bytes, segment_bytes=MIB)
+        opened = open_store(self.store_path(name))
+        opened.close()
+        admin.register_node(self.config, NodeConfig(
+            name=name, id=number, store_path=str(self.store_path(name)),
+            store_uuid=opened.superblock.store_uuid.hex(), boot_id=opened.boot_id.hex(),
+            peer_socket=socket_path(self.directory, f"{name}.peer.sock"),
+            nbd_sockets=(self.nbd_path(name),)))
