@@ -70,7 +70,7 @@ class Cluster:
         copies = volume["copies"]
         return Health(done.returncode, volume["primary"] or "", volume["epoch"],
                       tuple(copy["node"] for copy in copies if copy["in_sync"]),
-                      volume["resync"]["moved_bytes"])
+                      volume["resync"]["done_bytes"])
 
     def kill(self, name: str) -> None:
         """What a power cut does to a process."""

@@ -70,8 +70,9 @@ def check_region(image: Path, records: Records, first_block: int, blocks: int) -
             found = np.frombuffer(data, "<u8").reshape(count, BLOCK_BYTES // STAMP.size, 4)
             expected = expected_stamps(wanted[start:start + count], first_block + start)
             for i in np.flatnonzero((found != expected[:, None, :]).any(axis=(1, 2))):
-                wrong.append(f"block {first_block + start + i}: write {wanted[start + i]} was "
-                             f"acknowledged last, found {describe(found[i])}")
+                last = wanted[start + i]
+                wrong.append(f"block {first_block + start + i}: {f'write {last}' if last else 'no write'} "
+                             f"was acknowledged last, found {describe(found[i])}")
     return wrong
 
 

@@ -24,6 +24,7 @@ from repstore.node.shell import DATABASE_NAME, socket_path
 from repstore.replication.volume_config import NodeConfig, VolumeConfig
 from repstore.store.store import create, open_store
 from tests.cluster.nbd_client import NbdClient
+from tests.nbd import wire
 
 ROOT = Path(__file__).resolve().parents[2]
 VOLUME = "demo"
@@ -78,8 +79,9 @@ class ClusterHarness:
 
     # ------------------------------------------------------------------------------- nodes
     def start(self, *names: str) -> None:
-        """Start node processes; by default all. Does not wait until they serve."""
-        for name in names or self.names:
+        """Start node processes, by default all, and wait until each accepts connections."""
+        names = names or self.names
+        for name in names:
             assert name not in self.running(), f"{name} runs"
             self.lives[name] += 1
             with self.log_path(name).open("ab") as log:
@@ -87,6 +89,8 @@ class ClusterHarness:
                     [sys.executable, "-m", "tests.cluster.node_process", str(self.directory), name,
                      "--hold-gil-s", str(self.shape.hold_gil_s)],
                     cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        for name in names:
+            wait_until(lambda name=name: self._is_up(name), f"{name} is up")
 
     def stop(self, *names: str) -> None:
         """Ask nodes to end, and see that each closed its store cleanly."""
@@ -126,8 +130,8 @@ class ClusterHarness:
         """Name of the node that leads the volume."""
         return self.names[self.volume().primary]
 
-    def wait_in_sync(self, copies: int | None = None, timeout_s: float = WAIT_S) -> VolumeConfig:
-        """Until so many copies (by default all) are in sync and their leader is alive."""
+    def wait_in_sync(self, copies: int | None = None) -> VolumeConfig:
+        """Until so many copies (by default all) are members of the in-sync set."""
         wanted = self.shape.copies if copies is None else copies
 
         def in_sync() -> bool:
@@ -136,10 +140,22 @@ class ClusterHarness:
             return volume.epoch > 0 and len(volume.in_sync) == wanted
 
         try:
-            wait_until(in_sync, f"{wanted} copies in sync", timeout_s)
+            wait_until(in_sync, f"{wanted} copies in sync")
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.describe()}") from None
         return self.volume()
+
+    def settle(self, name: str) -> VolumeConfig:
+        """Until all copies are in sync and prove it: a dead node that nobody has missed yet is
+        a member too, but a flush that ends within one config was answered by every member.
+        The flush goes through the node `name`, which takes over the attach."""
+        with self.connect(name) as client:
+            while True:
+                before = self.wait_in_sync()
+                completion = client.ask(wire.FLUSH)
+                assert completion.error == 0, f"flush: error {completion.error}\n{self.describe()}"
+                if self.volume() == before:
+                    return before
 
     def nbd_path(self, name: str) -> str:
         """The NBD socket of a node."""
@@ -189,6 +205,11 @@ class ClusterHarness:
             duplicate.unlink()
             out.unlink()
         return content
+
+    def _is_up(self, name: str) -> bool:
+        code = self.processes[name].poll()
+        assert code is None, f"{name} ended with {code} instead of starting:\n{self.log_tail(name)}"
+        return admin.load_nodes(self.config)[name].pid == self.processes[name].pid
 
     def _create_node(self, number: int, name: str) -> None:
         create(self.store_path(name), self.shape.store_bytes, segment_bytes=MIB)

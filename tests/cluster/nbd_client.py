@@ -56,6 +56,11 @@ class NbdClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def next_cookie(self) -> int:
+        """What `send` will return."""
+        return self._cookie + 1
+
     def send(self, command: int, offset: int = 0, length: int = 0, payload: bytes = b"", *,
              flags: int = 0) -> int:
         """Ask; returns the cookie that the reply will carry."""

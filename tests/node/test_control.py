@@ -12,7 +12,8 @@ from repstore.node.admin import create_volume, delete_volume, detach_volume, loa
 from repstore.node.control import NodeControl, NodeIdentity
 from repstore.replication.situation import Identity
 from repstore.replication.volume_config import CLUSTER_KEY, VolumeConfig, volume_key
-from tests.node.fake_cluster import FakeCluster, FakeEngine
+from tests.node.fake_cluster import FakeCluster
+from tests.node.fake_engine import FakeEngine
 
 
 @pytest.fixture

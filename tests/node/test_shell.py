@@ -24,7 +24,8 @@ from repstore.node.shell import (
     socket_path,
 )
 from repstore.replication.volume_config import NodeConfig
-from tests.node.fake_cluster import FakeCluster, FakeEngine
+from tests.node.fake_cluster import FakeCluster
+from tests.node.fake_engine import FakeEngine
 
 
 class IdleEngine(FakeEngine):

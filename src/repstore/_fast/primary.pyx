@@ -29,6 +29,7 @@ cdef enum:
     PING_NS = 500000000            # heartbeat
     LEASE_NS = 2000000000          # a grant lets the primary read alone for so long
     SILENT_NS = 5000000000         # a member that acknowledges nothing for so long is reported
+    TELL_COMMIT_NS = 2000000       # a commit is told apart when no record goes out for so long
     ROTATE_BLOCKS = 4096           # changes after which a younger bitmap is begun
 
 
@@ -76,10 +77,12 @@ cdef void primary_lead(engine_t* engine, volume_t* volume, uint32_t epoch, uint3
     volume.min_copies = min_copies
     volume.durable = durable
     volume.member_count = 0
+    volume.pulling = -1
     volume.leading = True
     volume.held = True
     volume.chain_sent = volume.chain_last
     volume.told_commit_lsn = 0
+    volume.learn_serials = engine.now_ns       # never one that an earlier primary gave out
     primary_session(volume, session)
     if volume.change_count == 0 and copies > 1:
         changes_begin(engine, volume, volume.commit_lsn)
@@ -244,6 +247,7 @@ cdef void announce_run(engine_t* engine, volume_t* volume, log_batch_t* batch, u
                    batch.buffer + (<size_t>(1 + payload_first) << BLOCK_SHIFT), payload_count << BLOCK_SHIFT,
                    token(SENT_BATCH, batch.index))
     volume.told_commit_lsn = volume.commit_lsn
+    volume.announced_ns = engine.now_ns
 
 
 cdef void stamp(volume_t* volume, frame_header_t* header) noexcept nogil:
@@ -337,7 +341,10 @@ cdef void attach_learner(engine_t* engine, volume_t* volume, member_t* member) n
     member.copy_next = 0
     member.acked_lsn = volume.last_lsn
     member.progress_ns = engine.now_ns
+    volume.learn_serials += 1
+    member.learn_serial = volume.learn_serials
     frame_begin(engine, &header, FRAME_LEARN, volume.index, volume.epoch)
+    header.extra = member.learn_serial
     header.lsn = volume.last_lsn
     header.chain = volume.chain_last
     header.commit = member.common_lsn
@@ -431,10 +438,13 @@ cdef void ask_flush(engine_t* engine, volume_t* volume, member_t* member) noexce
 
 
 cdef void tell_commit(engine_t* engine, volume_t* volume) noexcept nogil:
-    """With nothing more on its way the members hear of the last commit apart."""
+    """The next records tell the members what is committed; when none come, a frame does."""
     cdef frame_header_t header
     cdef uint32_t i
-    if volume.told_commit_lsn == volume.commit_lsn or volume.commit_lsn != volume.last_lsn or volume.member_count == 0:
+    if volume.told_commit_lsn == volume.commit_lsn or volume.member_count == 0:
+        return
+    if engine.now_ns < volume.announced_ns + TELL_COMMIT_NS:
+        due(engine, volume.announced_ns + TELL_COMMIT_NS)
         return
     volume.told_commit_lsn = volume.commit_lsn
     frame_begin(engine, &header, FRAME_COMMIT, volume.index, volume.epoch)
@@ -484,6 +494,8 @@ cdef void primary_frame(engine_t* engine, volume_t* volume, uint32_t node, const
         return
     if member == NULL or header.epoch != volume.epoch:
         return
+    if member.state != MEMBER_IN_SYNC and header.type != FRAME_PONG and header.chain != member.learn_serial:
+        return                                 # of a session as learner that is over
     if header.type == FRAME_ACK:
         acknowledged(engine, volume, member, header)
     elif header.type == FRAME_PONG:

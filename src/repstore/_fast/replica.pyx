@@ -15,7 +15,7 @@ from repstore._fast.layout cimport (
     FRAME_LEARN, FRAME_PING, FRAME_PONG, FRAME_PULL, FRAME_REJECT, FRAME_SEAL, FRAME_SEALED,
     FRAME_TAIL, FRAME_WANT, FULL_FLAG, GRANT_FLAG, JOIN_FLAG, LAST_FLAG, LEARNING_FLAG, OP_COPY,
     OP_COPY_HOLE, OP_COPY_ZERO, OP_EPOCH, OP_JOINED, OP_LEARN, OP_SEAL, OP_TRIM, OP_WRITE, OP_ZERO,
-    PAGE_ENTRIES, VOLUME_LEARNING, descriptor_t,
+    PAGE_ENTRIES, VOLUME_LEARNING, descriptor_t, pending_t,
 )
 from repstore._fast.log cimport log_reserve
 from repstore._fast.primary cimport changes_rotate, due, primary_stop
@@ -27,7 +27,7 @@ from repstore._fast.state cimport (
 )
 from repstore._fast.transfer cimport transfer_record, transfer_tail_end
 from repstore._fast.volume cimport (
-    LOOKUP_OK, changes_begin, page_need, record_chain, volume_commit,
+    LOOKUP_LOADING, LOOKUP_OK, changes_begin, page_need, record_chain, volume_commit,
 )
 
 
@@ -48,6 +48,7 @@ cdef void replica_follow(engine_t* engine, volume_t* volume, uint32_t epoch, uin
     if volume.role == ROLE_PRIMARY or epoch < volume.sealed_epoch:
         return
     volume.role = ROLE_REPLICA
+    volume.pulling = -1
     volume.epoch = epoch
     volume.sealed_epoch = epoch
     volume.primary_node = primary
@@ -116,7 +117,10 @@ cdef void replica_frame(engine_t* engine, volume_t* volume, uint32_t node, const
 cdef void accept(engine_t* engine, volume_t* volume, uint32_t node, const frame_header_t* header,
                  const uint8_t* meta, const uint8_t* body) noexcept nogil:
     """Frames of the stream, in order: behind one that waits all others wait (R4)."""
-    if header.type != FRAME_TAIL:
+    if header.type == FRAME_TAIL:
+        if volume.pulling != <int32_t>node:
+            return                             # of a promotion that is over
+    else:
         volume.primary_node = node
         volume.role = ROLE_REPLICA
         volume.epoch = header.epoch
@@ -282,13 +286,37 @@ cdef bint append(engine_t* engine, volume_t* volume, const frame_header_t* heade
             return True
         if records[i].lsn == volume.last_lsn + 1:
             if chain != volume.chain_last:
-                event_push(engine, EVENT_DIVERGED, volume.index, engine.node, volume.epoch, 0, 0, 0, 0, NULL)
-                reject(engine, volume, volume.primary_node, DIVERGED_FLAG)
+                diverged(engine, volume)
                 return True
             if not append_record(engine, volume, &records[i], crcs + payload, body + (<size_t>payload << BLOCK_SHIFT)):
                 return False
-        chain = record_chain(chain, &records[i], crcs + payload, 1)
+            chain = volume.chain_last
+        else:
+            chain = record_chain(chain, &records[i], crcs + payload, 1)
+            if not agrees(volume, records[i].lsn + records[i].blocks - 1, chain):
+                diverged(engine, volume)
+                return True
         payload += payload_of(&records[i])
+    return True
+
+
+cdef void diverged(engine_t* engine, volume_t* volume) noexcept nogil:
+    event_push(engine, EVENT_DIVERGED, volume.index, engine.node, volume.epoch, 0, 0, 0, 0, NULL)
+    reject(engine, volume, volume.primary_node, DIVERGED_FLAG)
+
+
+cdef bint agrees(const volume_t* volume, uint64_t lsn, uint64_t chain) noexcept nogil:
+    """Is this our running hash behind `lsn`? Of records long committed we no longer know it."""
+    cdef uint32_t i
+    cdef const pending_t* entry
+    if lsn == volume.last_lsn:
+        return chain == volume.chain_last
+    if lsn == volume.commit_lsn:
+        return chain == volume.chain_commit
+    for i in range(volume.pending_count):
+        entry = &volume.pending[(volume.pending_head + i) % PENDING_RECORDS]
+        if entry.lsn + entry.blocks - 1 == lsn:
+            return chain == entry.chain
     return True
 
 
@@ -340,6 +368,8 @@ cdef bint learn(engine_t* engine, volume_t* volume, const frame_header_t* header
     cdef bint full = header.flags & FULL_FLAG != 0
     if volume.unapplied_records or (full and not pages_here(engine, volume, 0, volume.size_blocks)):
         return False
+    if not full and volume_commit(engine, volume, header.commit) == LOOKUP_LOADING:
+        return False                           # what both logs share is ours to keep
     batch = log_reserve(engine, CLASS_USER, 2, 0)
     if batch == NULL:
         return False
@@ -362,6 +392,8 @@ cdef bint learn(engine_t* engine, volume_t* volume, const frame_header_t* header
     volume.heard = True
     volume.heard_ns = engine.now_ns
     volume.copied_untold = 0
+    volume.learn_serial = header.extra
+    volume.barriers[BARRIER_JOIN] = BARRIER_IDLE
     return True
 
 
@@ -475,6 +507,7 @@ cdef void acknowledge(engine_t* engine, volume_t* volume, int flags) noexcept no
     frame_begin(engine, &header, FRAME_ACK, volume.index, volume.epoch)
     header.lsn = volume.local_lsn
     header.commit = volume.durable_lsn
+    header.chain = volume.learn_serial
     header.extra = <uint64_t>segments_free(&engine.store) << engine.store.segment_shift
     header.flags = <uint8_t>flags
     frame_send_node(engine, volume.primary_node, &header, NULL, 0, NULL, 0, 0)
@@ -518,6 +551,7 @@ cdef void follow_on(engine_t* engine, volume_t* volume) noexcept nogil:
     if volume.copied_untold:
         frame_begin(engine, &header, FRAME_COPIED, volume.index, volume.epoch)
         header.lsn = volume.copied_untold
+        header.chain = volume.learn_serial
         volume.copied_untold = 0
         frame_send_node(engine, volume.primary_node, &header, NULL, 0, NULL, 0, 0)
     changes_rotate(engine, volume)

@@ -323,6 +323,7 @@ cdef struct transfer_t:
     uint32_t blocks
     uint64_t lba
     uint64_t lsn                   # of the record; 0: the end of a tail
+    uint64_t learn_serial          # of the learner's session it belongs to
     uint64_t serial                # records leave in the order they were asked for
     bint ready                     # read, waits for those before it
     bint lent                      # handed to the link
@@ -338,6 +339,7 @@ cdef struct member_t:
     bint silent_told
     bint join_asked
     bint join_told
+    uint64_t learn_serial          # of this session as learner; its answers carry it
     uint64_t acked_lsn
     uint64_t durable_lsn
     uint64_t tail_next
@@ -437,6 +439,7 @@ cdef struct volume_t:
     uint32_t member_count
     bint leading                   # tails are being sent, the EPOCH record is not out yet
     uint64_t chain_sent            # running hash after the last announced record
+    uint64_t announced_ns          # when records last went out
     uint64_t known_commit          # replica: what the primary said is committed
     uint64_t floor_lsn             # durable on every copy when all were in sync
     uint8_t barriers[2]            # barrier_state_t by kind
@@ -453,7 +456,9 @@ cdef struct volume_t:
     uint64_t told_durable_lsn
     uint64_t told_commit_lsn
     uint64_t ask_durable_lsn       # replica: the primary wants a flush up to here
-    uint32_t copied_untold         # learner: copies applied and not yet told
+    uint64_t learn_serial          # of our session as learner, 0: none
+    uint64_t learn_serials         # primary: sessions given out
+    uint32_t copied_untold         # learner: copies logged and not yet told
     parked_frame_t* inbox          # replica: frames that wait for room in the log
     parked_frame_t* inbox_tail
     uint32_t inbox_bytes

@@ -1,8 +1,9 @@
 """Reading our own blocks for another node, verified, and lending them to sends.
 
 A tail brings an in-sync member, or a candidate, the pending records it lacks. A resync brings a
-learner the committed blocks that changed while it was away; a block that changed again while it
-was read is left out, because the stream brings its newer content.
+learner the committed blocks that changed while it was away. Blocks that moved while they were
+read, written anew by a client or taken elsewhere by the cleaner, are read again: what leaves is
+the committed content at that moment, so records that follow in the stream are never older.
 """
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 

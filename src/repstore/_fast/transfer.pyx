@@ -12,7 +12,7 @@ from repstore._fast.layout cimport (
 )
 from repstore._fast.page_tree cimport page_t, tree_page
 from repstore._fast.requests cimport buffer_get, buffer_put
-from repstore._fast.segments cimport segment_of
+from repstore._fast.segments cimport is_data, segment_of
 from repstore._fast.state cimport (
     PENDING_CRCS, RESYNC_FLYING, SENT_TRANSFER, TOKEN_TRANSFER, token, transfer_t,
 )
@@ -72,6 +72,9 @@ cdef void read_blocks(engine_t* engine, transfer_t* transfer) noexcept nogil:
     while first < transfer.blocks:
         location = transfer.extents[first].location
         count = 1
+        if not is_data(location):
+            first += 1
+            continue
         while (first + count < transfer.blocks
                 and transfer.extents[first + count].location == location + count
                 and segment_of(&engine.store, location) == segment_of(&engine.store, location + count)):
@@ -111,7 +114,7 @@ cdef void read_part_done(engine_t* engine, transfer_t* transfer) noexcept nogil:
     if transfer.volume == NULL or engine.nodes[transfer.node].link < 0 or transfer.bad:
         transfer_end(engine, transfer)
     elif transfer.kind == FRAME_COPY:
-        send_unchanged(engine, transfer)
+        send_copy(engine, transfer)
     else:
         send_ready(engine, transfer.volume, transfer.node)
 
@@ -319,6 +322,7 @@ cdef bint start_copy(engine_t* engine, volume_t* volume, member_t* member, uint6
     if transfer == NULL:
         return False
     transfer.lba = lba
+    transfer.learn_serial = member.learn_serial
     member.copies_flying += 1
     member.copied_blocks += count
     if kind == OP_COPY:
@@ -347,23 +351,43 @@ cdef void send_range(engine_t* engine, transfer_t* transfer, int kind, uint32_t 
     send_piece(engine, transfer, &header, &record, 0, 0)
 
 
-cdef bint unchanged(transfer_t* transfer, uint32_t i) noexcept nogil:
+cdef void send_copy(engine_t* engine, transfer_t* transfer) noexcept nogil:
+    """A run for a session that is over meanwhile is not sent: the new one reads it again."""
+    cdef volume_t* volume = transfer.volume
+    cdef uint32_t i
+    for i in range(volume.member_count):
+        if volume.members[i].node == transfer.node and volume.members[i].learn_serial == transfer.learn_serial:
+            if refresh(transfer):
+                read_blocks(engine, transfer)
+            else:
+                send_runs(engine, transfer)
+            return
+    transfer_end(engine, transfer)
+
+
+cdef bint refresh(transfer_t* transfer) noexcept nogil:
+    """Look the run up again. True: some block moved, so it must be read again. One that became a
+    hole was trimmed by a client: the stream has told the learner."""
     cdef extent_t now
-    return (volume_lookup(transfer.volume, transfer.lba + i, &now) == LOOKUP_OK
-            and now.location == transfer.extents[i].location)
+    cdef uint32_t i
+    cdef bint moved = False
+    for i in range(transfer.blocks):
+        if volume_lookup(transfer.volume, transfer.lba + i, &now) != LOOKUP_OK:
+            now.location = LOCATION_HOLE
+        moved |= now.location != transfer.extents[i].location
+        transfer.extents[i] = now
+    return moved
 
 
-cdef void send_unchanged(engine_t* engine, transfer_t* transfer) noexcept nogil:
-    """The blocks that are still where we read them. The others were committed anew after the
-    learner's stream began, so the stream has brought them. The last frame closes the run, even
-    when nothing is left to send."""
+cdef void send_runs(engine_t* engine, transfer_t* transfer) noexcept nogil:
+    """The blocks as they were read; the last frame closes the run, even when none are left."""
     cdef frame_header_t header
     cdef descriptor_t record
     cdef uint32_t first = 0, count
     transfer.outstanding = 1
     while first < transfer.blocks:
         count = 0
-        while first + count < transfer.blocks and unchanged(transfer, first + count):
+        while first + count < transfer.blocks and is_data(transfer.extents[first + count].location):
             count += 1
         if count:
             memset(&record, 0, sizeof(record))

@@ -383,8 +383,9 @@ cdef void pass_barrier(volume_t* volume, int kind) noexcept nogil:
 
 cdef void begin_learning(engine_t* engine, volume_t* volume, const descriptor_t* record) noexcept nogil:
     """The map is incomplete from here on: records up to `lsn` come as copies, later ones in the
-    stream. What was pending is void. The base is where the map was last right."""
+    stream. What was pending beyond the base, the last LSN both logs share, is void."""
     cdef uint64_t last_lsn = volume.last_lsn, chain_last = volume.chain_last
+    volume_commit(engine, volume, record.lba)  # the primary copies only what changed after it
     if not volume.flags & VOLUME_LEARNING:
         volume.learn_base = record.lba
     volume.flags |= VOLUME_LEARNING

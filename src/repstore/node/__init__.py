@@ -5,6 +5,10 @@
     admin      what commands change in the coordination store: nodes, volumes, attaches
     process    which process a node is, and proof that it is gone
     shell      the process around it: sockets, threads' ends, select
+    native     the engine, its loop thread and its store
+    directory  a cluster on one machine: which file is what, how nodes are made
+    report     what a running node tells about itself
+    status     how the cluster is, out of configs and reports
 """
 from repstore.node.admin import (
     create_volume,
@@ -17,8 +21,10 @@ from repstore.node.admin import (
 from repstore.node.control import NodeControl
 from repstore.node.process import is_gone
 from repstore.node.shell import NativeNode, NodeShell, client_shell, run_node
+from repstore.replication.volume_config import NodeConfig, VolumeConfig
 
 __all__ = [
-    "NativeNode", "NodeControl", "NodeShell", "client_shell", "create_volume", "delete_volume",
-    "detach_volume", "is_gone", "load_nodes", "load_volumes", "register_node", "run_node",
+    "NativeNode", "NodeConfig", "NodeControl", "NodeShell", "VolumeConfig", "client_shell",
+    "create_volume", "delete_volume", "detach_volume", "is_gone", "load_nodes", "load_volumes",
+    "register_node", "run_node",
 ]

@@ -79,12 +79,21 @@ def register_node(store: ConfigStore, node: NodeConfig) -> NodeConfig:
     return update(store, node_key(node.name), NodeConfig, lambda old: node)
 
 
-def create_volume(store: ConfigStore, options: config.VolumeOptions) -> VolumeConfig:
-    """Enter a new volume; the nodes chosen for it make their copies and one leads."""
+def create_volume(store: ConfigStore, options: config.VolumeOptions,
+                  room_bytes: Callable[[NodeConfig], int] = lambda node: config.VOLUME_BYTES_MAX,
+                  ) -> VolumeConfig:
+    """Enter a new volume; the nodes chosen for it make their copies and one leads.
+
+    `room_bytes` tells how large a volume a node's store can hold at all.
+    """
     name = options.name
     if store.get(volume_key(name)) is not None:
         raise errors.ExistsError(f"volume {name!r} exists")
     placement = _place(load_nodes(store), load_volumes(store), options.copies)
+    for node in placement:
+        if options.size_bytes > room_bytes(node):
+            raise errors.ConfigError(f"volume of {options.size_bytes} bytes: the store of node "
+                                     f"{node.name!r} can hold {room_bytes(node)}")
     volume = VolumeConfig(
         name=name, uuid=str(uuids.uuid4()), index=_next_index(store),
         size_bytes=options.size_bytes, copies=options.copies,

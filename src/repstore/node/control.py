@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 from repstore import config, errors
 from repstore.coordination.interface import Change, ConfigStore
+from repstore.node import admin
 from repstore.replication import membership
 from repstore.replication.actions import Action, CreateCopy, ReadConfig, Swap
 from repstore.replication.engine_control import EngineControl, EngineEvent, LocalCopy
@@ -340,17 +341,31 @@ class NodeControl:
 
     def _on_attach(self, request: AttachRequest, now_s: float) -> None:
         try:
-            volume, revision = self._attach(request.volume_name)
+            self.attach(request.volume_name, now_s)
         except errors.RepstoreError as error:
             self._engine.export_refuse(request.volume_name, error.errno)
-            return
+
+    def attach(self, name: str, now_s: float) -> int:
+        """Serve a volume from here, taking over from whoever did; returns the export's id."""
+        volume, revision = self._attach(name)
         assert volume.attach is not None
         self._on_volume(volume, revision, now_s)
-        self.volumes[volume.index].session = volume.attach.session
-        self._engine.export_install(volume.index, volume.name, volume.size_bytes,
-                                    volume.attach.session)
-        self.volumes[volume.index].told_primary = None        # the new export knows nothing yet
-        self._tell_frontends(self.volumes[volume.index])
+        known = self.volumes[volume.index]
+        known.session = volume.attach.session
+        export_id = self._engine.export_install(volume.index, volume.name, volume.size_bytes,
+                                                volume.attach.session)
+        known.told_primary = None                     # the new export knows nothing yet
+        self._tell_frontends(known)
+        return export_id
+
+    def detach(self, name: str) -> None:
+        """End our own attach of a volume; another's, or none, is left as it is."""
+        def change(old: VolumeConfig | None) -> VolumeConfig:
+            if old is None:
+                raise errors.NotFoundError(f"no volume {name!r}")
+            ours = old.attach is not None and old.attach.token == self.identity.token
+            return membership.detached(old) if ours else old
+        admin.update(self._store, volume_key(name), VolumeConfig, change)
 
     def _attach(self, name: str) -> tuple[VolumeConfig, int]:
         """The config that has us attached; an unknown outcome is settled by the next read."""

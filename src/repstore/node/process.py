@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from repstore import errors
 from repstore.replication.volume_config import NodeConfig
 
 
@@ -35,6 +36,12 @@ def host_boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
+def is_running(node: NodeConfig) -> bool:
+    """Whether this node runs now, on this machine. Less strict than `not is_gone`: what was
+    left by an earlier boot of this machine does not run, although nothing proves it."""
+    return node.pid != 0 and node.host_boot_id == host_boot_id() and not is_gone(node)
+
+
 def is_gone(node: NodeConfig) -> bool:
     """Whether the process that was this node is proved not to run any more."""
     if node.pid == 0:
@@ -44,6 +51,22 @@ def is_gone(node: NodeConfig) -> bool:
     if node.pid_namespace == _pid_namespace():
         return _started(node.pid) != node.pid_started
     return _lock_is_free(node.store_path)
+
+
+def send_signal(node: NodeConfig, number: int) -> bool:
+    """Signal the process that is this node; False if it does not run any more."""
+    if not is_running(node):
+        return False
+    if node.pid_namespace != _pid_namespace():
+        raise errors.BusyError(f"node {node.name!r} (pid {node.pid}) runs in another pid namespace: "
+                               "it can only be stopped from there")
+    try:
+        os.kill(node.pid, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        raise errors.BusyError(f"node {node.name!r} (pid {node.pid}) is another user's") from None
+    return True
 
 
 def _started(pid: int) -> int | None:

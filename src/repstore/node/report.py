@@ -15,6 +15,7 @@ import msgspec
 
 from repstore import config
 from repstore._fast.control import Engine
+from repstore._fast.layout import BLOCK_SIZE
 from repstore.node.control import NodeControl
 from repstore.node.process import ProcessIdentity
 
@@ -32,8 +33,8 @@ class CopyReport(msgspec.Struct, frozen=True):
     durable_lsn: int               # flushed here
     learning: bool                 # incomplete: may neither lead nor count
     learners: tuple[int, ...]      # at the primary: nodes that are being brought back
-    resync_done_blocks: int        # at the primary: copied to them
-    resync_total_blocks: int       # of so many
+    resync_done_bytes: int         # at the primary: copied to them
+    resync_total_bytes: int        # of so many
 
 
 class NodeReport(msgspec.Struct, frozen=True):
@@ -99,5 +100,5 @@ def _copy(engine: Engine, index: int) -> CopyReport:
         index=state.index, role=state.role, epoch=state.epoch, sealed_epoch=state.sealed_epoch,
         last_lsn=state.last_lsn, commit_lsn=state.commit_lsn, durable_lsn=state.durable_lsn,
         learning=state.learning, learners=state.learners,
-        resync_done_blocks=state.resync_done_blocks,
-        resync_total_blocks=state.resync_total_blocks)
+        resync_done_bytes=state.resync_done_blocks * BLOCK_SIZE,
+        resync_total_bytes=state.resync_total_blocks * BLOCK_SIZE)

@@ -6,6 +6,7 @@
      before the first peer is met; a clean stop unpublishes it.
   H3 A node without a store (a client) is the same shell: it listens to nobody and
      connects to every node.
+  H4 Other threads reach the control only through `call`: it is run between two turns.
 """
 from __future__ import annotations
 
@@ -19,9 +20,11 @@ import stat
 import threading
 import time
 import uuid as uuids
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from msgspec.structs import replace
 
@@ -66,6 +69,11 @@ class NativeNode(Protocol):
 
 
 OpenNative = Callable[[NodeConfig], NativeNode]
+Answer = TypeVar("Answer")
+
+
+def no_report(control: NodeControl, now_s: float) -> None:
+    """The report of a node that nobody asks."""
 
 
 class NodeShell:
@@ -74,6 +82,7 @@ class NodeShell:
     def __init__(self, store: ConfigStore, native: NativeNode, name: str,
                  node: NodeConfig | None = None) -> None:
         self.control: NodeControl | None = None
+        self.report: Callable[[NodeControl, float], None] = no_report
         self._store = store
         self._native = native
         self._name = name
@@ -81,6 +90,8 @@ class NodeShell:
         self._attempts: dict[NodeId, tuple[float, float]] = {}    # next attempt, pause after
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._stopping = False
+        self._ended = False
+        self._calls: deque[tuple[Future[Any], Callable[[NodeControl], Any]]] = deque()
 
     def start(self) -> None:
         """Listen, publish, begin; returns when the control loop may be run."""
@@ -88,7 +99,7 @@ class NodeShell:
         if self._node is not None:
             for kind, path in [(LISTEN_PEERS, self._node.peer_socket),
                                *((LISTEN_FRONTENDS, path) for path in self._node.nbd_sockets)]:
-                self._native.add_listener(listen_unix(path).detach(), kind)
+                self._native.add_listener(listen(path).detach(), kind)
             self._node = _published(self._node, self._native, process)
             admin.register_node(self._store, self._node)                        # H2
         number = CLIENT_NODE_ID if self._node is None else self._node.id
@@ -106,21 +117,56 @@ class NodeShell:
         poll.register(engine.event_fd, select.POLLIN)
         poll.register(self._wake_read, select.POLLIN)
         next_tick_s = 0.0
-        while not self._stopping:
-            poll.poll(max(0.0, next_tick_s - now_s()) * 1000)
-            for event in engine.events():
-                self.control.on_event(event, now_s())
-            if now_s() >= next_tick_s:
-                self.control.poll_config(now_s())
-                self.control.tick(now_s())
-                self._connect_peers(now_s())
-                next_tick_s = now_s() + config.CONFIG_POLL_S
+        try:
+            while not self._stopping:
+                poll.poll(max(0.0, next_tick_s - now_s()) * 1000)
+                self._answer_calls(self.control)
+                for event in engine.events():
+                    self.control.on_event(event, now_s())
+                if now_s() >= next_tick_s:
+                    self.control.poll_config(now_s())
+                    self.control.tick(now_s())
+                    self._connect_peers(now_s())
+                    self.report(self.control, now_s())
+                    next_tick_s = now_s() + config.CONFIG_POLL_S
+        finally:
+            self._ended = True
+            self._refuse_calls()
+
+    def call(self, action: Callable[[NodeControl], Answer]) -> Answer:
+        """Have the control thread do something and wait for the answer (H4)."""
+        future: Future[Answer] = Future()
+        self._calls.append((future, action))
+        if self._ended:
+            self._refuse_calls()
+        else:
+            self._wake()
+        return future.result()
 
     def request_stop(self) -> None:
         """End `run`; may be called from any thread or signal handler."""
         self._stopping = True
+        self._wake()
+
+    def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake_write, b"x")
+
+    def _answer_calls(self, control: NodeControl) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_read, 4096)
+        while self._calls:
+            future, action = self._calls.popleft()
+            try:
+                future.set_result(action(control))
+            except Exception as error:
+                future.set_exception(error)
+
+    def _refuse_calls(self) -> None:
+        with contextlib.suppress(IndexError):         # two threads may empty it at once
+            while True:
+                future, _ = self._calls.popleft()
+                future.set_exception(errors.UnavailableError(f"{self._name} has stopped"))
 
     def close(self) -> None:
         """Close the store cleanly and say that this process is no node any more."""
@@ -202,6 +248,19 @@ def socket_path(directory: str | Path, file_name: str) -> str:
     return str(short / file_name)
 
 
+def listen(address: str) -> socket.socket:
+    """A listening socket at a path, or at HOST:PORT for TCP."""
+    if address.startswith("/"):
+        return listen_unix(address)
+    host, _, port = address.rpartition(":")
+    try:
+        listener = socket.create_server((host, int(port)), backlog=128)
+    except OSError as error:
+        raise errors.BusyError(f"{address}: cannot listen ({error.strerror})") from error
+    listener.setblocking(False)
+    return listener
+
+
 def listen_unix(path: str) -> socket.socket:
     """A listening socket at `path`. One left by a dead process is replaced: the store's
     lock is ours, so nobody else may be listening there."""
@@ -243,6 +302,6 @@ def _published(node: NodeConfig, native: NativeNode, process: ProcessIdentity) -
 
 __all__ = [
     "CLIENT_NODE_ID", "DATABASE_NAME", "LISTEN_FRONTENDS", "LISTEN_PEERS", "NativeNode",
-    "NodeShell", "client_shell", "connect_unix", "listen_unix", "now_s",
+    "NodeShell", "client_shell", "connect_unix", "listen", "listen_unix", "now_s",
     "run_node", "socket_path",
 ]

@@ -1,6 +1,6 @@
 """The engine of production on a simulated disk: opened, and driven without a thread.
 
-  G1 as in a process, a store is opened in two steps: recovery reads the image at once, then
+  G1 As in a process, a store is opened in two steps: recovery reads the image at once, then
      the first checkpoint of the new life is durable before anything is acknowledged.
   G2 Creating and deleting a copy is durable when it returns: the disk is pumped until it is,
      at one point of virtual time.
@@ -65,14 +65,11 @@ class SimulatedEngine(Engine):
                 return
 
 
-def open_engine(image: bytearray, name: str, *, number: int, boot_id: bytes, life_id: int,
-                tainted_boot_id: bytes) -> tuple[SimulatedEngine, OpenedStore]:
-    """Recover the store in `image` into an engine that has not turned yet.
-
-    Where acknowledged batches are missing it presents `tainted_boot_id` to its peers (R-taint).
-    """
+def open_engine(image: bytearray, name: str, *, number: int, boot_id: bytes,
+                life_id: int) -> tuple[SimulatedEngine, OpenedStore]:
+    """Recover the store in `image` into an engine that has not turned yet (G1)."""
     opened = open_device(MemoryDevice(image), name, boot_id=boot_id, life_id=life_id)
-    engine = SimulatedEngine(number, tainted_boot_id if opened.tainted else boot_id)
+    engine = SimulatedEngine(number, boot_id)
     try:
         engine.load(opened.superblock_block, opened.root_bytes, opened.batches.tolist(), memory=image)
     except ValueError as error:

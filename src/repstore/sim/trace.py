@@ -6,7 +6,7 @@ import hashlib
 import numpy as np
 
 from repstore._fast.checksum import crc32c
-from repstore.format import FRAME_HEADER_BYTES, frame_header_t
+from repstore._fast.layout import FRAME_HEADER_BYTES, frame_header_t
 from repstore.sim.clock import VirtualClock
 
 

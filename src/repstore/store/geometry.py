@@ -70,12 +70,12 @@ class Geometry:
         return self.root_blocks * BLOCK_SIZE
 
     @property
-    def capacity_blocks(self) -> int:
+    def capacity_bytes(self) -> int:
         """What all copies together may fill; set_geometry of _fast/loading has the same formula."""
         reserve = max(SEGMENTS_RESERVE_MIN, self.segment_count * SEGMENTS_RESERVE_PERCENT // 100)
         payload_blocks = self.segment_blocks - -(-self.segment_blocks // BATCH_BLOCKS)
         usable = self.segment_count - reserve - SEGMENTS_OPEN
-        return usable * payload_blocks * FILL_PERCENT // 100
+        return usable * payload_blocks * FILL_PERCENT // 100 * BLOCK_SIZE
 
     def root_start(self, area: int) -> int:
         """First block of root area 0 or 1."""

@@ -118,6 +118,14 @@ def create(path: str | os.PathLike[str], size_bytes: int | None = None, *,
     return info(place)
 
 
+def check_size(size_bytes: int, *, holds_bytes: int = 0) -> None:
+    """Refuse a store size that `create` would refuse, or that cannot hold a volume of so much."""
+    geometry = layout.choose(config.StoreOptions(size_bytes))
+    if holds_bytes > geometry.capacity_bytes:
+        raise errors.ConfigError(f"volume of {holds_bytes} bytes: a store of {size_bytes} bytes "
+                                 f"can hold {geometry.capacity_bytes}")
+
+
 def format_device(device: Device, geometry: Geometry, *, store_uuid: bytes, boot_id: bytes) -> None:
     """Put an empty, cleanly closed store on a device whose content is void."""
     root_bytes = roots.encode(roots.empty(geometry))
@@ -279,7 +287,7 @@ def _describe(path: Path, found: superblock.Found, root: Root) -> StoreInfo:
         path=str(path), uuid=str(UUID(bytes=state.store_uuid)),
         format=f"{state.format_major}.{state.format_minor}", size_bytes=state.geometry.size_bytes,
         segment_bytes=state.geometry.segment_bytes, segments=state.geometry.segment_count,
-        free_segments=int(free.sum()), capacity_bytes=state.geometry.capacity_blocks * BLOCK_SIZE,
+        free_segments=int(free.sum()), capacity_bytes=state.geometry.capacity_bytes,
         live_bytes=int(root.segments["live"].sum(dtype=np.uint64)) * BLOCK_SIZE,
         sequence=state.sequence, superblock_copies=found.copies, clean=state.clean,
         in_use_by=lock_holder(path),

@@ -1,0 +1,175 @@
+"""A whole cluster on one seed: nodes, disks, network, config store, clients, one clock.
+
+    cluster = SimulatedCluster(seed=7)
+    cluster.create_volume("demo", size_blocks=512)
+    cluster.run_until(lambda: cluster.is_healthy("demo"), limit_s=10)
+    client = cluster.client("demo", through="n2")
+    cluster.run_for(0.5)
+    cluster.kill("n1")
+    cluster.run_until(lambda: cluster.volume("demo").primary != 0, limit_s=10)
+    cluster.start("n1")
+
+The seed is the whole run: the same one gives the same `trace`, byte for byte.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+from repstore import config
+from repstore.coordination.interface import ABSENT
+from repstore.coordination.memory import MemoryConfigStore
+from repstore.format import BLOCK_SIZE
+from repstore.node import admin
+from repstore.replication.volume_config import (
+    CLUSTER_KEY,
+    ClusterConfig,
+    Member,
+    VolumeConfig,
+    encode,
+    volume_key,
+)
+from repstore.sim.clock import NS_PER_S, VirtualClock
+from repstore.sim.disk import SimulatedDisk
+from repstore.sim.network import SimulatedNetwork
+from repstore.sim.node import NodeLife, SimulatedNode, World
+from repstore.sim.trace import Trace
+from repstore.sim.workload import SimulatedClient
+from repstore.store import geometry
+from repstore.store.device import MemoryDevice
+from repstore.store.store import format_device
+
+STORE_BYTES = 8 * config.MIB
+SEGMENT_BYTES = 64 * config.KIB
+
+
+class SimulatedCluster:
+    """Nodes n1, n2, ... of one cluster, all started."""
+
+    def __init__(self, seed: int, *, nodes: int = 3, store_bytes: int = STORE_BYTES,
+                 segment_bytes: int = SEGMENT_BYTES) -> None:
+        config.check_range("nodes", nodes, config.NODES_MIN, config.NODES_MAX)
+        self.seed = seed
+        self.clock = VirtualClock()
+        self.trace = Trace(self.clock)
+        self.config = MemoryConfigStore()
+        self.network = SimulatedNetwork(self.clock, self._random("network"))
+        self._world = World(self.clock, self.network, self.config, self.trace)
+        self._clients = 0
+        layout = geometry.choose(config.StoreOptions(store_bytes, segment_bytes))
+        for number in range(nodes):
+            self._add_node(number, layout)
+        self.config.compare_and_swap(CLUSTER_KEY, ABSENT, encode(ClusterConfig(self._uuid("cluster"), 1)))
+        for node in self._world.nodes.values():
+            node.start()
+
+    # ------------------------------------------------------------------------------- nodes
+    def node(self, name: str) -> SimulatedNode:
+        """One machine by name."""
+        return next(node for node in self._world.nodes.values() if node.name == name)
+
+    def life(self, name: str) -> NodeLife:
+        """The process of a node; it must be running."""
+        life = self.node(name).life
+        assert life is not None, f"{name} does not run"
+        return life
+
+    def kill(self, name: str) -> None:
+        """kill -9 of a node's process."""
+        self.node(name).kill()
+
+    def cut_power(self, name: str) -> None:
+        """A node's machine loses power."""
+        self.node(name).cut_power()
+
+    def start(self, name: str) -> None:
+        """Start a node that was killed or lost power."""
+        self.node(name).start()
+
+    # ----------------------------------------------------------------------------- volumes
+    def create_volume(self, name: str, size_blocks: int, *, copies: int = 3,
+                      acknowledgement: config.Acknowledgement = "dev") -> VolumeConfig:
+        """Enter a volume on the first nodes; they make their copies and the first one leads."""
+        options = config.VolumeOptions(name, size_blocks * BLOCK_SIZE, copies=copies,
+                                       acknowledgement=acknowledgement)
+        nodes = sorted(admin.load_nodes(self.config).values(), key=lambda node: node.id)[:copies]
+        index = len(admin.load_volumes(self.config)) + 1
+        volume = VolumeConfig(
+            name=name, uuid=self._uuid(name), index=index, size_bytes=options.size_bytes, copies=copies,
+            min_copies=options.needed_copies, acknowledgement=acknowledgement,
+            placement=tuple(node.id for node in nodes), primary=nodes[0].id,
+            in_sync=tuple(Member(node.id, node.store_uuid, node.boot_id) for node in nodes))
+        admin.update(self.config, CLUSTER_KEY, ClusterConfig,
+                     lambda old: ClusterConfig(self._uuid("cluster"), index + 1))
+        self.config.compare_and_swap(volume_key(name), ABSENT, encode(volume))
+        return volume
+
+    def volume(self, name: str) -> VolumeConfig:
+        """A volume's config as it is now."""
+        return admin.load_volume(self.config, name)
+
+    def primary(self, name: str) -> str:
+        """Name of the node that leads."""
+        return self._world.nodes[self.volume(name).primary].name
+
+    def is_healthy(self, name: str) -> bool:
+        """All copies are in sync."""
+        volume = self.volume(name)
+        return volume.epoch > 0 and len(volume.in_sync) == volume.copies
+
+    def client(self, name: str, *, through: str, depth: int = 4) -> SimulatedClient:
+        """A client that keeps `depth` operations under way until it is stopped."""
+        volume = self.volume(name)
+        self._clients += 1
+        client = SimulatedClient(volume.index, volume.size_bytes // BLOCK_SIZE, depth,
+                                 self._random(f"client {self._clients}"), self.trace)
+        self.attach(client, name, through=through)
+        return client
+
+    def attach(self, client: SimulatedClient, name: str, *, through: str) -> None:
+        """Have a client go on through this node."""
+        life = self.life(through)
+        life.control.on_event(("attach", 0, name), self.clock.now_s)
+        client.attach(life)
+
+    # -------------------------------------------------------------------------------- time
+    def run_for(self, duration_s: float) -> None:
+        """Let that much time pass."""
+        until_ns = self.clock.now_ns + int(duration_s * NS_PER_S)
+        while self.clock.step(until_ns):
+            pass
+
+    def run_until(self, condition: Callable[[], bool], limit_s: float) -> None:
+        """Let time pass until `condition` holds; AssertionError if it does not by then."""
+        until_ns = self.clock.now_ns + int(limit_s * NS_PER_S)
+        while not condition():
+            if not self.clock.step(until_ns):
+                raise AssertionError(f"seed {self.seed}: not within {limit_s} s of virtual time")
+
+    def drain(self, client: SimulatedClient, limit_s: float = 30.0) -> None:
+        """Stop a client and wait for its last answers."""
+        client.stopped = True
+        self.run_until(lambda: not client.flying, limit_s)
+
+    def check(self, client: SimulatedClient, limit_s: float = 30.0) -> None:
+        """Read the whole volume; every block must be what the client may find."""
+        self.drain(client, limit_s)
+        client.check_all()
+        self.drain(client, limit_s)
+
+    # ---------------------------------------------------------------------------- the seed
+    def _random(self, purpose: str) -> Random:
+        """A stream of its own for each purpose: one more draw here moves nothing there."""
+        return Random(f"{self.seed} {purpose}")
+
+    def _uuid(self, purpose: str) -> str:
+        return self._random(f"uuid {purpose}").randbytes(16).hex()
+
+    def _add_node(self, number: int, layout: geometry.Geometry) -> None:
+        name = f"n{number + 1}"
+        image = bytearray(layout.size_bytes)
+        node = SimulatedNode(self._world, name, number, SimulatedDisk(image, self._random(f"disk {name}")),
+                             self._random(f"node {name}"))
+        format_device(MemoryDevice(image), layout, store_uuid=self._random(f"store {name}").randbytes(16),
+                      boot_id=node.boot_id)
+        self._world.nodes[number] = node
