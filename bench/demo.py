@@ -38,6 +38,7 @@ VOLUME = "demo"
 COPIES = 3
 REGION_BYTES = 64 << 20           # the writer's, behind the filesystem
 PHASE_S = 6.0                     # writing before the kill, with a node missing, and at the end
+PHASE_S_MIN, PHASE_S_MAX = 0.5, 600.0
 LOOK_S = 0.1                      # between two looks at the cluster
 SHOW_S = 1.0                      # between two lines of progress
 FAILOVER_TIMEOUT_S = 30.0
@@ -103,7 +104,6 @@ class Demo:
     cluster: Cluster
     files: FileSystem
     marks: list[Mark] = field(default_factory=list)
-    resynced_bytes: int = 0
 
     def run(self) -> None:
         """All of it, from the first byte copied to the last one compared."""
@@ -118,7 +118,8 @@ class Demo:
             self.bring_back(victim, writer)
             self.watch(writer, self.phase_s)
             writer.stop()
-        self.report(writer)
+        # the nodes tell of themselves now and then: by now they have told of the resync
+        self.report(writer, self.settled())
         self.read_back(readers_node, writer)
 
     @contextlib.contextmanager
@@ -164,12 +165,11 @@ class Demo:
 
         def whole() -> bool:
             now = self.cluster.health()
-            self.resynced_bytes = max(self.resynced_bytes, now.resynced_bytes)
             return victim in now.in_sync and len(now.in_sync) == COPIES
 
         self.until(whole, writer, RESYNC_TIMEOUT_S, "three copies in sync")
         self.marks.append(Mark(time.monotonic_ns(), "in sync", "tab:green"))
-        self.findings.say(f"{victim} is in sync again: {mebibytes(self.resynced_bytes)} moved")
+        self.findings.say(f"{victim} is in sync again")
 
     def watch(self, writer: WriterProcess, seconds: float) -> None:
         """Let the writer work, and show how it goes."""
@@ -191,7 +191,7 @@ class Demo:
                 self.findings.say(f"      {count:9,} writes acknowledged, {rate:7,.0f} a second")
                 shown_s, shown_count = time.monotonic(), count
 
-    def report(self, writer: WriterProcess) -> None:
+    def report(self, writer: WriterProcess, health: Health) -> None:
         """The pause the client saw, and what the resync moved."""
         records = demo_history.read_journal(writer.journal)
         killed, returned, joined = (mark.at_ns for mark in self.marks)
@@ -200,13 +200,13 @@ class Demo:
         writers_bytes = demo_history.blocks_changed(records, 0, joined) * BLOCK_BYTES
         volume_bytes = self.files.size_bytes + REGION_BYTES
         self.findings.say(f"pause: the client waited {pause_s * 1000:.0f} ms at most around the kill")
-        self.findings.say(f"resync: {mebibytes(self.resynced_bytes)} moved; {mebibytes(changed_bytes)} "
+        self.findings.say(f"resync: {mebibytes(health.resynced_bytes)} moved; {mebibytes(changed_bytes)} "
                           f"changed since the kill; the volume has {mebibytes(volume_bytes)}")
         plot = self.work / "demo.png"
         demo_history.draw(records, self.marks, plot)
-        self.findings.check(0 < self.resynced_bytes <= writers_bytes,
+        self.findings.check(0 < health.resynced_bytes <= writers_bytes,
                             "the resync moved what the writer had changed, and nothing else")
-        self.findings.check(self.settled().exit_code == 0, "the cluster is healthy again")
+        self.findings.check(health.exit_code == 0, "the cluster is healthy again")
 
     def settled(self) -> Health:
         """The cluster's health, once the nodes have told of their last changes."""
@@ -266,18 +266,8 @@ def tidy(work: Path) -> None:
         (work / name).unlink()
 
 
-def prepare(data: Path | None) -> Path:
-    """An empty directory of ours."""
-    if data is None:
-        return Path(tempfile.mkdtemp(prefix="repstore-demo-"))
-    data.mkdir(parents=True, exist_ok=True)
-    if any(data.iterdir()):
-        raise DemoError(f"--data {data}: must be empty")
-    return data.resolve()
-
-
-def main(words: list[str] | None = None) -> int:
-    """Exit code 0: PASS, 1: FAIL."""
+def parse(words: list[str] | None) -> argparse.Namespace:
+    """What was asked for, refused before anything is made if it cannot be."""
     parser = argparse.ArgumentParser(prog="python -m bench.demo", description="A cluster loses its primary.")
     parser.add_argument("--source", type=Path, default=Path(sysconfig.get_path("stdlib")),
                         help="directory with the files to store (the standard library)")
@@ -287,6 +277,27 @@ def main(words: list[str] | None = None) -> int:
                         help=f"of each of three phases ({PHASE_S:.0f})")
     parser.add_argument("--keep", action="store_true", help="keep stores and images of a good run too")
     options = parser.parse_args(words)
+    if not options.source.is_dir():
+        parser.error(f"--source {options.source}: is not a directory")
+    if options.data is not None and options.data.exists() and \
+            (not options.data.is_dir() or any(options.data.iterdir())):
+        parser.error(f"--data {options.data}: must be an empty directory, or not be there")
+    if not PHASE_S_MIN <= options.seconds <= PHASE_S_MAX:
+        parser.error(f"--seconds {options.seconds}: must be {PHASE_S_MIN} to {PHASE_S_MAX:.0f}")
+    return options
+
+
+def prepare(data: Path | None) -> Path:
+    """A directory of ours."""
+    if data is None:
+        return Path(tempfile.mkdtemp(prefix="repstore-demo-"))
+    data.mkdir(parents=True, exist_ok=True)
+    return data.resolve()
+
+
+def main(words: list[str] | None = None) -> int:
+    """Exit code 0: PASS, 1: FAIL."""
+    options = parse(words)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit("demo: told to stop"))
     findings = Findings()

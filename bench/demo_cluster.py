@@ -1,7 +1,7 @@
 """The cluster of the demo, used as anybody would: by the `repstore` command and its JSON.
 
 Nothing here imports the product. What was started is ended, whatever happens: the nodes by
-`up`, and what is left of them by number, if it still is what we started.
+`up`, and what it leaves by their command line, which names our own directory.
 """
 from __future__ import annotations
 
@@ -43,7 +43,6 @@ class Cluster:
     def __init__(self, directory: Path, volume: str, size_bytes: int, nodes: int, copies: int) -> None:
         self.directory = directory
         self.volume = volume
-        self._pids: set[int] = set()
         self._log = directory.with_suffix(".log").open("wb")
         self._up = subprocess.Popen(
             command("up", "--nodes", str(nodes), "--copies", str(copies), "--size", str(size_bytes),
@@ -52,12 +51,12 @@ class Cluster:
         try:
             ready = self._ready_line()
         except BaseException:
-            self.stop()
+            with contextlib.suppress(ClusterError):
+                self.stop()
             raise
         self.primary: str = ready["primary"]
         self.uris: dict[str, str] = {node["name"]: node["nbd"] for node in ready["nodes"]}
         self.pids: dict[str, int] = {node["name"]: node["pid"] for node in ready["nodes"]}
-        self._pids.update(self.pids.values())
 
     def health(self) -> Health:
         """How the volume is now."""
@@ -65,7 +64,6 @@ class Cluster:
         if done.returncode > STATUS_FAULTED:
             raise ClusterError(f"status ended with {done.returncode}: {done.stderr.strip()}")
         status = json.loads(done.stdout)
-        self._pids.update(node["pid"] for node in status["nodes"] if node["pid"])
         volume = next(volume for volume in status["volumes"] if volume["name"] == self.volume)
         copies = volume["copies"]
         return Health(done.returncode, volume["primary"] or "", volume["epoch"],
@@ -84,8 +82,6 @@ class Cluster:
 
     def stop(self) -> None:
         """End everything; ClusterError if it did not end cleanly by itself."""
-        with contextlib.suppress(ClusterError):
-            self.health()                         # learns the number of a node started later
         self._up.terminate()
         try:
             code: int | None = self._up.wait(STOP_TIMEOUT_S)
@@ -93,9 +89,10 @@ class Cluster:
             code = None
             self._up.kill()
             self._up.wait()
-        left = [pid for pid in sorted(self._pids) if self._is_ours(pid)]
+        left = self._processes()
         for pid in left:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self._log.close()
         if self._up.stdout is not None:
             self._up.stdout.close()
@@ -113,18 +110,21 @@ class Cluster:
                 raise ClusterError(f"`up` was not ready within {START_TIMEOUT_S:.0f} s; see {self._log.name}")
             piece = os.read(self._up.stdout.fileno(), 65536)
             if not piece:
-                raise ClusterError(f"`up` ended before it was ready; see {self._log.name}")
+                words = Path(self._log.name).read_text(errors="replace").strip()
+                raise ClusterError(f"`up` ended before it was ready: {words or 'without a word'}")
             line += piece
         ready: dict[str, Any] = json.loads(line)
         return ready
 
-    def _is_ours(self, pid: int) -> bool:
-        """Does the number still belong to a process of this cluster, and does that live?"""
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
-            return False
-        return os.fsencode(str(self.directory)) in words
+    def _processes(self) -> list[int]:
+        """Processes of the command that serve in our directory."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                if os.fsencode(self.directory) in words and b"repstore.cli" in words:
+                    found.append(int(entry.name))
+        return sorted(found)
 
 
 def command(*words: str) -> list[str]:

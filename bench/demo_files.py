@@ -58,8 +58,6 @@ def run_tool(*command: str | Path, directory: Path | None = None, right_codes: t
 
 def pack(source: Path, work: Path) -> FileSystem:
     """The files below `source` as an ext4 image in `work`."""
-    if not source.is_dir():
-        raise ToolError(f"{source}: not a directory")
     tree = work / "source"
     shutil.copytree(source, tree, symlinks=True, ignore=LEFT_OUT)
     manifest = digest_tree(tree)

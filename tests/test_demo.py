@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import demo_files, demo_history
+from bench import demo, demo_files, demo_history
 from bench.demo_writer import BLOCK_BYTES, JOURNAL_RECORD, content
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,6 +78,23 @@ def test_a_missing_tool_is_named_with_its_package(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(demo_files, "TOOL_PATH", "/nowhere")
     with pytest.raises(demo_files.ToolError, match=r"nbdcopy.*apt-get install e2fsprogs libnbd-bin"):
         demo_files.check_tools()
+
+
+@pytest.mark.parametrize(("words", "complaint"), [
+    (["--source", "nowhere"], "--source nowhere: is not a directory"),
+    (["--data", "."], "--data .: must be an empty directory"),
+    (["--seconds", "0.1"], "--seconds 0.1: must be 0.5 to 600"),
+])
+def test_what_cannot_be_is_refused_before_anything_is_made(
+        words: list[str], complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "something").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        demo.main(words)
+    assert ended.value.code == 2
+    assert complaint in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["something"]
 
 
 def need_tools() -> None:

@@ -6,9 +6,8 @@ from repstore._fast.layout cimport (
     DIRECTORY_ENTRIES, OP_WRITE, PAGE_ENTRIES, extent_t, pending_t,
 )
 from repstore._fast.page_tree cimport page_t
-from repstore._fast.quorum cimport member_counts
 from repstore._fast.segments cimport is_data, segment_of
-from repstore._fast.state cimport ROLE_PRIMARY, store_t, volume_t
+from repstore._fast.state cimport MEMBER_IN_SYNC, ROLE_PRIMARY, store_t, volume_t
 from repstore._fast.volume cimport pending_at
 
 
@@ -42,9 +41,10 @@ cdef const char* volume_broken(volume_t* volume) noexcept nogil:
         return b"E1: pending records end at local_lsn"
     if volume.role == ROLE_PRIMARY:
         for i in range(volume.member_count):
-            if member_counts(&volume.members[i]) and volume.members[i].acked_lsn < volume.commit_lsn \
+            # one that joins counts from now on: what was committed before may still be on its way
+            if volume.members[i].state == MEMBER_IN_SYNC and volume.members[i].acked_lsn < volume.commit_lsn \
                     and volume.members[i].streaming:
-                return b"E5: commit_lsn is acknowledged by every counting member"
+                return b"E5: commit_lsn is acknowledged by every in-sync member"
     return NULL
 
 

@@ -13,6 +13,7 @@ from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.errno cimport ENOSPC
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset, strncpy
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from repstore._fast.backend cimport backend_t
 from repstore._fast.calls cimport call_begin, call_end
@@ -26,7 +27,7 @@ from repstore._fast.exports cimport (
 )
 from repstore._fast.frontend cimport rs_frontend
 from repstore._fast.layout cimport (
-    BLOCK_SHIFT, DIRECTORY_ENTRIES, GENERATIONS_MAX, PAGE_BITS, PAGE_ENTRIES, VOLUME_LEARNING,
+    BLOCK_SHIFT, BLOCK_SIZE, DIRECTORY_ENTRIES, GENERATIONS_MAX, PAGE_BITS, PAGE_ENTRIES, VOLUME_LEARNING,
     page_reference_t, tree_entry_t, volume_entry_t,
 )
 from repstore._fast.loading cimport (
@@ -60,9 +61,15 @@ from repstore._fast.volume cimport (
 cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_cond_t:
         pass
-    int pthread_cond_init(pthread_cond_t* condition, void* attributes)
+    ctypedef struct pthread_condattr_t:
+        pass
+    int pthread_condattr_init(pthread_condattr_t* attributes)
+    int pthread_condattr_setclock(pthread_condattr_t* attributes, int clock)
+    int pthread_condattr_destroy(pthread_condattr_t* attributes)
+    int pthread_cond_init(pthread_cond_t* condition, pthread_condattr_t* attributes)
     int pthread_cond_destroy(pthread_cond_t* condition)
     int pthread_cond_wait(pthread_cond_t* condition, pthread_mutex_t* mutex)
+    int pthread_cond_timedwait(pthread_cond_t* condition, pthread_mutex_t* mutex, const timespec* until)
 
 
 IO_FIELDS = (
@@ -133,6 +140,23 @@ cdef class Call:
             loop_unlock(self.owner.lock_owner)
         self.end()
         return self.call.failed
+
+    def wait_at_most(self, double seconds):
+        """Like `wait`, for so long at most, so that the caller may look at its signals in between.
+        Returns whether all operations are finished; `wait` then returns at once."""
+        cdef timespec until
+        cdef int answer = 0
+        cdef uint64_t until_ns
+        with nogil:
+            clock_gettime(CLOCK_MONOTONIC, &until)
+            until_ns = <uint64_t>until.tv_sec * 1000000000ULL + until.tv_nsec + <uint64_t>(seconds * 1e9)
+            until.tv_sec = until_ns // 1000000000ULL
+            until.tv_nsec = until_ns % 1000000000ULL
+            loop_lock(self.owner.lock_owner)
+            while self.call.finished < self.call.count and answer == 0:
+                answer = pthread_cond_timedwait(&self.condition, &self.owner.lock_owner.mutex, &until)
+            loop_unlock(self.owner.lock_owner)
+        return self.call.finished == self.call.count
 
     def end(self):
         """Forget a finished call (simulators, which do not wait)."""
@@ -267,7 +291,8 @@ cdef class Engine:
         Raises ValueError, before anything begins, if one reaches outside the buffer.
         """
         cdef Call call = Call.__new__(Call)
-        cdef uint64_t i, room = buffer.shape[0] if buffer is not None else 0
+        cdef pthread_condattr_t attributes
+        cdef uint64_t i, needed, room = buffer.shape[0] if buffer is not None else 0
         if ios.shape[0] == 0 or ios.shape[0] % <Py_ssize_t>sizeof(io_t):
             raise ValueError(f"{ios.shape[0]} bytes of operations: must be a multiple of {sizeof(io_t)}, at least one")
         if not 1 <= depth <= 1024:
@@ -280,12 +305,18 @@ cdef class Engine:
         call.call.buffer = &buffer[0] if room else <uint8_t*>NULL
         call.call.count = ios.shape[0] // sizeof(io_t)
         for i in range(call.call.count):
-            if call.call.ios[i].kind in (1, 2, 6) and (
-                    call.call.ios[i].buffer_offset > room or call.call.ios[i].length > room - call.call.ios[i].buffer_offset):
-                raise ValueError(f"operation {i}: {call.call.ios[i].length} bytes at {call.call.ios[i].buffer_offset} "
+            if call.call.ios[i].kind not in (1, 2, 6):
+                continue
+            # block status: the length is that of the volume's range, its answer fills a block
+            needed = BLOCK_SIZE if call.call.ios[i].kind == 6 else call.call.ios[i].length
+            if call.call.ios[i].buffer_offset > room or needed > room - call.call.ios[i].buffer_offset:
+                raise ValueError(f"operation {i}: {needed} bytes at {call.call.ios[i].buffer_offset} "
                                  f"reach outside a buffer of {room}")
         call.call.depth = depth
-        pthread_cond_init(&call.condition, NULL)
+        pthread_condattr_init(&attributes)
+        pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
+        pthread_cond_init(&call.condition, &attributes)
+        pthread_condattr_destroy(&attributes)
         call.call.waiter = &call.condition
         call.queued = True
         self.calls.add(call)
@@ -308,6 +339,8 @@ cdef class Engine:
         cdef volume_t* volume = self.volume(index)
         self.lock()
         members = [volume.members[i] for i in range(volume.member_count)]
+        # those that are being copied to; with none, what was copied to those that joined
+        copying = [m for m in members if m["state"] != 1] or members
         state = VolumeState(
             volume.index, volume.name.decode(), bytes(volume.uuid[:16]).hex(), volume.size_blocks, ROLES[volume.role],
             volume.epoch, volume.sealed_epoch, volume.incarnation, volume.local_lsn, volume.commit_lsn,
@@ -315,8 +348,8 @@ cdef class Engine:
             volume.last_grant_ns / 1e9,
             tuple(sorted(m["node"] for m in members if m["state"] == 1)),
             tuple(sorted(m["node"] for m in members if m["state"] != 1)),
-            sum(m["copied_blocks"] for m in members if m["state"] != 1),
-            sum(m["copy_total"] for m in members if m["state"] != 1),
+            sum(m["copied_blocks"] for m in copying),
+            sum(m["copy_total"] for m in copying),
             volume.pending_count,
             tuple((volume.lineage[i].epoch, volume.lineage[i].first_lsn) for i in range(volume.lineage_count)),
             volume.session)

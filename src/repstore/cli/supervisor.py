@@ -147,13 +147,12 @@ class Supervisor:
         """Stop every node, also those that others started again. False: some had to be killed."""
         with closing(self._directory.open_config()) as configs:
             names = list(load_nodes(configs))
-        for process in self._processes.values():
-            if process.poll() is None:
-                process.terminate()                 # those not registered yet, too
         killed = stop_nodes(self._directory, names)
         for name in killed:
             complain(f"node {name} did not stop within {config.STOP_TIMEOUT_S:.0f} s and was killed")
         for process in self._processes.values():
+            if process.poll() is None:
+                process.kill()                      # it had not come so far as to serve
             process.wait()
         return not killed
 

@@ -137,10 +137,9 @@ class NodeShell:
         """Have the control thread do something and wait for the answer (H4)."""
         future: Future[Answer] = Future()
         self._calls.append((future, action))
+        self._wake()
         if self._ended:
             self._refuse_calls()
-        else:
-            self._wake()
         return future.result()
 
     def request_stop(self) -> None:
@@ -149,8 +148,9 @@ class NodeShell:
         self._wake()
 
     def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._wake_write, b"x")
+        if not self._ended:                           # afterwards the pipe is closed, too
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._wake_write, b"x")
 
     def _answer_calls(self, control: NodeControl) -> None:
         with contextlib.suppress(BlockingIOError):

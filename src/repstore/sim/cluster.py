@@ -39,8 +39,8 @@ from repstore.store import geometry
 from repstore.store.device import MemoryDevice
 from repstore.store.store import format_device
 
-STORE_BYTES = 8 * config.MIB
-SEGMENT_BYTES = 64 * config.KIB
+STORE_BYTES = 16 * config.MIB
+SEGMENT_BYTES = 512 * config.KIB
 
 
 class SimulatedCluster:

@@ -37,7 +37,7 @@ def stamped(stamp: int, blocks: int) -> bytes:
     return np.repeat(stamps, BLOCK_SIZE // 8).tobytes()
 
 
-def stamps_of(data: bytes | memoryview | mmap.mmap) -> list[int]:
+def stamps_of(data: bytes) -> list[int]:
     """The stamps of whole blocks; -1 for a block that was never written like that."""
     words = np.frombuffer(data, np.uint64).reshape(-1, BLOCK_SIZE // 8)
     whole = (words == words[:, :1]).all(axis=1)
@@ -95,6 +95,7 @@ class SimulatedClient:
         self._random = random
         self._trace = trace
         self._flying: list[Operation] = []
+        self._memories: list[mmap.mmap] = []      # to use again: those of answered operations
         self._next_stamp = 1
         self._life: NodeLife | None = None
 
@@ -117,6 +118,7 @@ class SimulatedClient:
         for operation in [operation for operation in self._flying if operation.call and operation.call.done]:
             self._flying.remove(operation)
             self._finish(operation)
+            self._memories.append(operation.memory)
         asked = False
         while not self.stopped and len(self._flying) < self._depth and self._submit(self._draw()):
             asked = True
@@ -141,13 +143,13 @@ class SimulatedClient:
 
     def _operation(self, kind: int, first: int, blocks: int, fua: bool) -> Operation:
         # aligned like a block client's memory: an engine may read into it directly
-        memory = mmap.mmap(-1, max(1, blocks) * BLOCK_SIZE)
+        memory = self._memories.pop() if self._memories else mmap.mmap(-1, BLOCKS_MOST * BLOCK_SIZE)
         ios = np.zeros(1, IO)
         ios["kind"], ios["flags"] = kind, FUA if fua else 0
         ios["offset"], ios["length"] = first * BLOCK_SIZE, blocks * BLOCK_SIZE
         operation = Operation(kind, first, blocks, self._next_stamp, fua, memory, ios)
         if kind == WRITE:
-            memory[:] = stamped(operation.stamp, blocks)
+            memory[:blocks * BLOCK_SIZE] = stamped(operation.stamp, blocks)
             self._next_stamp += blocks
         return operation
 
@@ -182,7 +184,7 @@ class SimulatedClient:
                 self.expectation.settle(operation.first + i, operation.stamp_at(i))
 
     def _check_read(self, operation: Operation) -> None:
-        for i, stamp in enumerate(stamps_of(operation.memory)):
+        for i, stamp in enumerate(stamps_of(operation.memory[:operation.blocks * BLOCK_SIZE])):
             block = operation.first + i
             may = self.expectation.of(block)
             assert stamp in may, f"block {block} reads as {stamp}, it may be {sorted(may)} (W1)"

@@ -1,0 +1,68 @@
+"""The command tree, and what becomes of errors.
+
+    exit code   0  done; `status`: healthy
+                1  it could not be done, one line on stderr says why; `status`: degraded
+                2  `status`: faulted
+                3  no cluster in the directory
+               64  the command, or a value in it, can never be right
+              130  interrupted
+
+1. Results go to stdout, everything else to stderr: what reads `--json` sees nothing else.
+2. A RepstoreError is an answer, not a traceback; anything else is a bug and shows itself.
+"""
+from __future__ import annotations
+
+import sys
+from typing import NoReturn, cast
+
+import typer
+
+from repstore import errors
+from repstore.cli import cluster, nodes, stores, volumes
+from repstore.cli.options import EXIT_INTERRUPTED, EXIT_REFUSED, EXIT_USAGE, complain
+
+# typer carries the library it is built on along, under a name of its own
+UsageError = cast(type[Exception], typer.BadParameter.__bases__[0])
+
+app = typer.Typer(
+    name="repstore", no_args_is_help=True, add_completion=False, rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Replicated block storage on one machine: several copies of a volume, served over NBD.",
+    epilog="Exit codes: 0 done, 1 could not be done, 3 no cluster in DIR, 64 wrong usage; "
+           "status: 0 healthy, 1 degraded, 2 faulted.")
+app.command()(cluster.up)
+app.command()(cluster.status)
+app.add_typer(nodes.app, name="node")
+app.add_typer(volumes.app, name="volume")
+app.add_typer(stores.app, name="store")
+
+
+def main() -> NoReturn:
+    """The `repstore` command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Carry out one command line; its exit code."""
+    try:
+        code = typer.main.get_command(app).main(
+            args=arguments, prog_name="repstore", standalone_mode=False)
+    except UsageError as error:
+        complain(f"{_sentence(error)}; see `repstore --help`")
+        return EXIT_USAGE
+    except errors.ConfigError as error:
+        complain(str(error))
+        return EXIT_USAGE
+    except errors.RepstoreError as error:
+        complain(str(error))
+        return EXIT_REFUSED
+    except (KeyboardInterrupt, typer.Abort):
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        return EXIT_REFUSED
+    return int(code or 0)
+
+
+def _sentence(error: Exception) -> str:
+    text = getattr(error, "format_message", error.__str__)()
+    return str(text).strip().rstrip(".") or "wrong usage"
