@@ -84,6 +84,8 @@ cdef void primary_lead(engine_t* engine, volume_t* volume, uint32_t epoch, uint3
     volume.told_commit_lsn = 0
     volume.learn_serials = engine.now_ns       # never one that an earlier primary gave out
     primary_session(volume, session)
+    # what the dead primary acknowledged is in our tail: nobody reads before it is committed
+    volume.session_barrier = volume.last_lsn
     if volume.change_count == 0 and copies > 1:
         changes_begin(engine, volume, volume.commit_lsn)
 
@@ -104,6 +106,7 @@ cdef void begin_tail(engine_t* engine, volume_t* volume, member_t* member, uint6
     member.tailing = True
     member.streaming = False
     member.silent_told = False
+    member.free_blocks = ~<uint64_t>0
     member.progress_ns = engine.now_ns
     member.ping_ns = 0
     volume.held = True
@@ -145,6 +148,7 @@ cdef int primary_learner(engine_t* engine, volume_t* volume, uint32_t node, uint
     if member == NULL:
         return -1
     member.state = MEMBER_LEARNER
+    member.free_blocks = ~<uint64_t>0
     member.attaching = True
     member.common_lsn = common_lsn
     member.copy_full = full
@@ -500,6 +504,7 @@ cdef void primary_frame(engine_t* engine, volume_t* volume, uint32_t node, const
         acknowledged(engine, volume, member, header)
     elif header.type == FRAME_PONG:
         member.lease_until_ns = max(member.lease_until_ns, header.lsn + LEASE_NS)
+        member.free_blocks = header.extra
     elif header.type == FRAME_COPIED:
         member.copies_flying -= min(member.copies_flying, <uint32_t>header.lsn)
 
@@ -512,7 +517,6 @@ cdef void acknowledged(engine_t* engine, volume_t* volume, member_t* member, con
         member.progress_ns = engine.now_ns
         member.silent_told = False
     member.durable_lsn = max(member.durable_lsn, min(header.commit, member.acked_lsn))
-    member.free_blocks = header.extra
     if header.flags & JOIN_FLAG and member.state == MEMBER_JOINING and not member.join_told:
         member.join_told = True
         event_push(engine, EVENT_JOIN_READY, volume.index, member.node, volume.epoch, 0, 0, 0, 0, NULL)

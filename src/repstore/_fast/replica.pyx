@@ -19,7 +19,7 @@ from repstore._fast.layout cimport (
 )
 from repstore._fast.log cimport log_reserve
 from repstore._fast.primary cimport changes_rotate, due, primary_stop
-from repstore._fast.segments cimport segments_free
+from repstore._fast.segments cimport space_left
 from repstore._fast.service cimport reserve_record
 from repstore._fast.state cimport (
     BARRIER_DONE, BARRIER_IDLE, BARRIER_JOIN, BARRIER_LOGGED, BARRIER_SEAL, BARRIER_WANTED,
@@ -225,6 +225,7 @@ cdef void grant(engine_t* engine, volume_t* volume, uint32_t node, const frame_h
         volume.want_ns = max(volume.want_ns, <uint64_t>1)
     frame_begin(engine, &answer, FRAME_PONG, volume.index, header.epoch)
     answer.lsn = header.lsn
+    answer.extra = space_left(&engine.store)
     frame_send_node(engine, node, &answer, NULL, 0, NULL, 0, 0)
 
 
@@ -508,7 +509,6 @@ cdef void acknowledge(engine_t* engine, volume_t* volume, int flags) noexcept no
     header.lsn = volume.local_lsn
     header.commit = volume.durable_lsn
     header.chain = volume.learn_serial
-    header.extra = <uint64_t>segments_free(&engine.store) << engine.store.segment_shift
     header.flags = <uint8_t>flags
     frame_send_node(engine, volume.primary_node, &header, NULL, 0, NULL, 0, 0)
 

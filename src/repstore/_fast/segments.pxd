@@ -31,6 +31,12 @@ cdef inline uint32_t segments_free(const store_t* store) noexcept nogil:
     return store.plan_count - store.plan_next
 
 
+cdef inline uint64_t space_left(const store_t* store) noexcept nogil:
+    """Blocks that clients may still fill."""
+    cdef uint64_t taken = store.live_blocks + store.coming_blocks
+    return store.capacity_blocks - taken if taken < store.capacity_blocks else 0
+
+
 cdef inline void segment_gain(store_t* store, uint32_t location) noexcept nogil:
     store.segments[segment_of(store, location)].live += 1
     store.live_blocks += 1

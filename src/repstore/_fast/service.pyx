@@ -18,16 +18,16 @@ from repstore._fast.layout cimport (
 )
 from repstore._fast.log cimport log_reserve
 from repstore._fast.quorum cimport (
-    acknowledged_by_all, copies_in_sync, durable_on_all, lease_valid,
+    acknowledged_by_all, copies_in_sync, durable_on_all, lease_valid, member_counts,
 )
 from repstore._fast.requests cimport (
     buffer_get, queue_pop, queue_push, queue_remove, request_finish, request_keep_payload,
 )
-from repstore._fast.segments cimport is_data, segment_of
+from repstore._fast.segments cimport is_data, segment_of, space_left
 from repstore._fast.state cimport (
     PENDING_CRCS, PENDING_RECORDS, REQUEST_DURABLE, REQUEST_FLUSHING, REQUEST_HELD, REQUEST_LOGGED,
     REQUEST_MERGE, REQUEST_PARKED, REQUEST_READING, TOKEN_READ, TRIM_BLOCKS, request_queue_t,
-    store_t, token,
+    token,
 )
 from repstore._fast.volume cimport (
     LOOKUP_LOADING, LOOKUP_OK, pending_overlaps, record_chain, session_mark, session_seen,
@@ -255,17 +255,22 @@ cdef int start_write(engine_t* engine, volume_t* volume, request_t* request) noe
 
 
 cdef bint has_space(engine_t* engine, volume_t* volume, request_t* request) noexcept nogil:
-    """Would this write fit? Overwriting what is there needs no more than there is."""
-    cdef store_t* store = &engine.store
+    """Would this write fit, here and on every member? Overwriting needs no more than there is.
+    The members' space is what they last told, less all that may be on its way to them."""
     cdef uint32_t i, growth = 0
     cdef extent_t extent
-    if store.live_blocks + store.coming_blocks + request.blocks <= store.capacity_blocks:
+    cdef uint64_t room = space_left(&engine.store), theirs
+    for i in range(volume.member_count):
+        if member_counts(&volume.members[i]):
+            theirs = volume.members[i].free_blocks
+            room = min(room, theirs - min(theirs, engine.store.coming_blocks))
+    if request.blocks <= room:
         return True
     for i in range(request.blocks):
         if volume_lookup(volume, request.lba + i, &extent) != LOOKUP_OK:
             return True
         growth += not is_data(extent.location)
-    return growth == 0 or store.live_blocks + store.coming_blocks + growth <= store.capacity_blocks
+    return growth == 0 or growth <= room
 
 
 cdef log_batch_t* reserve_record(engine_t* engine, volume_t* volume, int segment_class,
