@@ -40,13 +40,14 @@ class Health:
 class Cluster:
     """A running `repstore up` and its nodes."""
 
-    def __init__(self, directory: Path, volume: str, size_bytes: int, nodes: int, copies: int) -> None:
+    def __init__(self, directory: Path, volume: str, size_bytes: int, nodes: int, copies: int,
+                 options: tuple[str, ...] = ()) -> None:
         self.directory = directory
         self.volume = volume
         self._log = directory.with_suffix(".log").open("wb")
         self._up = subprocess.Popen(
             command("up", "--nodes", str(nodes), "--copies", str(copies), "--size", str(size_bytes),
-                    "--volume", volume, "--data", str(directory), "--json"),
+                    "--volume", volume, "--data", str(directory), "--json", *options),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._log, start_new_session=True)
         try:
             ready = self._ready_line()

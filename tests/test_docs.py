@@ -102,6 +102,13 @@ def test_what_a_document_points_to_exists(document: str) -> None:
     assert not missing
 
 
+def test_the_architecture_names_every_room_of_the_data_plane() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    listed = set(re.findall(r"\w+", text[text.index("    _fast "):text.index("    store ")]))
+    rooms = {path.stem for path in (ROOT / "src/repstore/_fast").glob("*.p[xy][dx]")}
+    assert rooms - listed == set()
+
+
 def test_functions_that_the_architecture_names_exist() -> None:
     """`room.function()` stands for a function in src/repstore/_fast/room.pyx."""
     named = FUNCTION_NAME.findall((ROOT / "docs/architecture.md").read_text())

@@ -6,9 +6,11 @@ through the cluster, which delivers, delays or loses it.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from repstore import errors
 from repstore.replication.engine_control import EngineEvent
 
 if TYPE_CHECKING:
@@ -93,7 +95,9 @@ class FakeEngine:
         self.refused: dict[str, int] = {}
         self.revoked: list[tuple[int, int]] = []
         self.primaries: dict[int, tuple[int, int]] = {}
+        self.export_names: list[str] = []
         self.sessions: dict[int, int] = {}
+        self.has_room = True
 
     @property
     def copies(self) -> dict[int, Copy]:
@@ -118,6 +122,8 @@ class FakeEngine:
 
     def volume_create(self, index: int, uuid: str, name: str, size_blocks: int) -> None:
         assert index not in self.copies
+        if not self.has_room:
+            raise errors.NoSpaceError("no room in this store")
         self.copies[index] = Copy()
 
     def volume_delete(self, index: int) -> None:
@@ -225,6 +231,9 @@ class FakeEngine:
 
     def set_primary(self, index: int, node_id: int, epoch: int) -> None:
         self.primaries[index] = (node_id, epoch)
+
+    def set_export_names(self, names: Sequence[str]) -> None:
+        self.export_names = list(names)
 
     # ---------------------------------------------------------------------- the stream
     def write(self, index: int, value: int) -> None:

@@ -207,3 +207,25 @@ def test_an_event_that_no_engine_sends_is_a_bug(cluster: FakeCluster) -> None:
     for event in (("nonsense", 1), ("sealed", 1), ()):
         with pytest.raises(AssertionError):
             control.on_event(event, cluster.now_s)
+
+
+def test_frontends_list_all_volumes_wherever_their_copies_are(cluster: FakeCluster) -> None:
+    cluster.create(VolumeOptions("a", 1 << 20, 1))
+    cluster.settle(1)
+    assert [engine_of(cluster, node).export_names for node in range(3)] == [["v", "a"]] * 3
+    delete_volume(cluster.store, "v")
+    cluster.settle(0.2)
+    assert engine_of(cluster, 2).export_names == ["a"]
+
+
+def test_a_store_without_room_for_a_copy_keeps_its_node_going(cluster: FakeCluster) -> None:
+    for node in range(3):
+        engine_of(cluster, node).has_room = False
+    volume = cluster.create(VolumeOptions("w", 1 << 20, 1))
+    cluster.settle(0.5)
+    control = cluster.machines[volume.primary].control
+    assert control is not None
+    assert control.health.faults == {"copy of w": "no room in this store"}
+    engine_of(cluster, volume.primary).has_room = True
+    run_until_led(cluster, volume.index, 2)
+    assert control.health.faults == {}

@@ -127,9 +127,8 @@ def test_a_client_meets_every_node(tmp_path: Path) -> None:
     store = SqliteConfigStore(directory / DATABASE_NAME)
     register_node(store, NodeConfig(name="n0", id=0, store_path="", store_uuid="d0",
                                     peer_socket=listener.getsockname(), pid=1))
-    store.close()
     native = IdleNative(2, "")
-    shell = client_shell(directory, native)
+    shell = client_shell(store, native)
     shell.start()
     thread = threading.Thread(target=shell.run)
     thread.start()
@@ -137,6 +136,7 @@ def test_a_client_meets_every_node(tmp_path: Path) -> None:
     shell.request_stop()
     thread.join(20)
     shell.close()
+    store.close()
     listener.close()
     assert native.listeners == []
 

@@ -9,6 +9,7 @@ cdef class Engine:
     cdef loop_t* lock_owner
     cdef Loop loop
     cdef object backend_owner
+    cdef bint woken                    # without a loop: somebody wants a turn
     cdef object frontend_capsule
     cdef object memory
     cdef object calls

@@ -200,6 +200,8 @@ cdef class Engine:
             if wake:
                 loop_wake(self.lock_owner)
             loop_unlock(self.lock_owner)
+        else:
+            self.woken |= wake
 
     cdef volume_t* volume(self, index) except NULL:
         cdef uint64_t number = index

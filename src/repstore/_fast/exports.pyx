@@ -12,6 +12,7 @@ from repstore._fast.frontend cimport (
 from repstore._fast.layout cimport (
     BLOCK_SHIFT, BLOCK_SIZE, FRAME_REPLY, FRAME_REQUEST, reply_meta_t, request_meta_t,
 )
+from repstore._fast.primary cimport due
 from repstore._fast.requests cimport request_finish, request_keep_payload, request_new, request_release
 from repstore._fast.service cimport service_submit
 from repstore._fast.state cimport (
@@ -185,12 +186,11 @@ cdef bint exports_retry(engine_t* engine) noexcept nogil:
 
 
 cdef void exports_deadline(engine_t* engine) noexcept nogil:
-    """Held requests must be tried again without any input."""
+    """Held requests are tried again in time, though nothing else may happen here."""
     cdef uint32_t i
     for i in range(engine.export_count):
-        if engine.exports[i].retry and engine.exports[i].oldest != NULL and (
-                engine.deadline_ns == 0 or engine.resend_ns < engine.deadline_ns):
-            engine.deadline_ns = engine.resend_ns
+        if engine.exports[i].retry and engine.exports[i].oldest != NULL:
+            due(engine, engine.resend_ns)
 
 
 # ---------------------------------------------------------------------- requests of our clients

@@ -418,10 +418,13 @@ cdef void heartbeat(engine_t* engine, volume_t* volume, member_t* member) noexce
         member.silent_told = True
         event_push(engine, EVENT_MEMBER_SILENT, volume.index, member.node, volume.epoch, 0, 0, 0, 0, NULL)
     due(engine, member.ping_ns)
+    due(engine, member.progress_ns + SILENT_NS)
 
 
 cdef void due(engine_t* engine, uint64_t at_ns) noexcept nogil:
-    if engine.deadline_ns == 0 or at_ns < engine.deadline_ns:
+    """Turn again at that time. What is overdue waits for something else than time: a link, a
+    disk; to turn for it at once, again and again, would only burn a core."""
+    if at_ns > engine.now_ns and (engine.deadline_ns == 0 or at_ns < engine.deadline_ns):
         engine.deadline_ns = at_ns
 
 

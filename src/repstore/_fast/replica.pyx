@@ -15,7 +15,7 @@ from repstore._fast.layout cimport (
     FRAME_LEARN, FRAME_PING, FRAME_PONG, FRAME_PULL, FRAME_REJECT, FRAME_SEAL, FRAME_SEALED,
     FRAME_TAIL, FRAME_WANT, FULL_FLAG, GRANT_FLAG, JOIN_FLAG, LAST_FLAG, LEARNING_FLAG, OP_COPY,
     OP_COPY_HOLE, OP_COPY_ZERO, OP_EPOCH, OP_JOINED, OP_LEARN, OP_SEAL, OP_TRIM, OP_WRITE, OP_ZERO,
-    PAGE_ENTRIES, VOLUME_LEARNING, descriptor_t, pending_t,
+    PAGE_BITS, PAGE_ENTRIES, VOLUME_LEARNING, descriptor_t, pending_t,
 )
 from repstore._fast.log cimport log_reserve
 from repstore._fast.primary cimport changes_rotate, due, primary_stop
@@ -28,6 +28,7 @@ from repstore._fast.state cimport (
 from repstore._fast.transfer cimport transfer_record, transfer_tail_end
 from repstore._fast.volume cimport (
     LOOKUP_LOADING, LOOKUP_OK, changes_begin, page_need, record_chain, volume_commit,
+    volume_truncate,
 )
 
 
@@ -353,11 +354,14 @@ cdef bint append_record(engine_t* engine, volume_t* volume, const descriptor_t* 
 # ------------------------------------------------------------------------------------ resync
 
 cdef bint pages_here(engine_t* engine, volume_t* volume, uint64_t lba, uint64_t blocks) noexcept nogil:
-    """Are the map pages of a range in memory? Starts reading those that are not."""
-    cdef uint32_t number
+    """Are the map and bitmap pages of a range in memory? Starts reading those that are not."""
+    cdef uint32_t number, g
     cdef bint here = True
     for number in range(<uint32_t>(lba // PAGE_ENTRIES), <uint32_t>((lba + blocks - 1) // PAGE_ENTRIES) + 1):
         here &= page_need(engine, volume, &volume.map, number) == LOOKUP_OK
+    for g in range(volume.change_count):
+        for number in range(<uint32_t>(lba // PAGE_BITS), <uint32_t>((lba + blocks - 1) // PAGE_BITS) + 1):
+            here &= page_need(engine, volume, &volume.changes[g], number) == LOOKUP_OK
     return here
 
 
@@ -371,6 +375,7 @@ cdef bint learn(engine_t* engine, volume_t* volume, const frame_header_t* header
         return False
     if not full and volume_commit(engine, volume, header.commit) == LOOKUP_LOADING:
         return False                           # what both logs share is ours to keep
+    volume_truncate(engine, volume, volume.commit_lsn)     # what they do not is void
     batch = log_reserve(engine, CLASS_USER, 2, 0)
     if batch == NULL:
         return False
@@ -386,6 +391,8 @@ cdef bint learn(engine_t* engine, volume_t* volume, const frame_header_t* header
         record.volume = volume.index
         record.operation = OP_COPY_HOLE
         record.blocks = <uint32_t>volume.size_blocks
+        record.lsn = header.lsn
+        copy_logged(volume, header.lsn)
     volume.marked_batch = 0
     volume.last_lsn = header.lsn
     volume.chain_last = header.chain
@@ -396,6 +403,13 @@ cdef bint learn(engine_t* engine, volume_t* volume, const frame_header_t* header
     volume.learn_serial = header.extra
     volume.barriers[BARRIER_JOIN] = BARRIER_IDLE
     return True
+
+
+cdef void copy_logged(volume_t* volume, uint64_t commit_lsn) noexcept nogil:
+    """A copy, as of this commit, waits for its batch: nothing newer may be committed below it."""
+    if volume.copies_unapplied == 0:
+        volume.copies_commit_lsn = commit_lsn
+    volume.copies_unapplied += 1
 
 
 cdef bint copy(engine_t* engine, volume_t* volume, const frame_header_t* header, const uint8_t* meta,
@@ -421,6 +435,8 @@ cdef bint copy(engine_t* engine, volume_t* volume, const frame_header_t* header,
         return False
     own = batch_add(batch.buffer)
     memcpy(own, record, DESCRIPTOR_BYTES)
+    own.lsn = header.commit
+    copy_logged(volume, own.lsn)
     first = batch_header(batch.buffer).payload_blocks
     memcpy(batch_next_payload(batch.buffer, payload), body, <size_t>payload << BLOCK_SHIFT)
     for i in range(payload):
@@ -515,6 +531,7 @@ cdef void acknowledge(engine_t* engine, volume_t* volume, int flags) noexcept no
 
 cdef void replica_step(engine_t* engine, volume_t* volume) noexcept nogil:
     """Once a turn: what waited for room, commits, acknowledgements, and asking to be served."""
+    cdef uint64_t commit
     if engine.store.failed:
         return
     empty_inbox(engine, volume)
@@ -526,9 +543,10 @@ cdef void replica_step(engine_t* engine, volume_t* volume) noexcept nogil:
         volume.pulling = -1
     if volume.role != ROLE_REPLICA:
         return
-    if volume.known_commit > volume.commit_lsn and volume.pending_count:
-        volume_commit(engine, volume, volume.known_commit)
-    if volume.heard and engine.now_ns > volume.heard_ns + UNHEARD_NS:
+    commit = min(volume.known_commit, volume.copies_commit_lsn) if volume.copies_unapplied else volume.known_commit
+    if commit > volume.commit_lsn and volume.pending_count:
+        volume_commit(engine, volume, commit)
+    if volume.heard and engine.now_ns >= volume.heard_ns + UNHEARD_NS:
         volume.heard = False                   # it forgot us, or never learned of us
         volume.want_ns = engine.now_ns
     if volume.heard:

@@ -170,6 +170,11 @@ cdef class SimulatedBackend:
         """Disk operations that wait for their answer."""
         return self.recorder.flying
 
+    @property
+    def woken(self):
+        """A verb of the engine was called that a loop would have been woken for."""
+        return self.engine.woken
+
     def take(self):
         """What the engine asked for since the last call, oldest first (B1)."""
         cdef uint32_t i
@@ -267,7 +272,9 @@ cdef class SimulatedBackend:
         """One turn at this time. Gives when the next is due (0: only when something happens),
         and whether the engine wants another one at once."""
         cdef int busy = 0
-        cdef uint64_t deadline_ns = engine_turn(self.engine.engine, now_ns, &busy)
+        cdef uint64_t deadline_ns
+        self.engine.woken = False
+        deadline_ns = engine_turn(self.engine.engine, now_ns, &busy)
         return deadline_ns, busy != 0
 
     cdef int check_link(self, uint32_t link) except -1:

@@ -458,6 +458,8 @@ cdef struct volume_t:
     uint64_t ask_durable_lsn       # replica: the primary wants a flush up to here
     uint64_t learn_serial          # of our session as learner, 0: none
     uint64_t learn_serials         # primary: sessions given out
+    uint32_t copies_unapplied      # learner: copies logged that are not in the map yet
+    uint64_t copies_commit_lsn     # the oldest of them is as of this commit, or of a later one
     uint32_t copied_untold         # learner: copies logged and not yet told
     parked_frame_t* inbox          # replica: frames that wait for room in the log
     parked_frame_t* inbox_tail

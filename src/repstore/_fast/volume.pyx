@@ -359,7 +359,7 @@ cdef int apply_record(engine_t* engine, volume_t* volume, const descriptor_t* re
             location = LOCATION_ZERO
         elif op == OP_COPY_HOLE:
             location = LOCATION_HOLE
-        return volume_set_range(engine, volume, record.lba, record.blocks, location, crcs, -1, record.lsn)
+        return apply_copy(engine, volume, record, crcs, location)
     if op == OP_SEAL:
         volume.sealed_epoch = max(volume.sealed_epoch, record.epoch)
         pass_barrier(volume, BARRIER_SEAL)
@@ -373,6 +373,19 @@ cdef int apply_record(engine_t* engine, volume_t* volume, const descriptor_t* re
     else:
         return -1
     return LOOKUP_OK
+
+
+cdef int apply_copy(engine_t* engine, volume_t* volume, const descriptor_t* record, const uint32_t* crcs,
+                    uint32_t location) noexcept nogil:
+    """A learner's map takes what the primary had committed up to the record's LSN. The change
+    bitmaps do too: who was away longer than we were may have to learn it from us."""
+    cdef int state = mark_changed(engine, volume, record.lba, record.blocks, record.lsn)
+    if state == LOOKUP_OK:
+        state = volume_set_range(engine, volume, record.lba, record.blocks, location, crcs, -1, record.lsn)
+    if volume.copies_unapplied:                # none are counted while recovering
+        volume.copies_unapplied -= 1
+        volume.copies_commit_lsn = record.lsn
+    return state
 
 
 cdef void pass_barrier(volume_t* volume, int kind) noexcept nogil:

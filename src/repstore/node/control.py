@@ -144,6 +144,9 @@ class NodeControl:
         for change in changes:
             self._on_change(change, now_s)
             self._revision = max(self._revision, change.revision)
+        if any(change.key.startswith(VOLUME_PREFIX) for change in changes):
+            self._engine.set_export_names(
+                [known.volume.name for _, known in sorted(self.volumes.items())])
         if not self._swept:
             self._swept = True
             self._sweep_deleted()
@@ -258,11 +261,22 @@ class NodeControl:
             return self._swap(action)
         if isinstance(action, ReadConfig):
             return self._read(index)
-        action.run(self._engine, index)
         if isinstance(action, CreateCopy):
-            self._local_indexes.add(index)
-            return Tick()
+            return self._create_copy(index, action)
+        action.run(self._engine, index)
         return None
+
+    def _create_copy(self, index: int, action: CreateCopy) -> PolicyEvent | None:
+        """A store without room for one more copy goes on with those it has, and says so."""
+        fault = f"copy of {action.name}"
+        try:
+            action.run(self._engine, index)
+        except (errors.ConfigError, errors.NoSpaceError) as error:
+            self.health.faults[fault] = str(error)
+            return None                               # the next tick asks again
+        self.health.faults.pop(fault, None)
+        self._local_indexes.add(index)
+        return Tick()
 
     def _swap(self, swap: Swap) -> SwapDone:
         try:

@@ -222,9 +222,8 @@ def run_node(directory: str | Path, name: str, open_native: OpenNative,
         store.close()
 
 
-def client_shell(directory: str | Path, native: NativeNode) -> NodeShell:
-    """A client of the cluster in `directory`: no store, only frontends (H3)."""
-    store = SqliteConfigStore(Path(directory) / DATABASE_NAME)
+def client_shell(store: ConfigStore, native: NativeNode) -> NodeShell:
+    """A client of the cluster with this coordination store: no disk, only frontends (H3)."""
     return NodeShell(store, native, f"client-{os.getpid()}-{uuids.uuid4().hex[:8]}")
 
 

@@ -6,6 +6,7 @@ simulator and the tests put other engines behind this protocol.
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 EngineEvent = tuple[object, ...]
@@ -91,3 +92,6 @@ class EngineControl(Protocol):
     def export_revoke(self, index: int, errno: int) -> None: ...
     def set_primary(self, index: int, node_id: int, epoch: int) -> None:
         """Where frontends send this volume's requests; -1: hold them."""
+
+    def set_export_names(self, names: Sequence[str]) -> None:
+        """What frontends list."""

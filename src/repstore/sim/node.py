@@ -29,7 +29,7 @@ from repstore.sim.network import SimulatedNetwork
 from repstore.sim.trace import Trace, describe_bytes, describe_frame
 
 CONTROL_DELAY_MOST_NS = 3_000_000
-TURNS_MAX = 10_000            # of one engine at one point of time: more is a loop without end
+TURNS_MAX = 1_000            # of one engine at one point of time: more is a loop without end
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +152,11 @@ class NodeLife:
             self._world.clock.at(deadline_ns, self._wake)
         return busy or asked
 
+    def _run_if_woken(self) -> None:
+        """Control code alone turns nothing, in a process either: what it calls does."""
+        if self.engine.backend.woken:
+            self.run()
+
     def _wake(self) -> None:
         if self.alive:
             self.run()
@@ -246,7 +251,7 @@ class NodeLife:
         for event in events:
             self._world.trace.add(self.name, f"event {event!r}")
             self.control.on_event(event, self._world.clock.now_s)
-        self.run()
+        self._run_if_woken()
 
     def _tick(self) -> None:
         """What a process does every CONFIG_POLL_S."""
@@ -259,5 +264,5 @@ class NodeLife:
             far = self._world.nodes[other.id].life
             if far is not None:
                 self._world.network.connect(self, far)
-        self.run()
+        self._run_if_woken()
         self._world.clock.after(int(config.CONFIG_POLL_S * NS_PER_S), self._tick)

@@ -51,8 +51,11 @@ def check(operations: NDArray[np.void], size_bytes: int, buffer_bytes: int) -> N
 def describe(operations: NDArray[np.void], row: int) -> str:
     """One row in words, for messages."""
     one = operations[row]
-    names = {int(kind): kind.name.lower() for kind in Operation} | {BLOCK_STATUS: "block status"}
-    text = f"{names.get(int(one['kind']), 'kind ' + str(one['kind']))} of {one['length']} bytes at {one['offset']}"
+    kind = int(one["kind"])
+    name = "block status" if kind == BLOCK_STATUS else f"kind {kind}"
+    if kind in set(Operation):
+        name = Operation(kind).name.lower()
+    text = f"{name} of {one['length']} bytes at {one['offset']}"
     return text if len(operations) == 1 else f"operation {row}: {text}, buffer offset {one['buffer_offset']}"
 
 
@@ -78,7 +81,7 @@ def cut(operations: NDArray[np.void]) -> tuple[NDArray[np.void], NDArray[np.intp
 
 
 def _has_data(operations: NDArray[np.void]) -> NDArray[np.bool_]:
-    return (operations["kind"] == Operation.READ) | (operations["kind"] == Operation.WRITE)
+    return np.isin(operations["kind"], (Operation.READ, Operation.WRITE))
 
 
 def _refuse(operations: NDArray[np.void], bad: NDArray[np.bool_], rule: str,

@@ -12,10 +12,10 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import Buffer, Self
 
 from repstore import config, errors
 from repstore._fast.control import Call, Engine
@@ -30,6 +30,8 @@ from repstore.volume.operations import (
     cut,
     describe,
 )
+
+Buffer = bytes | bytearray | memoryview | NDArray[Any]       # anything contiguous in memory
 
 DEPTH_MAX = 1024
 DEPTH_USUAL = 32
@@ -87,7 +89,7 @@ class Ticket:
         `error` field of the array that was submitted."""
         if not self.done:
             return self._call.failed
-        self._settle()
+        self.settle()
         return int(np.count_nonzero(self._operations["error"]))
 
     def wait(self) -> None:
@@ -96,9 +98,7 @@ class Ticket:
 
         Other Python threads run meanwhile. An interrupted wait (Ctrl-C) may be repeated.
         """
-        while not self._call.wait_at_most(SIGNALS_S):
-            pass
-        self._settle()
+        self.settle()
         if self._call.failed:
             row = int(np.argmax(self._operations["error"] != 0))
             text = describe(self._operations, row)
@@ -106,14 +106,16 @@ class Ticket:
                 text += f" (the first of {self.failed} that failed)"
             raise self._error(int(self._operations["error"][row]), text)
 
-    def _settle(self) -> None:
-        """Bring the errors of pieces back to the rows they were cut from."""
+    def settle(self) -> None:
+        """Wait like `wait`, but raise nothing: who wants to know asks `failed`."""
+        while not self._call.wait_at_most(SIGNALS_S):
+            pass
         with self._lock:
             if self._settled:
                 return
             self._settled = True
             self._call.wait()                          # finished: only gives its memory back
-            if self._pieces is not None:
+            if self._pieces is not None:               # errors go back to the rows that were cut
                 pieces, rows = self._pieces
                 bad = np.flatnonzero(pieces["error"])[::-1]
                 self._operations["error"][rows[bad]] = pieces["error"][bad]
@@ -169,7 +171,7 @@ class Volume:
 
     def readinto(self, offset: int, buffer: Buffer) -> int:
         """Read into a writable buffer as many bytes as it has; returns how many these are."""
-        length = memoryview(buffer).nbytes
+        length = _view(buffer).nbytes
         _check_range(self, "read", offset, length)
         self._do(Operation.READ, offset, length, 0, buffer)
         return length
@@ -177,7 +179,7 @@ class Volume:
     def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
         """Put `data` (bytes, bytearray, array, ...) at `offset`; with `fua` it is durable on
         return. More than 256 KiB are written in pieces, several at a time."""
-        length = memoryview(data).nbytes
+        length = _view(data).nbytes
         _check_range(self, "write", offset, length)
         self._do(Operation.WRITE, offset, length, FUA * fua, data)
 
@@ -245,8 +247,7 @@ class Volume:
             return
         self._revoke()
         for ticket in under_way:                       # V3
-            while not ticket._call.wait_at_most(SIGNALS_S):
-                pass
+            ticket.settle()
         self._release()
 
     def _do(self, kind: Operation, offset: int, length: int, flags: int, buffer: Buffer | None) -> None:
@@ -287,7 +288,9 @@ class Volume:
         with self._lock:
             if not self._open:
                 raise errors.FencedError(f"volume {self.name!r} was closed: open it again")
-            self._under_way = {ticket for ticket in self._under_way if not ticket.done}
+            for finished in [ticket for ticket in self._under_way if ticket.done]:
+                finished.settle()
+                self._under_way.discard(finished)
             call = self._engine.start(begun.view(np.uint8), room, depth)
             ticket = Ticket(call, operations, pieces, self._error)
             self._under_way.add(ticket)
@@ -302,16 +305,21 @@ def _check_range(volume: Volume, what: str, offset: int, length: int) -> int:
     return length
 
 
+def _view(buffer: Buffer) -> memoryview:
+    # an array is a buffer to the type checker only from Python 3.12 on
+    return memoryview(cast(bytes, buffer))
+
+
 def _as_bytes(buffer: Buffer | None, *, for_reads: bool) -> NDArray[np.uint8] | None:
     """The caller's memory itself, or a copy where it may only be read and only is."""
     if buffer is None:
         return None
-    view = memoryview(buffer)
-    if not view.contiguous or view.nbytes == 0:
+    view = _view(buffer)
+    if not view.c_contiguous or view.nbytes == 0:
         raise errors.ConfigError(f"buffer of shape {view.shape}: must be contiguous and not empty")
     if view.readonly and for_reads:
         raise errors.ConfigError("buffer: reads need one that is writable")
-    array = np.frombuffer(buffer, dtype=np.uint8)
+    array: NDArray[np.uint8] = np.frombuffer(view, dtype=np.uint8)
     return array.copy() if view.readonly else array
 
 
