@@ -113,7 +113,7 @@ class LocalVolume:
         """Random operations at depth 32 for a while, counted by the second."""
         return self._rate(lambda: self.random(kind), 1.0, seconds)
 
-    def iops_with_flushes(self, writes_per_flush: int, seconds: float) -> float:
+    def flushed_iops(self, writes_per_flush: int, seconds: float) -> float:
         """Writes a second, when one flush follows every `writes_per_flush`."""
         share = writes_per_flush / (writes_per_flush + 1)
         return self._rate(lambda: self.writes_with_flushes(writes_per_flush), share, seconds)

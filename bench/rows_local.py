@@ -40,7 +40,7 @@ def store_rows(work: Path, pace: Pace, names: frozenset[str]) -> Iterator[Result
         if WRITE_ROW.name in names:
             raw = raw_file(work / "inplace.raw", pace.volume_bytes)
             rival = faster_in_place(work, raw, pace)
-            yield compare(WRITE_ROW, pace, lambda seconds: volume.iops_with_flushes(WRITES_PER_FLUSH, seconds),
+            yield compare(WRITE_ROW, pace, lambda seconds: volume.flushed_iops(WRITES_PER_FLUSH, seconds),
                           rival, ourselves)
             raw.unlink()
     volume.path.unlink()

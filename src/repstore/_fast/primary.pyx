@@ -267,6 +267,7 @@ cdef void primary_step(engine_t* engine, volume_t* volume) noexcept nogil:
     cdef uint32_t i
     cdef member_t* member
     cdef bint held = False
+    drop_failed(volume)
     for i in range(volume.member_count):
         member = &volume.members[i]
         if member.tailing:
@@ -285,6 +286,16 @@ cdef void primary_step(engine_t* engine, volume_t* volume) noexcept nogil:
     volume.held = held or volume.leading
     tell_commit(engine, volume)
     rotate_changes(engine, volume)
+
+
+cdef void drop_failed(volume_t* volume) noexcept nogil:
+    """A learner that we cannot give every block must not come into sync from here; it asks again."""
+    cdef uint32_t i = 0
+    while i < volume.member_count:
+        if volume.members[i].copy_failed and volume.members[i].state == MEMBER_LEARNER:
+            member_remove(volume, i)
+        else:
+            i += 1
 
 
 cdef void go_on_tail(engine_t* engine, volume_t* volume, member_t* member) noexcept nogil:
@@ -385,7 +396,7 @@ cdef void go_on_copying(engine_t* engine, volume_t* volume, member_t* member) no
         return
     if transfer_copies(engine, volume, member):
         engine.more = True
-    if member.copy_next >= volume.size_blocks and member.copies_flying == 0:
+    if member.copy_next >= volume.size_blocks and member.copies_flying == 0 and not member.copy_failed:
         member.copying = False
         event_push(engine, EVENT_LEARNER_CAUGHT_UP, volume.index, member.node, volume.epoch, member.copied_blocks, 0, 0, 0, NULL)
 

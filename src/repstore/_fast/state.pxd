@@ -339,6 +339,7 @@ cdef struct member_t:
     bint silent_told
     bint join_asked
     bint join_told
+    bint copy_failed               # a block of ours cannot be read: it cannot be brought back from here
     uint64_t learn_serial          # of this session as learner; its answers carry it
     uint64_t acked_lsn
     uint64_t durable_lsn

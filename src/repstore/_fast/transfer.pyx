@@ -17,7 +17,7 @@ from repstore._fast.state cimport (
     PENDING_CRCS, RESYNC_FLYING, SENT_TRANSFER, TOKEN_TRANSFER, token, transfer_t,
 )
 from repstore._fast.volume cimport (
-    LOOKUP_LOADING, LOOKUP_OK, bit_get, page_need, pending_at, volume_lookup,
+    LOOKUP_BAD, LOOKUP_LOADING, LOOKUP_OK, bit_get, page_need, pending_at, volume_lookup,
 )
 
 
@@ -111,6 +111,8 @@ cdef void read_part_done(engine_t* engine, transfer_t* transfer) noexcept nogil:
         engine.store.counters.bad_blocks += transfer.bad
         event_push(engine, EVENT_BAD_BLOCK, transfer.volume.index, engine.node, 0,
                    transfer.extents[0].location, 0, transfer.lba, 0, NULL)
+        if transfer.kind == FRAME_COPY and learner_of(transfer) != NULL:
+            learner_of(transfer).copy_failed = True
     if transfer.volume == NULL or engine.nodes[transfer.node].link < 0 or transfer.bad:
         transfer_end(engine, transfer)
     elif transfer.kind == FRAME_COPY:
@@ -287,6 +289,7 @@ cdef int transfer_copies(engine_t* engine, volume_t* volume, member_t* member) n
     while member.copies_flying < RESYNC_FLYING:
         state = next_changed(engine, volume, member)
         if state != LOOKUP_OK or member.copy_next >= volume.size_blocks:
+            member.copy_failed |= state == LOOKUP_BAD
             return moved
         lba = member.copy_next
         count = 0
@@ -302,8 +305,8 @@ cdef int transfer_copies(engine_t* engine, volume_t* volume, member_t* member) n
             if (lba + count) % PAGE_BITS == 0:
                 break                          # the next bitmap page may have to be read
         if count == 0:
-            member.copy_next += 1              # a map page that cannot be read: its blocks stay behind
-            continue
+            member.copy_failed = True          # a map page that cannot be read
+            return moved
         if not start_copy(engine, volume, member, lba, count, extents):
             return moved
         member.copy_next = lba + count
@@ -351,18 +354,23 @@ cdef void send_range(engine_t* engine, transfer_t* transfer, int kind, uint32_t 
     send_piece(engine, transfer, &header, &record, 0, 0)
 
 
-cdef void send_copy(engine_t* engine, transfer_t* transfer) noexcept nogil:
-    """A run for a session that is over meanwhile is not sent: the new one reads it again."""
+cdef member_t* learner_of(transfer_t* transfer) noexcept nogil:
+    """The learner a run is for; NULL when its session is over: a new one reads the run again."""
     cdef volume_t* volume = transfer.volume
     cdef uint32_t i
     for i in range(volume.member_count):
         if volume.members[i].node == transfer.node and volume.members[i].learn_serial == transfer.learn_serial:
-            if refresh(transfer):
-                read_blocks(engine, transfer)
-            else:
-                send_runs(engine, transfer)
-            return
-    transfer_end(engine, transfer)
+            return &volume.members[i]
+    return NULL
+
+
+cdef void send_copy(engine_t* engine, transfer_t* transfer) noexcept nogil:
+    if learner_of(transfer) == NULL:
+        transfer_end(engine, transfer)
+    elif refresh(transfer):
+        read_blocks(engine, transfer)
+    else:
+        send_runs(engine, transfer)
 
 
 cdef bint refresh(transfer_t* transfer) noexcept nogil:

@@ -43,6 +43,9 @@ def check(operations: NDArray[np.void], size_bytes: int, buffer_bytes: int) -> N
     _refuse(operations, has_range & (length == 0), "the length must be at least 1", errors.OutOfRangeError)
     _refuse(operations, has_range & ((offset > size) | (length > size - np.minimum(offset, size))),
             f"the volume has {size_bytes} bytes", errors.OutOfRangeError)
+    unaligned = (offset | length) % np.uint64(BLOCK_SIZE) != 0
+    _refuse(operations, (kind == Operation.WRITE_ZEROES) & unaligned,
+            f"must be whole blocks of {BLOCK_SIZE} bytes", errors.OutOfRangeError)
     place, room = operations["buffer_offset"], np.uint64(buffer_bytes)
     _refuse(operations, _has_data(operations) & ((place > room) | (length > room - np.minimum(place, room))),
             f"the buffer has {buffer_bytes} bytes", errors.OutOfRangeError)

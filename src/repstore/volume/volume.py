@@ -184,13 +184,23 @@ class Volume:
         self._do(Operation.WRITE, offset, length, FUA * fua, data)
 
     def trim(self, offset: int, length: int, *, fua: bool = False) -> None:
-        """Give back the space of a range; it reads as zeros afterwards. Parts of blocks at its
-        ends are zeroed."""
+        """Give back the space of the whole blocks in a range: they read as zeros afterwards.
+        Parts of blocks at its ends stay as they are."""
         self._do_range(Operation.TRIM, offset, length, FUA * fua)
 
     def write_zeroes(self, offset: int, length: int, *, fua: bool = False, no_hole: bool = False) -> None:
-        """Make a range read as zeros. With `no_hole` its blocks count as allocated."""
-        self._do_range(Operation.WRITE_ZEROES, offset, length, FUA * fua | NO_HOLE * no_hole)
+        """Make every byte of a range zero. Its whole blocks give back their space, or with
+        `no_hole` stay allocated."""
+        end = offset + _check_range(self, "write_zeroes", offset, length)
+        first, last = -(-offset // BLOCK_SIZE) * BLOCK_SIZE, end // BLOCK_SIZE * BLOCK_SIZE
+        if first > last:                               # inside one block
+            first = last = end
+        if offset < first:
+            self.write(offset, bytes(first - offset), fua=fua)
+        if first < last:
+            self._do_range(Operation.WRITE_ZEROES, first, last - first, FUA * fua | NO_HOLE * no_hole)
+        if last < end:
+            self.write(last, bytes(end - last), fua=fua)
 
     def flush(self) -> None:
         """Return when every write that was done before is durable on every in-sync copy."""
@@ -219,7 +229,7 @@ class Volume:
         `kind` (an Operation), `offset` and `length` in bytes, `flags` (0, FUA, NO_HOLE) and, of
         reads and writes, `buffer_offset`: where in `buffer` the bytes go to or come from.
         `error` is set when a row is finished: 0, or the errno. `export_id` and `reserved` are
-        not the caller's. Rows begin in order but finish in any: a FLUSH covers the rows that
+        not the caller's. WRITE_ZEROES takes whole blocks of 4096 only. Rows begin in order but finish in any: a FLUSH covers the rows that
         were finished before it began, so wait between writes and the flush that is for them.
 
         Array and buffer must be left alone until the Ticket is done. Zero-copy where the buffer
