@@ -1,4 +1,4 @@
-# build | check | test | demo | bench | bench-quick
+# build | check | test | demo | bench | bench-quick | soak (parts: soak-kill)
 PYTHON ?= python3
 ARGS ?=
 VENV := .venv
@@ -17,7 +17,9 @@ endef
 # $(call pytest,expression): exit code 5 says that no test is marked so, which is no failure
 pytest = $(BIN)/python -m pytest -q -m "$(1)" $(ARGS) || [ $$? -eq 5 ]
 
-.PHONY: build check test demo bench bench-quick lint types unit slow clients packages-clients clean
+ROUNDS ?= 200
+
+.PHONY: build check test demo bench bench-quick soak soak-kill lint types unit slow clients packages-clients clean
 
 build: $(VENV)/.built
 
@@ -72,6 +74,12 @@ bench: build packages-clients
 
 bench-quick: build packages-clients
 	$(BIN)/python -m bench --quick $(ARGS)
+
+# kill -9 of random nodes under load, ROUNDS times; about 10 s a round
+soak-kill: build packages-clients
+	$(call timed,soak-kill,$(BIN)/python -m tests.cluster.soak --rounds $(ROUNDS) $(ARGS))
+
+soak: soak-kill
 
 clean:
 	rm -rf build $(VENV) src/*.egg-info

@@ -78,7 +78,7 @@ def measure(work: Path, pace: Pace, names: frozenset[str]) -> list[Result]:
         except (BenchError, ClusterError, subprocess.TimeoutExpired) as error:
             for row in rows:
                 if row.name in wanted - done:
-                    print(f"SKIPPED {row.name}: {error}", flush=True)
+                    print(f"SKIPPED {row.name}: {str(error).splitlines()[0]}", flush=True)
         shutil.rmtree(place)
     return found
 

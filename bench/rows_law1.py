@@ -17,8 +17,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bench import held_node
 from bench.ratios import BenchError, Pace, Result, Row
 from bench.rivals import RUN_TIMEOUT_S, Fio, need
+from bench.rows_served import fill
 
 LAW1_ROW = Row("law1_p99", "us", None, "the same with the GIL free; less is better")
 LEAD_IN_S = 1.0                  # fio has connected and is under way
@@ -32,9 +34,11 @@ def law1_rows(work: Path, pace: Pace, names: frozenset[str]) -> Iterator[Result]
     """p99 with the GIL held, and free."""
     need("fio")
     socket_path = work / "held.sock"
+    uri = f"nbd+unix:///{held_node.VOLUME}?socket={socket_path}"
     log_prefix = work / "law1"
     with holding(work, socket_path, pace) as node, ThreadPoolExecutor(1) as pool:
-        fio = Fio(f"nbd+unix:///bench?socket={socket_path}", "randrw", work, (
+        fill(uri, work, pace.copies_volume_bytes)
+        fio = Fio(uri, "randrw", work, (
             f"--write_lat_log={log_prefix}", "--log_unix_epoch=1", "--disable_clat=1", "--disable_slat=1"))
         running = pool.submit(fio, LEAD_IN_S + 2 * pace.rounds * pace.run_s + ALLOWANCE_S)
         time.sleep(LEAD_IN_S)
@@ -50,8 +54,8 @@ def law1_rows(work: Path, pace: Pace, names: frozenset[str]) -> Iterator[Result]
 def holding(work: Path, socket_path: Path, pace: Pace) -> Iterator[subprocess.Popen[str]]:
     """A running `bench.held_node` that serves."""
     node = subprocess.Popen(
-        [sys.executable, "-m", "bench.held_node", str(work), str(pace.copies_volume_bytes),
-         str(socket_path), str(pace.run_s)],
+        [sys.executable, "-m", "bench.held_node", str(work / "held.store"),
+         str(pace.copies_volume_bytes), str(socket_path), str(pace.run_s)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert node.stdout is not None

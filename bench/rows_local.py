@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.local_store import BLOCK_BYTES, READ, LocalVolume
+from bench.filled import BLOCK_BYTES, DEPTH, FilledVolume
 from bench.ratios import BenchError, Pace, Result, Row, await_rest, compare
 from bench.rivals import Fio, InPlace, compile_in_place, raw_file, warm
+from repstore import Operation
 from repstore._fast.checksum import crc32c_blocks
 
-DEPTH = 32
 WRITES_PER_FLUSH = 32
 CHECKSUM_BLOCKS = 1024
 
@@ -30,20 +30,19 @@ CHECKSUM_ROW = Row("crc32c_4k", "blocks/s", 2.0, "the PyPI package, block by blo
 def store_rows(work: Path, pace: Pace, names: frozenset[str]) -> Iterator[Result]:
     """Reads and flushed writes, in process."""
     ourselves = (os.getpid(),)
-    with LocalVolume(work / "local.store", pace.volume_bytes) as volume:
-        volume.fill()
+    with FilledVolume(work / "local.store", pace.volume_bytes) as volume:
         if READ_ROW.name in names:
             await_rest(os.getpid())
             warm(volume.path)
             fio = Fio(volume.path, "randread", work, ("--readonly",))
-            yield compare(READ_ROW, pace, lambda seconds: volume.iops(READ, seconds), fio, ourselves)
+            yield compare(READ_ROW, pace, lambda seconds: volume.iops(Operation.READ, seconds),
+                          fio, ourselves)
         if WRITE_ROW.name in names:
             raw = raw_file(work / "inplace.raw", pace.volume_bytes)
             rival = faster_in_place(work, raw, pace)
             yield compare(WRITE_ROW, pace, lambda seconds: volume.flushed_iops(WRITES_PER_FLUSH, seconds),
                           rival, ourselves)
             raw.unlink()
-    volume.path.unlink()
 
 
 def faster_in_place(work: Path, raw: Path, pace: Pace) -> InPlace:
@@ -61,13 +60,13 @@ def checksum_rows(work: Path, pace: Pace, names: frozenset[str]) -> Iterator[Res
     except ImportError:
         raise BenchError("the PyPI package crc32c is not installed (pip install '.[dev]')") from None
     data = np.random.default_rng(2).integers(0, 256, CHECKSUM_BLOCKS * BLOCK_BYTES, dtype=np.uint8)
-    blocks = [memoryview(data)[start:start + BLOCK_BYTES] for start in range(0, data.size, BLOCK_BYTES)]
+    blocks = [data[start:start + BLOCK_BYTES].data for start in range(0, data.size, BLOCK_BYTES)]
     checksums = np.empty(CHECKSUM_BLOCKS, np.uint32)
 
     def ours(seconds: float) -> float:
         count, begun_s = 0, time.perf_counter()
         while time.perf_counter() - begun_s < seconds:
-            crc32c_blocks(data, checksums)
+            crc32c_blocks(data.data, checksums)
             count += CHECKSUM_BLOCKS
         return count / (time.perf_counter() - begun_s)
 
@@ -79,6 +78,6 @@ def checksum_rows(work: Path, pace: Pace, names: frozenset[str]) -> Iterator[Res
             count += CHECKSUM_BLOCKS
         return count / (time.perf_counter() - begun_s)
 
-    if crc32c_blocks(data).tolist() != [rival(block) for block in blocks]:
+    if crc32c_blocks(data.data).tolist() != [rival(block) for block in blocks]:
         raise BenchError("the two CRC32C do not agree")
     yield compare(CHECKSUM_ROW, pace, ours, theirs)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.demo_cluster import Cluster
-from bench.local_store import AGED
+from bench.filled import AGED
 from bench.ratios import Pace, Result, Row, compare
 from bench.rivals import Fio, qemu_nbd, raw_file, warm
 
@@ -64,6 +64,12 @@ def copies_rows(work: Path, pace: Pace, names: frozenset[str]) -> Iterator[Resul
     raw.unlink()
 
 
+def fill(uri: str, work: Path, size_bytes: int) -> None:
+    """Write every block, then half as many in random order (N3)."""
+    Fio(uri, "write", work, block="128k", depth=8).run()
+    Fio(uri, "randwrite", work).run(f"--io_size={round(size_bytes * AGED)}")
+
+
 class Served:
     """A running cluster with one volume, filled (N3). Closing it removes its stores."""
 
@@ -73,8 +79,7 @@ class Served:
         self.pids = tuple(self._cluster.pids.values())
         self.stores = tuple(directory.glob("*.store"))
         try:
-            Fio(self.uri, "write", directory, block="128k", depth=8).run()
-            Fio(self.uri, "randwrite", directory).run(f"--io_size={round(size_bytes * AGED)}")
+            fill(self.uri, directory, size_bytes)
         except BaseException:
             self.close()
             raise

@@ -18,11 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repstore import config
-from repstore.coordination.sqlite import SqliteConfigStore
 from repstore.node import admin
-from repstore.node.shell import DATABASE_NAME, socket_path
+from repstore.node.directory import ClusterDirectory, add_volume
+from repstore.node.report import NodeReport, read_report
 from repstore.replication.volume_config import NodeConfig, VolumeConfig
-from repstore.store.store import create, open_store
 from tests.cluster.nbd_client import NbdClient
 from tests.nbd import wire
 
@@ -59,15 +58,16 @@ class ClusterHarness:
 
     def __init__(self, directory: Path, shape: Shape = Shape()) -> None:
         self.directory = directory
+        self.files = ClusterDirectory(directory)
         self.shape = shape
         self.names = tuple(f"n{number + 1}" for number in range(shape.nodes))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.lives: dict[str, int] = dict.fromkeys(self.names, 0)
+        self.lives: dict[str, int] = dict.fromkeys(self.names, 0)     # starts and kills
         directory.mkdir(parents=True, exist_ok=True)
-        self.config = SqliteConfigStore(directory / DATABASE_NAME, create=True)
-        for number, name in enumerate(self.names):
-            self._create_node(number, name)
-        admin.create_volume(self.config, config.VolumeOptions(
+        self.config = self.files.open_config(create=True)
+        for name in self.names:
+            self.files.add_node(self.config, name, shape.store_bytes)
+        add_volume(self.config, config.VolumeOptions(
             VOLUME, shape.volume_bytes, copies=shape.copies, acknowledgement=shape.acknowledgement))
 
     def __enter__(self) -> ClusterHarness:
@@ -84,7 +84,7 @@ class ClusterHarness:
         for name in names:
             assert name not in self.running(), f"{name} runs"
             self.lives[name] += 1
-            with self.log_path(name).open("ab") as log:
+            with self.files.log_path(name).open("ab") as log:
                 self.processes[name] = subprocess.Popen(
                     [sys.executable, "-m", "tests.cluster.node_process", str(self.directory), name,
                      "--hold-gil-s", str(self.shape.hold_gil_s)],
@@ -103,6 +103,8 @@ class ClusterHarness:
 
     def kill(self, *names: str) -> None:
         """SIGKILL, all at once."""
+        for name in names:
+            self.lives[name] += 1        # first: a client may see it go before we do
         for name in names:
             self.processes[name].kill()
         for name in names:
@@ -159,7 +161,7 @@ class ClusterHarness:
 
     def nbd_path(self, name: str) -> str:
         """The NBD socket of a node."""
-        return socket_path(self.directory, f"{name}.nbd.sock")
+        return self.node(name).nbd_sockets[0]
 
     def uri(self, name: str) -> str:
         """The volume, as block clients name it, through one node."""
@@ -169,24 +171,35 @@ class ClusterHarness:
         """A client attached to the volume through one node."""
         return NbdClient(self.nbd_path(name), VOLUME)
 
-    def store_path(self, name: str) -> Path:
-        """The file that is the node's store."""
-        return self.directory / f"{name}.store"
+    def node(self, name: str) -> NodeConfig:
+        """A node's record in the coordination store."""
+        return admin.load_nodes(self.config)[name]
 
-    def log_path(self, name: str) -> Path:
-        """What the node printed."""
-        return self.directory / f"{name}.log"
+    def report(self, name: str) -> NodeReport:
+        """The newest report of the process that runs as this node."""
+        pid = self.processes[name].pid
+        found: list[NodeReport] = []
+
+        def is_there() -> bool:
+            report = read_report(self.files.report_path(name))
+            if report is not None and report.pid == pid:
+                found.append(report)
+            return bool(found)
+
+        wait_until(is_there, f"a report of {name}, pid {pid}")
+        return found[0]
 
     def log_tail(self, name: str) -> str:
         """The last lines the node printed."""
-        path = self.log_path(name)
+        path = self.files.log_path(name)
         return "\n".join(path.read_text(errors="replace").splitlines()[-15:]) if path.exists() else ""
 
     def describe(self) -> str:
         """The cluster in words, for a failed test."""
         volume = self.volume()
-        lines = [f"epoch {volume.epoch}, incarnation {volume.incarnation}, primary node {volume.primary}, in sync "
-                 f"{volume.in_sync_nodes()}; running {self.running()}, ended by themselves {self.crashed()}"]
+        lines = [f"epoch {volume.epoch}, incarnation {volume.incarnation}, primary node {volume.primary}, "
+                 f"in sync {volume.in_sync_nodes()}; running {self.running()}, "
+                 f"ended by themselves {self.crashed()}"]
         lines += [f"--- {name}:\n{self.log_tail(name)}" for name in self.names if self.log_tail(name)]
         return "\n".join(lines)
 
@@ -196,7 +209,7 @@ class ClusterHarness:
         for name in self.names if names is None else names:
             assert name not in self.running()
             duplicate, out = self.directory / "duplicate.store", self.directory / "content"
-            shutil.copyfile(self.store_path(name), duplicate)
+            shutil.copyfile(self.files.store_path(name), duplicate)
             done = subprocess.run(
                 [sys.executable, "-m", "tests.cluster.read_copy", str(duplicate), VOLUME, str(out)],
                 cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S, check=False)
@@ -209,14 +222,4 @@ class ClusterHarness:
     def _is_up(self, name: str) -> bool:
         code = self.processes[name].poll()
         assert code is None, f"{name} ended with {code} instead of starting:\n{self.log_tail(name)}"
-        return admin.load_nodes(self.config)[name].pid == self.processes[name].pid
-
-    def _create_node(self, number: int, name: str) -> None:
-        create(self.store_path(name), self.shape.store_bytes, segment_bytes=MIB)
-        opened = open_store(self.store_path(name))
-        opened.close()
-        admin.register_node(self.config, NodeConfig(
-            name=name, id=number, store_path=str(self.store_path(name)),
-            store_uuid=opened.superblock.store_uuid.hex(), boot_id=opened.boot_id.hex(),
-            peer_socket=socket_path(self.directory, f"{name}.peer.sock"),
-            nbd_sockets=(self.nbd_path(name),)))
+        return self.node(name).pid == self.processes[name].pid

@@ -2,7 +2,7 @@
 
     python -m tests.cluster.node_process DIR NAME [--hold-gil-s SECONDS]
 
-  1. It is the node that users run: `run_node`, with the NBD frontend plugged in.
+  1. It is the node that users run: what `repstore node run` does.
   2. SIGUSR2 makes one thread hold the GIL for the given time, as a long call of a careless
      extension would; begin and end (CLOCK_MONOTONIC) are appended to DIR/NAME.holds.
   3. SIGUSR1 prints where every Python thread stands.
@@ -17,17 +17,8 @@ import threading
 import time
 from pathlib import Path
 
-import repstore_nbd
-
-from repstore.node import run_node
-from repstore.node.native import Native
-from repstore.replication.volume_config import NodeConfig
-from repstore.store.store import open_store
-
-
-def open_native(node: NodeConfig) -> Native:
-    """The node's store with an engine on it; BusyError if another process has it."""
-    return Native(node.id, open_store(node.store_path), frontend=repstore_nbd.frontend)
+from repstore.cli.processes import ServingNode
+from repstore.node.directory import ClusterDirectory
 
 
 def hold_gil(seconds: float, journal: Path) -> None:
@@ -47,12 +38,11 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--hold-gil-s", type=float, default=1.0)
     options = parser.parse_args()
-    faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)
     journal = options.directory / f"{options.name}.holds"
     signal.signal(signal.SIGUSR2, lambda *_: threading.Thread(
         target=hold_gil, args=(options.hold_gil_s, journal), daemon=True).start())
-    run_node(options.directory, options.name, open_native)
+    ServingNode(ClusterDirectory(options.directory), options.name, None).run()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster.harness import MIB, ClusterHarness, Shape, wait_until
+from tests.cluster.harness import MIB, ClusterHarness, Shape
 from tests.cluster.history import BLOCK_BYTES, History, content
 from tests.cluster.writer import Writer
 from tests.nbd import wire
@@ -32,11 +32,14 @@ class Result:
     acknowledged: int
     reconnects: int
     longest_pause_s: float
+    cleaned_segments: int      # by all nodes, since each was last started
+    fill: float                # of the fullest store
     seconds: float
 
     def __str__(self) -> str:
         return (f"{self.case:21} killed {','.join(self.killed):9} {self.acknowledged:6} writes acknowledged, "
-                f"longest pause {self.longest_pause_s:5.2f} s, {self.seconds:5.1f} s")
+                f"longest pause {self.longest_pause_s:5.2f} s, {self.cleaned_segments:3} segments cleaned, "
+                f"{self.seconds:5.1f} s")
 
 
 class KillRounds:
@@ -45,6 +48,8 @@ class KillRounds:
     def __init__(self, directory: Path, seed: int, shape: Shape = SHAPE) -> None:
         self.cluster = ClusterHarness(directory, shape)
         self.history = History(shape.volume_bytes // BLOCK_BYTES)
+        self.failed = False
+        self.cleaned_segments = 0              # so far, for whoever runs the rounds
         self._seed = seed
 
     def __enter__(self) -> KillRounds:
@@ -59,6 +64,7 @@ class KillRounds:
     def run(self, number: int) -> Result:
         """Round `number`; its case and its moments follow from the seed."""
         begun_s = time.monotonic()
+        self.failed = True                     # until the end is reached
         chance = random.Random(self._seed * 1_000_003 + number)
         case = CASES[number % len(CASES)]
         if not self.cluster.running():
@@ -69,14 +75,17 @@ class KillRounds:
         writer = Writer(self.cluster, self.history, frontend, chance.randrange(2**32))
         writer.start()
         killed = self._kill_and_return(case, writer, chance)
-        if __import__("os").environ.get("DBG"): print("killed",killed,"frontend",writer.node,"primary",self.cluster.primary(),flush=True)
         writer.finish()
         self.cluster.settle(writer.node)
         self._check_volume(chance.choice([name for name in self.cluster.names if name != writer.node]))
+        stats = [self.cluster.report(name).stats for name in self.cluster.names]
         self.cluster.stop()
         self._check_copies()
+        self.failed = False
         return Result(case, killed, self.history.acknowledged - before, writer.reconnects,
-                      writer.longest_pause_s, time.monotonic() - begun_s)
+                      writer.longest_pause_s, sum(each["cleaned_segments"] for each in stats),
+                      max(each["live_blocks"] / each["capacity_blocks"] for each in stats),
+                      time.monotonic() - begun_s)
 
     def _frontend(self, case: str, chance: random.Random) -> str:
         primary = self.cluster.primary()

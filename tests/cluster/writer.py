@@ -38,6 +38,7 @@ class Writer(threading.Thread):
         self._finishing = threading.Event()
         self._progress = threading.Condition()
         self._done = 0
+        self._completed_s = time.monotonic()
         self._client = cluster.connect(name)
         history.attached_again()
 
@@ -79,14 +80,15 @@ class Writer(threading.Thread):
         try:
             while not self._finishing.is_set() and len(self._under_way) < DEPTH:
                 self._send()
-            asked_s = time.monotonic()
             completions = self._client.receive()
-            self.longest_pause_s = max(self.longest_pause_s, time.monotonic() - asked_s)
         except ConnectionLostError as error:
             self._go_elsewhere(error)
             return
         for completion in completions:
             self._complete(completion)
+        now_s = time.monotonic()
+        self.longest_pause_s = max(self.longest_pause_s, now_s - self._completed_s)
+        self._completed_s = now_s
         with self._progress:
             self._done += len(completions)
             self._progress.notify_all()
@@ -124,24 +126,24 @@ class Writer(threading.Thread):
 
     def _go_elsewhere(self, lost: ConnectionLostError) -> None:
         """Our node was killed: attach through another one as soon as there is one."""
-        died = self._life != self._cluster.lives[self._node] or self._node not in self._cluster.running()
-        if not died:
+        if self._life == self._cluster.lives[self._node]:
             self.failures.append(f"{self._node} runs, but the connection was lost: {lost}")
             return
         self._history.lose_connection([item for item in self._under_way.values() if isinstance(item, Write)])
         self._under_way.clear()
-        self._client, self._node = self._attach()
-        self._life = self._cluster.lives[self._node]
+        self._client.close()
+        self._client, self._node, self._life = self._attach()
         self._history.attached_again()
         self.reconnects += 1
 
-    def _attach(self) -> tuple[NbdClient, str]:
+    def _attach(self) -> tuple[NbdClient, str, int]:
         deadline_s = time.monotonic() + WAIT_S
         pause = threading.Event()
         while time.monotonic() < deadline_s:
             for name in self._random.sample(self._cluster.names, len(self._cluster.names)):
+                life = self._cluster.lives[name]
                 try:
-                    return self._cluster.connect(name), name
+                    return self._cluster.connect(name), name, life
                 except ConnectionLostError:
                     pause.wait(0.02)         # not up: the next one, or this one later
         raise TimeoutError(f"no node accepted an attach within {WAIT_S:.0f} s")

@@ -10,8 +10,8 @@ from repstore._fast.batch cimport (
 from repstore._fast.checksum cimport crc32c
 from repstore._fast.events cimport EVENT_BAD_BLOCK, event_push
 from repstore._fast.layout cimport (
-    BLOCK_SHIFT, BLOCK_SIZE, CLASS_CLEANER, OP_MOVE, SEGMENT_SEALED, batch_header_t,
-    descriptor_t, extent_t,
+    BATCH_BLOCKS, BLOCK_SHIFT, BLOCK_SIZE, CLASS_CLEANER, OP_MOVE, SEGMENT_SEALED,
+    batch_header_t, descriptor_t, extent_t,
 )
 from repstore._fast.log cimport log_has_open, log_reserve
 from repstore._fast.segments cimport segment_start, segments_free
@@ -40,8 +40,9 @@ cdef void cleaner_free(engine_t* engine) noexcept nogil:
 
 
 cdef int64_t choose_victim(store_t* store) noexcept nogil:
-    """The sealed segment whose cleaning pays best; -1 when none would give room."""
-    cdef uint32_t i
+    """The sealed segment whose cleaning pays best; -1 when none would give room: its blocks need a
+    header for each batch, and another one where two victims meet."""
+    cdef uint32_t i, room = store.segment_blocks - (store.segment_blocks + BATCH_BLOCKS - 1) // BATCH_BLOCKS
     cdef int64_t best = -1
     cdef double score, best_score = 0.0, used
     cdef segment_t* segment
@@ -50,7 +51,7 @@ cdef int64_t choose_victim(store_t* store) noexcept nogil:
         if segment.state != SEGMENT_SEALED or segment.live == 0 or segment.pending or segment.bad:
             continue
         used = <double>segment.live / store.segment_blocks
-        if used > 0.97:
+        if used > 0.97 or segment.live + 1 >= room:
             continue
         score = (1.0 - used) * (1.0 + store.checkpoint.number - segment.age) / (1.0 + used)
         if score > best_score:

@@ -27,7 +27,7 @@ from repstore._fast.exports cimport (
 )
 from repstore._fast.frontend cimport rs_frontend
 from repstore._fast.layout cimport (
-    BLOCK_SHIFT, BLOCK_SIZE, DIRECTORY_ENTRIES, GENERATIONS_MAX, PAGE_BITS, PAGE_ENTRIES, VOLUME_LEARNING,
+    BLOCK_SHIFT, BLOCK_SIZE, DIRECTORY_ENTRIES, PAGE_BITS, PAGE_ENTRIES, VOLUME_LEARNING,
     page_reference_t, tree_entry_t, volume_entry_t,
 )
 from repstore._fast.loading cimport (
@@ -49,12 +49,12 @@ from repstore._fast.layout cimport FRAME_SEAL, LOCATION_HOLE, frame_header_t
 from repstore._fast.root cimport root_size
 from repstore._fast.segments cimport segments_free
 from repstore._fast.state cimport (
-    CHECKPOINT_IDLE, CLIENT_NODE, EVENTS_MAX, NODES_MAX, REQUESTS_MAX, REQUEST_FREE, ROLE_PRIMARY,
+    CHANGES_KEPT, CHECKPOINT_IDLE, CLIENT_NODE, EVENTS_MAX, NODES_MAX, REQUESTS_MAX, REQUEST_FREE, ROLE_PRIMARY,
     VOLUMES_MAX, VOLUME_INDEX_MAX, call_t, event_ring_t, event_t, io_t,
 )
 from repstore._fast.transfer cimport transfers_forget
 from repstore._fast.volume cimport (
-    LOOKUP_LOADING, volume_attach, volume_detach, volume_free, volume_new, volume_set_range,
+    LOOKUP_LOADING, volume_attach, volume_detach, volume_free, volume_new, volume_set_range, volume_truncate,
 )
 
 
@@ -403,11 +403,12 @@ cdef class Engine:
         cdef uint32_t i
         self.lock()
         try:
-            if (self.engine.store.checkpoint.step != CHECKPOINT_IDLE or volume.pending_count
-                    or volume.unapplied_records or self.engine.store.loads_flying
-                    or _in_use(self.engine, volume)):
+            if (self.engine.store.checkpoint.step != CHECKPOINT_IDLE or volume.unapplied_records
+                    or self.engine.store.loads_flying or _in_use(self.engine, volume)):
                 raise BlockingIOError("the copy is in use, or a checkpoint is being written")
             primary_stop(self.engine, volume, 5)
+            # records that nobody commits any more (it was led for a moment, or by too few)
+            volume_truncate(self.engine, volume, volume.commit_lsn)
             state = volume_set_range(self.engine, volume, 0, <uint32_t>volume.size_blocks, LOCATION_HOLE, NULL, 0, 0)
             if state == LOOKUP_LOADING:
                 raise BlockingIOError("the copy's map is being read")
@@ -624,11 +625,11 @@ cdef bint _has_metadata_room(engine_t* engine, uint64_t size_blocks):
     cdef uint32_t i
     sizes = [engine.volumes[i].size_blocks for i in range(engine.volume_count)] + [size_blocks]
     for size in sizes:
-        for per_page, trees in ((PAGE_ENTRIES, 1), (PAGE_BITS, GENERATIONS_MAX)):
+        for per_page, trees in ((PAGE_ENTRIES, 1), (PAGE_BITS, CHANGES_KEPT)):
             pages = -(-size // per_page)
             directories = -(-pages // DIRECTORY_ENTRIES)
             pairs += trees * (pages + directories)
             references += trees * directories
-    root = (root_size(engine) + len(sizes) * (sizeof(volume_entry_t) + (1 + GENERATIONS_MAX) * sizeof(tree_entry_t))
+    root = (root_size(engine) + len(sizes) * (sizeof(volume_entry_t) + (1 + CHANGES_KEPT) * sizeof(tree_entry_t))
             + references * sizeof(page_reference_t))
     return pairs < engine.store.slots.count and root <= <uint64_t>engine.store.root_blocks << BLOCK_SHIFT

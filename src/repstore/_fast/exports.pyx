@@ -210,6 +210,8 @@ cdef int32_t check_request(export_t* export, request_t* request) noexcept nogil:
         return ENOSPC if front.kind != RS_READ and front.kind != RS_BLOCK_STATUS else EINVAL
     if (front.kind == RS_READ or front.kind == RS_WRITE) and front.length > RS_REQUEST_BYTES_MAX:
         return EINVAL
+    if front.kind == RS_WRITE and front.offset % BLOCK_SIZE + front.length > RS_REQUEST_BYTES_MAX:
+        return EINVAL                          # its blocks must fit into one batch
     return 0
 
 

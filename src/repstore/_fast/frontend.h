@@ -32,8 +32,9 @@ typedef struct rs_extent {
     uint32_t state;
 } rs_extent;
 
-/* One client request. Bytes, any alignment. length <= RS_REQUEST_BYTES_MAX for read and
- * write; trim, write-zeroes and block status may span up to 4 GiB - 1. */
+/* One client request. Bytes, any alignment. length <= RS_REQUEST_BYTES_MAX for a read; a
+ * write must lie in RS_REQUEST_BYTES_MAX of whole blocks, or it is refused (EINVAL); trim,
+ * write-zeroes and block status may span up to 4 GiB - 1. */
 #define RS_REQUEST_BYTES_MAX 262144u
 
 typedef struct rs_request {

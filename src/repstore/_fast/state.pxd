@@ -44,6 +44,7 @@ cdef enum:
     EVENTS_MAX = 4096
     TRIM_BLOCKS = 131072           # 512 MiB: longest range of one record
     RESYNC_FLYING = 16             # copies under way to one learner
+    CHANGES_KEPT = 2               # change bitmaps: one that reaches back far enough, one younger
     PAGE_LOADS = 64                # metadata pages being read at once
 
 

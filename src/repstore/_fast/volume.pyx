@@ -5,7 +5,7 @@ from libc.string cimport memcpy, memmove, memset, strncpy
 
 from repstore._fast.batch cimport batch_crc, batch_descriptors, batch_header, payload_of
 from repstore._fast.layout cimport (
-    GENERATIONS_MAX, LINEAGE_ENTRIES, LOCATION_HOLE, LOCATION_ZERO, OP_COMMIT, OP_COPY,
+    LINEAGE_ENTRIES, LOCATION_HOLE, LOCATION_ZERO, OP_COMMIT, OP_COPY,
     OP_COPY_HOLE, OP_COPY_ZERO, OP_EPOCH, OP_JOINED, OP_LEARN, OP_MOVE, OP_SEAL, OP_TRIM,
     OP_TRUNCATE, OP_WRITE, OP_ZERO, SESSION_WINDOW, SESSION_WINDOW_WORDS, VOLUME_LEARNING,
 )
@@ -18,7 +18,7 @@ from repstore._fast.segments cimport (
     is_data, segment_gain, segment_lose, segment_of,
 )
 from repstore._fast.state cimport (
-    BARRIER_APPLIED, BARRIER_JOIN, BARRIER_LOGGED, BARRIER_SEAL, PENDING_CRCS, VOLUME_INDEX_MAX, VOLUMES_MAX, store_t,
+    BARRIER_APPLIED, BARRIER_JOIN, BARRIER_LOGGED, BARRIER_SEAL, CHANGES_KEPT, PENDING_CRCS, VOLUME_INDEX_MAX, VOLUMES_MAX, store_t,
 )
 
 
@@ -198,8 +198,8 @@ cdef int mark_changed(engine_t* engine, volume_t* volume, uint64_t lba, uint32_t
 cdef int changes_begin(engine_t* engine, volume_t* volume, uint64_t base_lsn) noexcept nogil:
     """A new change bitmap that will hold every block changed after base_lsn. When the table is
     full the youngest gives way: older bases can serve everyone whom younger ones can."""
-    if volume.change_count == GENERATIONS_MAX:
-        changes_drop(engine, volume, GENERATIONS_MAX - 1)
+    if volume.change_count == CHANGES_KEPT:
+        changes_drop(engine, volume, CHANGES_KEPT - 1)
     if tree_init(&volume.changes[volume.change_count],
                  (volume.size_blocks + PAGE_BITS - 1) // PAGE_BITS) != 0:
         return -1

@@ -1,8 +1,9 @@
 """Arrays of operations: their rows, what makes one valid, and how large ones are cut.
 
   A1 All rows are checked before the first one begins; the first bad one is named.
-  A2 A read or write above REQUEST_BYTES_MAX is done in pieces of at most that, cut at blocks of
-     the volume; it is not atomic. The error of a row is that of its first piece that failed.
+  A2 A read or write whose blocks are more than REQUEST_BYTES_MAX is done in pieces of at most
+     that, cut at blocks of the volume; it is not atomic. The error of a row is that of its first
+     piece that failed.
 """
 from __future__ import annotations
 
@@ -64,12 +65,12 @@ def describe(operations: NDArray[np.void], row: int) -> str:
 
 def cut(operations: NDArray[np.void]) -> tuple[NDArray[np.void], NDArray[np.intp]] | None:
     """The array in pieces, and the row each came from; None if nothing is too large (A2)."""
-    too_large = _has_data(operations) & (operations["length"] > config.REQUEST_BYTES_MAX)
+    # pieces end where blocks of the volume do: what lies before the first block's end counts
+    skipped = (operations["offset"] % np.uint64(BLOCK_SIZE)).astype(np.int64)
+    length = operations["length"].astype(np.int64)
+    too_large = _has_data(operations) & (skipped + length > config.REQUEST_BYTES_MAX)
     if not too_large.any():
         return None
-    # pieces end where blocks of the volume do: the first may be shorter
-    skipped = np.where(too_large, operations["offset"] % BLOCK_SIZE, 0).astype(np.int64)
-    length = operations["length"].astype(np.int64)
     counts = np.where(too_large, -(-(length + skipped) // config.REQUEST_BYTES_MAX), 1)
     rows = np.repeat(np.arange(len(operations)), counts)
     number = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)

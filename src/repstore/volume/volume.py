@@ -229,8 +229,9 @@ class Volume:
         `kind` (an Operation), `offset` and `length` in bytes, `flags` (0, FUA, NO_HOLE) and, of
         reads and writes, `buffer_offset`: where in `buffer` the bytes go to or come from.
         `error` is set when a row is finished: 0, or the errno. `export_id` and `reserved` are
-        not the caller's. WRITE_ZEROES takes whole blocks of 4096 only. Rows begin in order but finish in any: a FLUSH covers the rows that
-        were finished before it began, so wait between writes and the flush that is for them.
+        not the caller's. WRITE_ZEROES takes whole blocks of 4096 only. Rows begin in order but
+        finish in any: a FLUSH covers the rows that were finished before it began, so wait
+        between writes and the flush that is for them.
 
         Array and buffer must be left alone until the Ticket is done. Zero-copy where the buffer
         is aligned (see `aligned_buffer`). Raises ConfigError or OutOfRangeError, before
