@@ -42,6 +42,7 @@ class Shape:
     volume_bytes: int = 88 * MIB
     acknowledgement: config.Acknowledgement = "dev"
     hold_gil_s: float = 1.0
+    overcommitted: bool = False      # the volume may be larger than a store can hold
 
 
 def wait_until(condition: Callable[[], object], what: str, timeout_s: float = WAIT_S) -> None:
@@ -67,8 +68,12 @@ class ClusterHarness:
         self.config = self.files.open_config(create=True)
         for name in self.names:
             self.files.add_node(self.config, name, shape.store_bytes)
-        add_volume(self.config, config.VolumeOptions(
-            VOLUME, shape.volume_bytes, copies=shape.copies, acknowledgement=shape.acknowledgement))
+        options = config.VolumeOptions(
+            VOLUME, shape.volume_bytes, copies=shape.copies, acknowledgement=shape.acknowledgement)
+        if shape.overcommitted:
+            admin.create_volume(self.config, options)
+        else:
+            add_volume(self.config, options)
 
     def __enter__(self) -> ClusterHarness:
         return self
@@ -84,13 +89,17 @@ class ClusterHarness:
         for name in names:
             assert name not in self.running(), f"{name} runs"
             self.lives[name] += 1
-            with self.files.log_path(name).open("ab") as log:
-                self.processes[name] = subprocess.Popen(
-                    [sys.executable, "-m", "tests.cluster.node_process", str(self.directory), name,
-                     "--hold-gil-s", str(self.shape.hold_gil_s)],
-                    cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.processes[name] = self.spawn(name)
         for name in names:
             wait_until(lambda name=name: self._is_up(name), f"{name} is up")
+
+    def spawn(self, name: str) -> subprocess.Popen[bytes]:
+        """A process that wants to be this node; it is the caller's to end."""
+        with self.files.log_path(name).open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "tests.cluster.node_process", str(self.directory), name,
+                 "--hold-gil-s", str(self.shape.hold_gil_s)],
+                cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def stop(self, *names: str) -> None:
         """Ask nodes to end, and see that each closed its store cleanly."""

@@ -160,10 +160,11 @@ class RecordedVolume:
                     covered[number] = answered
                 case Note(Answered(number)):
                     request = self._requests[number]
-                    answered = max(answered, self._ends[number])
                     if request.kind == FLUSH:
                         durable = max(durable, covered[number])
-                    elif request.fua:
+                        continue
+                    answered = max(answered, self._ends[number])
+                    if request.fua:
                         durable = max(durable, self._ends[number])
         return durable if state.power_lost else answered
 
