@@ -133,6 +133,19 @@ def test_a_batch_is_done_whole_and_large_rows_are_cut(volume: repstore.Volume) -
         volume.submit(batch, data, depth=0)
 
 
+def test_what_is_longer_than_a_row_can_say_takes_several(
+        volume: repstore.Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("repstore.volume.volume.ROW_BYTES_MAX", 300_000)
+    monkeypatch.setattr("repstore.volume.volume.RANGE_STEP_BYTES", 81_920)
+    volume.write(3, DATA[3:VOLUME_BYTES])
+    assert volume.read(3, VOLUME_BYTES - 3) == DATA[3:VOLUME_BYTES].tobytes()
+    volume.trim(0, 200_000)
+    assert volume.read(0, 200_704) == bytes(196_608) + DATA[196_608:200_704].tobytes()
+    assert volume.block_status(1, VOLUME_BYTES - 1) == [
+        repstore.Extent(1, 196_607, hole=True, zero=True),
+        repstore.Extent(196_608, VOLUME_BYTES - 196_608, hole=False, zero=False)]
+
+
 @given(st.lists(st.tuples(st.sampled_from([1, 2, 3, 5]), st.integers(0, 2**40), st.integers(1, 2**21)),
                 min_size=1, max_size=6))
 def test_pieces_cover_their_row_in_order_and_end_at_blocks(wanted: list[tuple[int, int, int]]) -> None:

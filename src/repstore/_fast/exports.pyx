@@ -465,17 +465,14 @@ cdef void api_close(rs_engine* handle, uint32_t link) noexcept nogil:
 
 
 cdef void api_export_open(rs_engine* handle, uint32_t link, const char* name, uint32_t name_bytes) noexcept nogil:
-    """An export that is attached here is opened at once; else the control side is asked."""
+    """The control side is asked, also about a volume attached here: by now another node may have
+    taken over, and whoever opens must not be given a session that is over."""
     cdef engine_t* engine = <engine_t*>handle
     cdef link_t* connection = &engine.links[link]
-    cdef uint32_t i, room = min(name_bytes, <uint32_t>63)
+    cdef uint32_t room = min(name_bytes, <uint32_t>63)
     memset(connection.name, 0, 64)
     memcpy(connection.name, name, room)
     connection.opening = True
-    for i in range(engine.export_count):
-        if not engine.exports[i].revoked and strncmp(engine.exports[i].name, connection.name, 63) == 0:
-            answer_open(engine, link, &engine.exports[i])
-            return
     event_push(engine, EVENT_ATTACH, 0, engine.node, 0, link, 0, 0, 0, connection.name)
 
 

@@ -104,6 +104,11 @@ class SimulatedClient:
         """Operations without an answer."""
         return len(self._flying)
 
+    @property
+    def is_attached(self) -> bool:
+        """Whether the node it goes through runs."""
+        return self._life is not None and self._life.alive
+
     def attach(self, life: NodeLife) -> None:
         """Go on through this node. What was under way through another has no known outcome."""
         if self._life is not None and self._life.alive:

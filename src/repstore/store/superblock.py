@@ -121,6 +121,13 @@ def decode(block: Bytes, copy_number: int) -> Superblock | None:
 
 def read(device: Device, name: str) -> Found:
     """What the copies on `device` agree on (S2); `name` says in errors which store it is."""
+    try:
+        return _read_quorum(device, name)
+    except errors.FormatVersionError as error:
+        raise errors.FormatVersionError(f"{name}: {error}") from None
+
+
+def _read_quorum(device: Device, name: str) -> Found:
     if device.size_bytes < config.STORE_BYTES_MIN:
         raise errors.ConfigError(f"{name} is not a store: {device.size_bytes} bytes, "
                                  f"at least {config.STORE_BYTES_MIN}")

@@ -85,7 +85,9 @@ def cut(operations: NDArray[np.void]) -> tuple[NDArray[np.void], NDArray[np.intp
 
 
 def _has_data(operations: NDArray[np.void]) -> NDArray[np.bool_]:
-    return np.isin(operations["kind"], (Operation.READ, Operation.WRITE))
+    kind = operations["kind"]
+    has: NDArray[np.bool_] = (kind == Operation.READ) | (kind == Operation.WRITE)
+    return has
 
 
 def _refuse(operations: NDArray[np.void], bad: NDArray[np.bool_], rule: str,

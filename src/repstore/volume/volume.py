@@ -35,7 +35,8 @@ Buffer = bytes | bytearray | memoryview | NDArray[Any]       # anything contiguo
 
 DEPTH_MAX = 1024
 DEPTH_USUAL = 32
-RANGE_STEP_BYTES = 2 * config.GIB        # trims above the 32 bits of a length go in such steps
+ROW_BYTES_MAX = 1 * config.GIB           # a row's length has 32 bits: what is longer takes several
+RANGE_STEP_BYTES = 2 * config.GIB        # trims, zeros and status of long ranges go in such steps
 SIGNALS_S = 0.2                          # between two looks at signals while waiting
 EXTENT_FIELDS = [("length", "<u4"), ("state", "<u4")]
 EXTENT_HOLE, EXTENT_ZERO = 1, 2          # bits of a state
@@ -262,17 +263,15 @@ class Volume:
         self._release()
 
     def _do(self, kind: Operation, offset: int, length: int, flags: int, buffer: Buffer | None) -> None:
-        rows = -(-max(length, 1) // config.GIB)        # a row's length has 32 bits
+        """One operation, whose range was checked and whose buffer is as long."""
+        rows = -(-max(length, 1) // ROW_BYTES_MAX)
+        begin = np.arange(rows, dtype=np.uint64) * np.uint64(ROW_BYTES_MAX)
         operations = np.zeros(rows, OPERATION_DTYPE)
         operations["kind"], operations["flags"] = kind, flags
-        if rows == 1:
-            operations["offset"], operations["length"] = offset, length
-        else:
-            begin = np.arange(rows, dtype=np.uint64) * np.uint64(config.GIB)
-            operations["offset"] = begin + np.uint64(offset)
-            operations["buffer_offset"] = begin
-            operations["length"] = np.minimum(np.uint64(length) - begin, np.uint64(config.GIB))
-        self.submit(operations, buffer).wait()
+        operations["offset"], operations["buffer_offset"] = begin + np.uint64(offset), begin
+        operations["length"] = np.minimum(np.uint64(length) - begin, np.uint64(ROW_BYTES_MAX))
+        room = _as_bytes(buffer, for_reads=kind == Operation.READ)
+        self._start(operations, cut(operations), room, DEPTH_USUAL).wait()
 
     def _do_range(self, kind: Operation, offset: int, length: int, flags: int) -> None:
         _check_range(self, kind.name.lower(), offset, length)

@@ -1,0 +1,73 @@
+"""Who attaches is served: the client of before is refused, never the one that has just come."""
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster.harness import MIB, ClusterHarness, Shape
+from tests.cluster.nbd_client import NbdClient
+from tests.nbd import wire
+
+BLOCK_BYTES = 4096
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterHarness]:
+    shape = Shape(store_bytes=16 * MIB, volume_bytes=8 * MIB)
+    with ClusterHarness(tmp_path_factory.mktemp("attach"), shape) as cluster:
+        cluster.start()
+        cluster.wait_in_sync()
+        yield cluster
+        assert not cluster.crashed()
+
+
+def test_attaches_that_follow_each_other_quickly_are_all_served(cluster: ClusterHarness) -> None:
+    chance = random.Random(1)
+    content = bytes(BLOCK_BYTES)
+    for number in range(100):
+        with cluster.connect(chance.choice(cluster.names)) as client:
+            assert client.ask(wire.READ, 0, BLOCK_BYTES).data == content, f"attach {number}"
+            content = number.to_bytes(8, "little") * (BLOCK_BYTES // 8)
+            assert client.ask(wire.WRITE, 0, payload=content).error == 0, f"attach {number}"
+
+
+def test_who_was_attached_before_is_refused_not_continued(cluster: ClusterHarness) -> None:
+    with cluster.connect("n1") as old, cluster.connect("n2") as new:
+        assert new.ask(wire.WRITE, 0, payload=b"n" * BLOCK_BYTES).error == 0
+        assert old.ask(wire.WRITE, 0, payload=b"o" * BLOCK_BYTES).error == wire.ESHUTDOWN
+        assert new.ask(wire.READ, 0, BLOCK_BYTES).data == b"n" * BLOCK_BYTES
+
+
+def test_connections_through_one_node_share_its_attach(cluster: ClusterHarness) -> None:
+    with cluster.connect("n2") as one, cluster.connect("n2") as other:
+        assert one.ask(wire.WRITE, 0, payload=b"1" * BLOCK_BYTES).error == 0
+        assert other.ask(wire.READ, 0, BLOCK_BYTES).data == b"1" * BLOCK_BYTES
+        assert other.ask(wire.WRITE, 0, payload=b"2" * BLOCK_BYTES).error == 0
+        assert one.ask(wire.READ, 0, BLOCK_BYTES).data == b"2" * BLOCK_BYTES
+
+
+def test_writes_of_the_session_before_never_come_after_those_of_the_next(cluster: ClusterHarness) -> None:
+    """The old client has writes under way when the new one attaches and overwrites them."""
+    for number in range(20):
+        old = cluster.connect("n1")
+        for _ in range(32):
+            old.send(wire.WRITE, 0, payload=b"o" * BLOCK_BYTES)
+        with cluster.connect("n3") as new:
+            content = number.to_bytes(8, "little") * (BLOCK_BYTES // 8)
+            assert new.ask(wire.WRITE, 0, payload=content).error == 0
+            answered = drained(old, 32)
+            assert answered <= {0, wire.ESHUTDOWN}
+            assert new.ask(wire.READ, 0, BLOCK_BYTES).data == content
+        old.close()
+
+
+def drained(client: NbdClient, count: int) -> set[int]:
+    """The errors of so many replies."""
+    found: list[int] = []
+    while len(found) < count:
+        found += [completion.error for completion in client.receive()]
+    return set(found)
