@@ -42,7 +42,6 @@ class Shape:
     volume_bytes: int = 88 * MIB
     acknowledgement: config.Acknowledgement = "dev"
     hold_gil_s: float = 1.0
-    overcommitted: bool = False      # the volume may be larger than a store can hold
 
 
 def wait_until(condition: Callable[[], object], what: str, timeout_s: float = WAIT_S) -> None:
@@ -68,12 +67,7 @@ class ClusterHarness:
         self.config = self.files.open_config(create=True)
         for name in self.names:
             self.files.add_node(self.config, name, shape.store_bytes)
-        options = config.VolumeOptions(
-            VOLUME, shape.volume_bytes, copies=shape.copies, acknowledgement=shape.acknowledgement)
-        if shape.overcommitted:
-            admin.create_volume(self.config, options)
-        else:
-            add_volume(self.config, options)
+        self.add_volume(VOLUME)
 
     def __enter__(self) -> ClusterHarness:
         return self
@@ -81,6 +75,12 @@ class ClusterHarness:
     def __exit__(self, *_: object) -> None:
         self.kill(*self.running())
         self.config.close()
+
+    def add_volume(self, name: str) -> None:
+        """One more volume of the size that all have."""
+        add_volume(self.config, config.VolumeOptions(
+            name, self.shape.volume_bytes, copies=self.shape.copies,
+            acknowledgement=self.shape.acknowledgement))
 
     # ------------------------------------------------------------------------------- nodes
     def start(self, *names: str) -> None:
@@ -176,9 +176,9 @@ class ClusterHarness:
         """The volume, as block clients name it, through one node."""
         return f"nbd+unix:///{VOLUME}?socket={self.nbd_path(name)}"
 
-    def connect(self, name: str) -> NbdClient:
-        """A client attached to the volume through one node."""
-        return NbdClient(self.nbd_path(name), VOLUME)
+    def connect(self, name: str, volume: str = VOLUME) -> NbdClient:
+        """A client attached to a volume through one node."""
+        return NbdClient(self.nbd_path(name), volume)
 
     def node(self, name: str) -> NodeConfig:
         """A node's record in the coordination store."""

@@ -244,39 +244,51 @@ def test_writes_of_any_size_at_any_place(client: NbdClient) -> None:
     assert client.ask(wire.READ, base + 4097, 3).data == bytes(expected[4097:4100])
 
 
+PIECE = 64 * 1024
+
+
 @pytest.mark.parametrize("copies", [1, 3])
 def test_a_full_disk_says_so_and_recovers_when_blocks_are_trimmed(tmp_path: Path, copies: int) -> None:
-    shape = Shape(nodes=copies, copies=copies, store_bytes=24 * MIB, volume_bytes=24 * MIB,
-                  overcommitted=True)
-    piece = 64 * 1024
+    """Two volumes, each as large as half the store and more."""
+    shape = Shape(nodes=copies, copies=copies, store_bytes=24 * MIB, volume_bytes=12 * MIB)
     with ClusterHarness(tmp_path, shape) as cluster:
+        cluster.add_volume("second")
         cluster.start()
         cluster.wait_in_sync()
-        with cluster.connect("n1") as client:
-            written = {}
-            for offset in range(0, client.size_bytes, piece):
-                data = offset.to_bytes(8, "little") * (piece // 8)
-                error = client.ask(wire.WRITE, offset, payload=data).error
-                if error:
-                    break
-                written[offset] = data
+        with cluster.connect("n1") as first, cluster.connect("n1", "second") as second:
+            in_first, error = write_pieces(first, range(0, first.size_bytes, PIECE), b"1")
+            assert error == 0
+            in_second, error = write_pieces(second, range(0, second.size_bytes, PIECE), b"2")
             assert error == wire.ENOSPC
-            assert len(written) * piece > 10 * MIB
-            assert client.ask(wire.FLUSH).error == 0
-            check_pieces(client, written)
-            trimmed = list(written)[::2]
-            for place in trimmed:
-                assert client.ask(wire.TRIM, place, piece).error == 0
-                written[place] = bytes(piece)
-            for place in trimmed[:len(trimmed) // 2]:
-                written[place] = place.to_bytes(8, "big") * (piece // 8)
-                assert client.ask(wire.WRITE, place, payload=written[place]).error == 0
-            check_pieces(client, written)
+            assert len(in_second) * PIECE > MIB
+            assert first.ask(wire.FLUSH).error == 0
+            check_pieces(first, in_first)
+            check_pieces(second, in_second)
+            for offset in range(0, first.size_bytes, 2 * PIECE):
+                assert first.ask(wire.TRIM, offset, PIECE).error == 0
+                in_first[offset] = bytes(PIECE)
+            end = len(in_second) * PIECE
+            more, error = write_pieces(second, range(end, end + 6 * MIB, PIECE), b"3")
+            assert error == 0, f"after {len(more)} of {6 * MIB // PIECE} pieces"
+            in_second |= more
         cluster.stop()
         cluster.start()
         cluster.settle("n1")
-        with cluster.connect("n1") as client:
-            check_pieces(client, written)
+        with cluster.connect("n1") as first, cluster.connect("n1", "second") as second:
+            check_pieces(first, in_first)
+            check_pieces(second, in_second)
+
+
+def write_pieces(client: NbdClient, offsets: range, mark: bytes) -> tuple[dict[int, bytes], int]:
+    """Write until something is refused; what was written, and the error."""
+    written = {}
+    for offset in offsets:
+        data = (mark + offset.to_bytes(7, "little")) * (PIECE // 8)
+        error = client.ask(wire.WRITE, offset, payload=data).error
+        if error:
+            return written, error
+        written[offset] = data
+    return written, 0
 
 
 def check_pieces(client: NbdClient, written: dict[int, bytes]) -> None:
