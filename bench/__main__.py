@@ -3,8 +3,8 @@
     python -m bench [--quick] [--only NAME ...] [--data DIR] [--json FILE]
 
 Prints `RATIO name ratio ours theirs unit` for each row, then its spread and its floor, and
-`BELOW FLOOR` where it is. The exit code is 0 whatever was measured, and 2 for
-options that can never be right. How it is measured: bench/README.md.
+`BELOW FLOOR` where it is. The exit code is 0 whatever was measured, and 2 for options that can
+never be right. How it is measured: bench/README.md.
 """
 from __future__ import annotations
 

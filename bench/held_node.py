@@ -1,58 +1,66 @@
-"""A process that serves a volume over NBD while one of its threads holds the GIL, on and off.
+"""A node of its own cluster, one of whose threads holds the GIL on and off.
 
-    python -m bench.held_node STORE VOLUME_BYTES SOCKET WINDOW_S
+    python -m bench.held_node DIR VOLUME_BYTES WINDOW_S
 
-Says `ready`, then runs a pair of windows for each line it reads: GIL free, GIL held. It answers
-`begin held end`, in seconds of the system's clock, which is the one fio can log.
+Says `ready URI` when it serves, then runs a pair of windows for each line it reads: GIL free,
+GIL held. It answers `begin held end`, in seconds of the system's clock, which is the one that
+fio can log. It ends with its input.
 """
 from __future__ import annotations
 
 import ctypes
 import sys
+import threading
 import time
+from contextlib import closing
 
 import repstore_nbd
 
-from repstore.node.directory import usual_store_bytes
+from repstore import config
+from repstore.node import NodeConfig, NodeShell, run_node
+from repstore.node.directory import ClusterDirectory, add_volume, usual_store_bytes
 from repstore.node.native import Native
-from repstore.node.shell import LISTEN_FRONTENDS, listen
-from repstore.store.store import create, open_store
+from repstore.store.store import open_store
 
-VOLUME = "bench"
-NODE, INDEX, EPOCH, SESSION = 0, 1, 1, 1
-BLOCK_BYTES = 4096
+NODE, VOLUME = "n1", "bench"
 
 
-def serve(store: str, volume_bytes: int, socket_path: str) -> Native:
-    """An engine that leads a volume of one copy, as a node's would, without any control thread:
-    nothing but native code can answer."""
-    create(store, usual_store_bytes(volume_bytes))
-    native = Native(NODE, open_store(store), frontend=repstore_nbd.frontend)
-    native.add_listener(listen(socket_path).detach(), LISTEN_FRONTENDS)
-    native.start()
-    engine = native.engine
-    engine.volume_create(INDEX, "00" * 16, VOLUME, volume_bytes // BLOCK_BYTES)
-    engine.lead(INDEX, EPOCH, 1, [], 1, 1, False, SESSION)
-    engine.export_install(INDEX, VOLUME, volume_bytes, SESSION)
-    engine.set_primary(INDEX, NODE, EPOCH)
-    return native
+def make(directory: ClusterDirectory, volume_bytes: int) -> NodeConfig:
+    """A cluster of one node, with one volume of one copy."""
+    directory.path.mkdir()
+    with closing(directory.open_config(create=True)) as configs:
+        node = directory.add_node(configs, NODE, usual_store_bytes(volume_bytes))
+        add_volume(configs, config.VolumeOptions(VOLUME, volume_bytes))
+    return node
+
+
+def open_native(node: NodeConfig) -> Native:
+    """The node's engine, with the NBD frontend."""
+    return Native(node.id, open_store(node.store_path), frontend=repstore_nbd.frontend)
+
+
+def run_windows(shell: NodeShell, window_s: float) -> None:
+    """A PyDLL does not let go of the GIL around a call: all Python here stands still."""
+    process = ctypes.PyDLL(None)
+    for _ in sys.stdin:
+        begin_s = time.time()
+        time.sleep(window_s)
+        held_s = time.time()
+        process.usleep(round(window_s * 1e6))
+        print(begin_s, held_s, time.time(), flush=True)
+    shell.request_stop()
 
 
 def main() -> None:
     """Serve until standard input ends."""
-    store, volume_bytes, socket_path, window_s = sys.argv[1:]
-    process = ctypes.PyDLL(None)         # a PyDLL does not let go of the GIL around a call
-    native = serve(store, int(volume_bytes), socket_path)
-    try:
-        print("ready", flush=True)
-        for _ in sys.stdin:
-            begin_s = time.time()
-            time.sleep(float(window_s))
-            held_s = time.time()
-            process.usleep(round(float(window_s) * 1e6))
-            print(begin_s, held_s, time.time(), flush=True)
-    finally:
-        native.stop()
+    directory = ClusterDirectory(sys.argv[1])
+    node = make(directory, int(sys.argv[2]))
+
+    def on_ready(shell: NodeShell) -> None:
+        print(f"ready nbd+unix:///{VOLUME}?socket={node.nbd_sockets[0]}", flush=True)
+        threading.Thread(target=run_windows, args=(shell, float(sys.argv[3])), daemon=True).start()
+
+    run_node(directory.path, NODE, open_native, on_ready)
 
 
 if __name__ == "__main__":

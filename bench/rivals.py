@@ -57,12 +57,15 @@ class Fio:
         output = self.work / "fio.json"
         target = (["--ioengine=nbd", f"--uri={self.target}"] if isinstance(self.target, str) else
                   ["--ioengine=io_uring", "--direct=1", f"--filename={self.target}"])
-        done = subprocess.run(
-            [need("fio"), "--name=bench", *target, f"--rw={self.rw}", f"--bs={self.block}",
-             f"--iodepth={self.depth}", "--norandommap", "--randrepeat=0", "--output-format=json",
-             f"--output={output}", *self.options, *options],
-            cwd=self.work, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-            timeout=RUN_TIMEOUT_S)
+        try:
+            done = subprocess.run(
+                [need("fio"), "--name=bench", *target, f"--rw={self.rw}", f"--bs={self.block}",
+                 f"--iodepth={self.depth}", "--norandommap", "--randrepeat=0", "--output-format=json",
+                 f"--output={output}", *self.options, *options],
+                cwd=self.work, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+                timeout=RUN_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise BenchError(f"fio {self.rw} on {self.target}: not done in {RUN_TIMEOUT_S:.0f} s") from None
         if done.returncode != 0:
             raise BenchError(f"fio {self.rw} on {self.target} ended with {done.returncode}: "
                              f"{(done.stderr + done.stdout).strip()[-500:]}")

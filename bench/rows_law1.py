@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench import held_node
 from bench.ratios import BenchError, Pace, Result, Row
 from bench.rivals import RUN_TIMEOUT_S, Fio, need
 from bench.rows_served import fill
@@ -33,10 +32,8 @@ Window = tuple[float, float, float]      # begin, GIL held from here on, end; se
 def law1_rows(work: Path, pace: Pace, names: frozenset[str]) -> Iterator[Result]:
     """p99 with the GIL held, and free."""
     need("fio")
-    socket_path = work / "held.sock"
-    uri = f"nbd+unix:///{held_node.VOLUME}?socket={socket_path}"
     log_prefix = work / "law1"
-    with holding(work, socket_path, pace) as node, ThreadPoolExecutor(1) as pool:
+    with holding(work / "held", pace) as (node, uri), ThreadPoolExecutor(1) as pool:
         fill(uri, work, pace.copies_volume_bytes)
         fio = Fio(uri, "randrw", work, (
             f"--write_lat_log={log_prefix}", "--log_unix_epoch=1", "--disable_clat=1", "--disable_slat=1"))
@@ -51,17 +48,18 @@ def law1_rows(work: Path, pace: Pace, names: frozenset[str]) -> Iterator[Result]
 
 
 @contextmanager
-def holding(work: Path, socket_path: Path, pace: Pace) -> Iterator[subprocess.Popen[str]]:
-    """A running `bench.held_node` that serves."""
+def holding(directory: Path, pace: Pace) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A running `bench.held_node`, and where it serves."""
     node = subprocess.Popen(
-        [sys.executable, "-m", "bench.held_node", str(work / "held.store"),
-         str(pace.copies_volume_bytes), str(socket_path), str(pace.run_s)],
+        [sys.executable, "-m", "bench.held_node", str(directory), str(pace.copies_volume_bytes),
+         str(pace.run_s)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert node.stdout is not None
-        if not node.stdout.readline().startswith("ready"):
+        state, _, uri = node.stdout.readline().strip().partition(" ")
+        if state != "ready":
             raise BenchError("the node whose GIL is to be held did not start")
-        yield node
+        yield node, uri
     finally:
         try:
             node.communicate(timeout=RUN_TIMEOUT_S)       # the end of its input ends it

@@ -16,7 +16,7 @@ from crc32c import crc32c
 from repstore._fast import layout
 from repstore.store import superblock
 from repstore.store.device import FileDevice
-from tests.cluster.harness import MIB, VOLUME, WAIT_S, ClusterHarness, Shape
+from tests.cluster.harness import MIB, VOLUME, WAIT_S, ClusterHarness, Shape, wait_until
 from tests.cluster.nbd_client import NbdClient
 from tests.nbd import wire
 
@@ -268,6 +268,8 @@ def test_a_full_disk_says_so_and_recovers_when_blocks_are_trimmed(tmp_path: Path
                 assert first.ask(wire.TRIM, offset, PIECE).error == 0
                 in_first[offset] = bytes(PIECE)
             end = len(in_second) * PIECE
+            # the other copies tell what they have free with their next heartbeat
+            wait_until(lambda: second.ask(wire.WRITE, end, payload=bytes(PIECE)).error == 0, "room again")
             more, error = write_pieces(second, range(end, end + 6 * MIB, PIECE), b"3")
             assert error == 0, f"after {len(more)} of {6 * MIB // PIECE} pieces"
             in_second |= more

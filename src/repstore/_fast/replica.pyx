@@ -44,14 +44,15 @@ cdef enum:
 
 cdef void replica_follow(engine_t* engine, volume_t* volume, uint32_t epoch, uint32_t primary, bint member) noexcept nogil:
     """The config names `primary` for this epoch. A member it serves hears from it at once; who
-    is not served, or no member, asks."""
+    is not served, or no member, asks. So does who is sealed at a higher epoch, of a promotion
+    that came to nothing: by our refusal the primary learns to take a newer one."""
     cdef bint same = volume.role == ROLE_REPLICA and volume.epoch == epoch and volume.primary_node == primary
-    if volume.role == ROLE_PRIMARY or epoch < volume.sealed_epoch:
+    if volume.role == ROLE_PRIMARY or epoch < volume.epoch:
         return
     volume.role = ROLE_REPLICA
     volume.pulling = -1
     volume.epoch = epoch
-    volume.sealed_epoch = epoch
+    volume.sealed_epoch = max(volume.sealed_epoch, epoch)
     volume.primary_node = primary
     if volume.change_count == 0:
         changes_begin(engine, volume, volume.commit_lsn)
