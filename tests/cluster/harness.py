@@ -40,6 +40,7 @@ class Shape:
     copies: int = 3
     store_bytes: int = 128 * MIB
     volume_bytes: int = 88 * MIB
+    min_copies: int | None = None
     acknowledgement: config.Acknowledgement = "dev"
     hold_gil_s: float = 1.0
 
@@ -80,7 +81,7 @@ class ClusterHarness:
         """One more volume of the size that all have."""
         add_volume(self.config, config.VolumeOptions(
             name, self.shape.volume_bytes, copies=self.shape.copies,
-            acknowledgement=self.shape.acknowledgement))
+            min_copies=self.shape.min_copies, acknowledgement=self.shape.acknowledgement))
 
     # ------------------------------------------------------------------------------- nodes
     def start(self, *names: str) -> None:

@@ -40,15 +40,8 @@ def test_a_storm_of_faults_loses_nothing(seed: int) -> None:
     storm(seed)
 
 
-# Open: a member whose link loses single frames under steady load asks to be served only when the
-# load pauses, so it comes back into sync too late. Nothing is lost; the bound is missed.
-COMES_BACK_LATE = (53,)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [
-    pytest.param(seed, marks=pytest.mark.xfail(reason="comes back into sync too late", strict=True))
-    if seed in COMES_BACK_LATE else seed for seed in range(5, 65)])
+@pytest.mark.parametrize("seed", range(5, 65))
 def test_more_storms_lose_nothing(seed: int) -> None:
     storm(seed)
 

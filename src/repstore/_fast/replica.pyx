@@ -58,6 +58,7 @@ cdef void replica_follow(engine_t* engine, volume_t* volume, uint32_t epoch, uin
         changes_begin(engine, volume, volume.commit_lsn)
     if not same:
         volume.heard = False
+        volume.missing = False
         volume.want_ns = engine.now_ns + (WANT_AFTER_NS if member else 0)
 
 
@@ -65,6 +66,7 @@ cdef void replica_link(engine_t* engine, volume_t* volume, uint32_t node) noexce
     """The link to the primary came or went: its session with us is over, ask anew."""
     if volume.role == ROLE_REPLICA and volume.primary_node == node:
         volume.heard = False
+        volume.missing = False
         volume.want_ns = engine.now_ns
         inbox_drop(volume)
 
@@ -186,8 +188,9 @@ cdef bint take_frame(engine_t* engine, volume_t* volume, const frame_header_t* h
     """Carry out one frame. False: no room now, try the same frame again later."""
     if header.type == FRAME_LEARN:
         return learn(engine, volume, header)
-    volume.heard = True
-    volume.heard_ns = engine.now_ns
+    if not volume.missing:
+        volume.heard = True
+        volume.heard_ns = engine.now_ns
     if header.type == FRAME_APPEND or header.type == FRAME_TAIL:
         if not append(engine, volume, header, meta, body):
             return False
@@ -219,7 +222,8 @@ cdef void grant(engine_t* engine, volume_t* volume, uint32_t node, const frame_h
     """Let the primary read alone for a while: we shall not lead before its lease is over."""
     cdef frame_header_t answer
     volume.last_grant_ns = engine.now_ns
-    if header.flags & GRANT_FLAG and (header.extra <= volume.last_lsn or volume.inbox != NULL):
+    if header.flags & GRANT_FLAG and not volume.missing and (
+            header.extra <= volume.last_lsn or volume.inbox != NULL):
         volume.heard = True
         volume.heard_ns = engine.now_ns
     elif not header.flags & GRANT_FLAG and volume.role == ROLE_REPLICA and volume.primary_node == node:
@@ -294,6 +298,7 @@ cdef bint append(engine_t* engine, volume_t* volume, const frame_header_t* heade
             if not append_record(engine, volume, &records[i], crcs + payload, body + (<size_t>payload << BLOCK_SHIFT)):
                 return False
             chain = volume.chain_last
+            volume.missing = False
         else:
             chain = record_chain(chain, &records[i], crcs + payload, 1)
             if not agrees(volume, records[i].lsn + records[i].blocks - 1, chain):
@@ -324,9 +329,12 @@ cdef bint agrees(const volume_t* volume, uint64_t lsn, uint64_t chain) noexcept 
 
 
 cdef void ask_again(engine_t* engine, volume_t* volume) noexcept nogil:
-    """Something is missing or damaged: our session with the primary starts anew."""
-    volume.heard = False
-    volume.want_ns = engine.now_ns + WANT_AFTER_NS
+    """Something is missing or damaged: our session with the primary starts anew. Frames that come
+    meanwhile do not put that off, however many they are."""
+    if not volume.missing:
+        volume.missing = True
+        volume.heard = False
+        volume.want_ns = engine.now_ns + WANT_AFTER_NS
 
 
 cdef bint append_record(engine_t* engine, volume_t* volume, const descriptor_t* record, const uint32_t* crcs,
@@ -399,6 +407,7 @@ cdef bint learn(engine_t* engine, volume_t* volume, const frame_header_t* header
     volume.chain_last = header.chain
     volume.known_commit = header.lsn
     volume.heard = True
+    volume.missing = False
     volume.heard_ns = engine.now_ns
     volume.copied_untold = 0
     volume.learn_serial = header.extra

@@ -26,7 +26,7 @@ from repstore._fast.requests cimport (
 from repstore._fast.segments cimport is_data, segment_of, space_left
 from repstore._fast.state cimport (
     PENDING_CRCS, PENDING_RECORDS, REQUEST_DURABLE, REQUEST_FLUSHING, REQUEST_HELD, REQUEST_LOGGED,
-    REQUEST_MERGE, REQUEST_PARKED, REQUEST_READING, TOKEN_READ, TRIM_BLOCKS, request_queue_t,
+    REQUEST_MERGE, REQUEST_PARKED, REQUEST_READING, REQUEST_TARGET, TOKEN_READ, TRIM_BLOCKS, request_queue_t,
     token,
 )
 from repstore._fast.volume cimport (
@@ -518,7 +518,7 @@ cdef void give_back(request_t* request, int32_t error) noexcept nogil:
     another node forwarded is told so, and waits there."""
     if error == EAGAIN and request.export != NULL:
         request.state = REQUEST_HELD
-        request.flags = 0
+        request.flags &= REQUEST_TARGET        # whose memory the buffer is stays so
         request.volume = NULL
         request.export.retry = True
     else:

@@ -451,6 +451,7 @@ cdef struct volume_t:
     int32_t tail_node              # candidate that fetches our tail; -1: none
     uint64_t tail_next
     bint heard                     # the primary of this epoch talks to us on this link
+    bint missing                   # but not about what we lack: ask, whatever else it says
     uint64_t heard_ns              # when it last did
     uint64_t want_ns               # when to ask the primary to serve us
     uint64_t last_grant_ns

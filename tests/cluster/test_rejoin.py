@@ -1,0 +1,88 @@
+"""Nodes that come back in another order than they went, and learn from who has learned itself."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.harness import MIB, ClusterHarness, Shape, wait_until
+from tests.nbd import wire
+
+PIECE = 64 * 1024
+SIZE = 8 * MIB
+
+pytestmark = pytest.mark.slow
+
+
+class Content:
+    """What the volume should hold, and a way to change it."""
+
+    def __init__(self, cluster: ClusterHarness) -> None:
+        self.cluster = cluster
+        self.expected = bytearray(SIZE)
+
+    def write(self, name: str, mark: int, first: int, step: int) -> None:
+        """Every `step`th piece from `first` on, through one node."""
+        with self.cluster.connect(name) as client:
+            for offset in range(first * PIECE, SIZE, step * PIECE):
+                data = bytes([mark]) * PIECE
+                assert client.ask(wire.WRITE, offset, payload=data).error == 0
+                self.expected[offset:offset + PIECE] = data
+
+    def check(self, name: str) -> None:
+        """Read it back through one node."""
+        with self.cluster.connect(name) as client:
+            for offset in range(0, SIZE, PIECE):
+                assert client.ask(wire.READ, offset, PIECE).data == self.expected[offset:offset + PIECE]
+
+
+def test_who_was_away_longest_learns_from_one_who_has_just_learned(tmp_path: Path) -> None:
+    """n3 goes, n2 goes, n2 returns and learns from n1; n1 dies, and n3 must learn from n2 all
+    that n2 got as copies, not only what it wrote to its own log."""
+    with ClusterHarness(tmp_path, Shape(store_bytes=24 * MIB, volume_bytes=SIZE, min_copies=1)) as cluster:
+        content = Content(cluster)
+        cluster.start()
+        cluster.wait_in_sync()
+        assert cluster.primary() == "n1"
+        content.write("n1", 1, 0, 1)
+        cluster.kill("n3")
+        cluster.wait_in_sync(2)
+        content.write("n1", 2, 0, 3)
+        cluster.kill("n2")
+        cluster.wait_in_sync(1)
+        content.write("n1", 3, 1, 3)
+        cluster.start("n2")
+        cluster.wait_in_sync(2)
+        content.write("n1", 4, 5, 7)
+        cluster.kill("n1")
+        wait_until(lambda: cluster.primary() == "n2", "n2 leads")
+        content.write("n2", 5, 6, 11)
+        cluster.start("n3")
+        cluster.wait_in_sync(2)
+        content.check("n3")
+        cluster.start("n1")
+        cluster.settle("n1")
+        content.check("n1")
+        cluster.stop()
+        assert {bytes(content.expected)} == set(cluster.copies_content().values())
+
+
+def test_the_last_copy_alone_goes_on_and_brings_back_the_others(tmp_path: Path) -> None:
+    """Killed again and again in the middle of learning, a copy is never taken for a whole one."""
+    with ClusterHarness(tmp_path, Shape(store_bytes=24 * MIB, volume_bytes=SIZE, min_copies=1)) as cluster:
+        content = Content(cluster)
+        cluster.start()
+        cluster.wait_in_sync()
+        cluster.kill("n2", "n3")
+        cluster.wait_in_sync(1)
+        for mark in range(1, 6):
+            content.write("n1", mark, mark % 3, 2)
+            cluster.start("n2", "n3")
+            content.write("n1", 100 + mark, mark, 5)
+            cluster.kill("n2", "n3")
+            cluster.wait_in_sync(1)
+        cluster.start("n2", "n3")
+        cluster.settle("n2")
+        content.check("n3")
+        cluster.stop()
+        assert {bytes(content.expected)} == set(cluster.copies_content().values())
