@@ -2,7 +2,7 @@
 
 A store is one file or block device of 4 KiB blocks:
 
-    superblock 0 | root A | root B | page pairs | superblock 1 | segments, first half
+    superblock 0 | root A | root B | page slots | superblock 1 | segments, first half
     | superblock 2 | segments, second half | (unused) | superblock 3
 
 Validity, rule by rule (`repstore.store` and `_fast.batch` enforce them):

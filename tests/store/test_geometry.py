@@ -19,7 +19,7 @@ def areas(geometry: Geometry) -> list[tuple[int, int]]:
     """Every area as (first block, blocks), in the order of the positions."""
     found = [(position, 1) for position in geometry.superblock_positions]
     found += [(geometry.root_start(area), geometry.root_blocks) for area in (0, 1)]
-    found.append((geometry.page_base, 2 * geometry.page_pairs))
+    found.append((geometry.page_base, geometry.page_slots))
     if geometry.segment_count <= 4096:
         numbers: list[int] = list(range(geometry.segment_count))
     else:
@@ -75,7 +75,7 @@ def test_too_many_segments_are_refused() -> None:
 
 
 def test_positions_are_the_documented_ones() -> None:
-    geometry = Geometry(total_blocks=1000, segment_blocks=16, segment_count=9, root_blocks=5, page_pairs=20)
+    geometry = Geometry(total_blocks=1000, segment_blocks=16, segment_count=9, root_blocks=5, page_slots=40)
     assert (geometry.root_start(0), geometry.root_start(1), geometry.page_base) == (1, 6, 11)
     assert geometry.superblock_positions == (0, 51, 52 + 4 * 16, 999)
     assert [geometry.segment_start(number) for number in (0, 3, 4, 8)] == [52, 100, 117, 181]
@@ -86,10 +86,10 @@ def test_positions_are_the_documented_ones() -> None:
     ({"segment_blocks": 8}, "segment size 8 blocks: must be 16 to 8192"),
     ({"segment_blocks": 0}, "segment size"), ({"segment_count": 7}, "segments 7: must be 8"),
     ({"segment_count": 2**32 - 1}, "segments"), ({"root_blocks": 0}, "root area 0"),
-    ({"root_blocks": 2**32 - 1}, "root area"), ({"page_pairs": 1}, "page pairs"),
+    ({"root_blocks": 2**32 - 1}, "root area"), ({"page_slots": 3}, "page slots"),
     ({"root_blocks": 900}, "layout of .* blocks: the store has 1000")])
 def test_a_geometry_from_disk_is_bounded(change: dict[str, int], text: str) -> None:
     good = {"total_blocks": 1000, "segment_blocks": 16, "segment_count": 9, "root_blocks": 5,
-            "page_pairs": 20}
+            "page_slots": 40}
     with pytest.raises(errors.ConfigError, match=text):
         Geometry(**{**good, **change}).check()

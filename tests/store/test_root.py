@@ -150,8 +150,8 @@ def test_each_rule_is_told_by_name(data: bytes, text: str) -> None:
 
 def test_a_directory_outside_the_page_area_is_refused() -> None:
     bad = volume()
-    bad.trees[0].directories["slot"] = GEOMETRY.page_pairs << 1
-    with pytest.raises(errors.CorruptionError, match="page pairs below"):
+    bad.trees[0].directories["slot"] = GEOMETRY.page_slots
+    with pytest.raises(errors.CorruptionError, match="page slots below"):
         roots.decode(roots.encode(root(bad)), GEOMETRY)
 
 

@@ -147,7 +147,7 @@ def patched(block: bytes, field: str, value: int) -> bytes:
 @pytest.mark.parametrize(("field", "value"), [
     ("magic", 1), ("clean", 2), ("root_area", 2), ("root_bytes", 2**32 - 1), ("segment_blocks", 0),
     ("segment_blocks", 17), ("segment_count", 2**32 - 1), ("total_blocks", 2**64 - 1), ("total_blocks", 0),
-    ("root_blocks", 2**32 - 1), ("page_pairs", 2**32 - 1)])
+    ("root_blocks", 2**32 - 1), ("page_slots", 2**32 - 1)])
 def test_impossible_fields_under_a_right_checksum_do_not_count(field: str, value: int) -> None:
     assert superblock.decode(patched(superblock.encode(state_of(new_store()), 0), field, value), 0) is None
 

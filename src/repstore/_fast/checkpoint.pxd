@@ -5,7 +5,7 @@
 Rules
   K1 it describes exactly the state after batch S: the log is held until every batch up to S
      is applied, pages that change later are copied first
-  K2 nothing the last durable checkpoint names is overwritten: pages go to their other home,
+  K2 nothing the last durable checkpoint names is overwritten: pages go to free slots,
      the root to the other area
   K3 emptied segments and retired slots are used again only when all four superblocks are out
 """

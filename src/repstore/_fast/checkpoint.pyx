@@ -11,16 +11,16 @@ from repstore._fast.layout cimport (
 )
 from repstore._fast.log cimport log_close, log_idle, store_fail
 from repstore._fast.page_tree cimport (
-    PAGE_CAPTURE, captured_t, directory_t, page_tree_t, slots_allocate, slots_release_retired,
-    slots_retire, tree_begin_capture,
+    PAGE_CAPTURE, captured_t, directory_t, page_tree_t, slots_begin_leaving, slots_next,
+    slots_release_leaving, slots_retire, slots_take, tree_begin_capture,
 )
 from repstore._fast.pages cimport slot_block
 from repstore._fast.root cimport root_build, root_fill_references, root_size
-from repstore._fast.segments cimport plan_rebuild, segments_free
+from repstore._fast.segments cimport plan_rebuild, segment_usable, segments_free
 from repstore._fast.state cimport (
     CHECKPOINT_DRAIN, CHECKPOINT_FLUSH_B, CHECKPOINT_IDLE,
     CHECKPOINT_PAGES, CHECKPOINT_ROOT, CHECKPOINT_SUPER_A, CHECKPOINT_SUPER_B, TOKEN_CHECKPOINT,
-    checkpoint_t, segment_t, store_t, token, volume_t,
+    LANE_PAGES, LANES, checkpoint_lane_t, checkpoint_t, store_t, token, volume_t,
 )
 
 
@@ -29,10 +29,8 @@ cdef extern from "stdlib.h" nogil:
 
 
 cdef enum:
-    LANES = 16
     LANE_NONE = 255                # a completion that frees no lane
     LOG_BLOCKS_MAX = 1048576       # 4 GiB of log bound the time a recovery takes
-    LOOK_EVERY_BATCHES = 16
 
 
 cdef uint8_t* aligned(size_t size) noexcept nogil:
@@ -47,10 +45,9 @@ cdef int checkpoint_init(engine_t* engine) noexcept nogil:
     cdef checkpoint_t* checkpoint = &engine.store.checkpoint
     cdef uint32_t i
     for i in range(LANES):
-        checkpoint.lane[i] = aligned(BLOCK_SIZE)
-        if checkpoint.lane[i] == NULL:
+        checkpoint.lanes[i].pages = aligned(LANE_PAGES * <size_t>BLOCK_SIZE)
+        if checkpoint.lanes[i].pages == NULL:
             return -1
-    checkpoint.lane_free = 0xFFFF
     checkpoint.superblocks = aligned(4 * BLOCK_SIZE)
     checkpoint.root = aligned(<size_t>engine.store.root_blocks << BLOCK_SHIFT)
     return 0 if checkpoint.superblocks != NULL and checkpoint.root != NULL else -1
@@ -60,7 +57,7 @@ cdef void checkpoint_free(engine_t* engine) noexcept nogil:
     cdef checkpoint_t* checkpoint = &engine.store.checkpoint
     cdef uint32_t i
     for i in range(LANES):
-        free(checkpoint.lane[i])
+        free(checkpoint.lanes[i].pages)
     for i in range(checkpoint.captures.taken, checkpoint.captures.count):
         free(checkpoint.captures.items[i].copy)
     free(checkpoint.captures.items)
@@ -73,20 +70,25 @@ cdef void checkpoint_free(engine_t* engine) noexcept nogil:
 # ---------------------------------------------------------------------------- when to begin
 
 cdef bint due(store_t* store) noexcept nogil:
-    """The log is long, or emptied segments would help: free ones are getting few."""
-    cdef uint32_t i, emptied = 0
-    cdef segment_t* segment
+    """The log is long, or few segments are free and emptied ones would help: a third of the room between
+    `reserve` and `low`, or any at all when clients wait for one."""
     cdef uint64_t bound = min(<uint64_t>LOG_BLOCKS_MAX, (<uint64_t>store.segment_count << store.segment_shift) // 4)
+    cdef uint32_t free_count = segments_free(store), room = store.low - store.reserve
     if store.checkpoint.wanted or store.log.blocks_since_checkpoint >= bound:
         return True
-    if segments_free(store) > store.low or (
-            segments_free(store) > store.reserve and store.log.opened % LOOK_EVERY_BATCHES):
+    if store.emptied == 0 or free_count > store.reserve + room // 3 or (
+            store.emptied < room // 3 and free_count > store.reserve):
         return False
+    return any_usable(store)
+
+
+cdef bint any_usable(const store_t* store) noexcept nogil:
+    """Is one of the emptied segments out of everybody's hands?"""
+    cdef uint32_t i
     for i in range(store.segment_count):
-        segment = &store.segments[i]
-        emptied += (segment.state == SEGMENT_SEALED and segment.live == 0 and segment.pending == 0
-                    and segment.pins == 0)
-    return emptied > store.segment_count // 32 or (emptied > 0 and segments_free(store) <= store.reserve)
+        if segment_usable(&store.segments[i]):
+            return True
+    return False
 
 
 cdef bint checkpoint_step(engine_t* engine) noexcept nogil:
@@ -163,7 +165,7 @@ cdef bint snapshot(engine_t* engine) noexcept nogil:
     checkpoint.batch_sequence = store.log.completed_sequence
     checkpoint.batch_crc = store.log.last_crc
     checkpoint.emptied = plan_rebuild(store)
-    checkpoint.retired = store.slots.retired_count
+    slots_begin_leaving(&store.slots)
     checkpoint.root_bytes = root_build(engine, checkpoint.root, checkpoint.emptied)
     checkpoint.step = CHECKPOINT_PAGES
     checkpoint.wanted = 0
@@ -186,47 +188,41 @@ cdef bint all_zero(const uint8_t* page) noexcept nogil:
     return True
 
 
-cdef void place_page(engine_t* engine, page_reference_t* reference, uint32_t lane) noexcept nogil:
-    """Write the page in a lane to its other home (K2). A page of zeros needs no place."""
-    cdef store_t* store = &engine.store
-    cdef checkpoint_t* checkpoint = &store.checkpoint
-    if all_zero(checkpoint.lane[lane]):
-        slots_retire(&store.slots, reference.slot)
+cdef void put_page(store_t* store, checkpoint_lane_t* lane, page_reference_t* reference) noexcept nogil:
+    """The page at the end of a lane gets the slot behind the one before it (K2), and the lane room for
+    another. A page of zeros needs no slot."""
+    cdef const uint8_t* page = lane.pages + (<size_t>lane.count << BLOCK_SHIFT)
+    slots_retire(&store.slots.leaving, reference.slot)
+    if all_zero(page):
         reference.slot = 0
         reference.crc = 0
         return
-    if reference.slot == 0:
-        reference.slot = slots_allocate(&store.slots)
-        if reference.slot == 0:
-            store_fail(engine, ENOSPC)     # volume_create keeps room, so this is a fault of ours
-            return
-    reference.slot ^= 1
-    reference.crc = crc32c(0, checkpoint.lane[lane], BLOCK_SIZE)
-    checkpoint.lane_free &= ~<uint32_t>(1 << lane)
-    checkpoint.flying += 1
+    reference.slot = lane.first_slot + lane.count
+    reference.crc = crc32c(0, page, BLOCK_SIZE)
+    slots_take(&store.slots, reference.slot)
+    lane.count += 1
     store.counters.pages_written += 1
-    engine.backend.disk(engine.backend.context, DISK_WRITE, slot_block(store, reference.slot) << BLOCK_SHIFT,
-                        checkpoint.lane[lane], BLOCK_SIZE, token(TOKEN_CHECKPOINT, lane))
 
 
-cdef void take_captured(engine_t* engine, uint32_t lane) noexcept nogil:
+cdef void take_captured(engine_t* engine, checkpoint_lane_t* lane) noexcept nogil:
     cdef checkpoint_t* checkpoint = &engine.store.checkpoint
     cdef captured_t* item = &checkpoint.captures.items[checkpoint.captures.taken]
+    cdef uint8_t* out = lane.pages + (<size_t>lane.count << BLOCK_SHIFT)
     checkpoint.captures.taken += 1
     if item.copy != NULL:
-        memcpy(checkpoint.lane[lane], item.copy, BLOCK_SIZE)
+        memcpy(out, item.copy, BLOCK_SIZE)
         free(item.copy)
         item.copy = NULL
     else:
-        memcpy(checkpoint.lane[lane], item.page.data, BLOCK_SIZE)
+        memcpy(out, item.page.data, BLOCK_SIZE)
         item.page.flags &= ~<uint32_t>PAGE_CAPTURE
-    place_page(engine, &item.page.reference, lane)
+    put_page(&engine.store, lane, &item.page.reference)
 
 
-cdef void take_directory(engine_t* engine, uint32_t lane) noexcept nogil:
+cdef void take_directory(engine_t* engine, checkpoint_lane_t* lane) noexcept nogil:
     cdef checkpoint_t* checkpoint = &engine.store.checkpoint
     cdef directory_t* directory = checkpoint.directories[checkpoint.directories_taken]
-    cdef page_reference_t* out = <page_reference_t*>checkpoint.lane[lane]
+    cdef page_reference_t* out = <page_reference_t*>(lane.pages + (<size_t>lane.count << BLOCK_SHIFT))
     cdef uint32_t i
     checkpoint.directories_taken += 1
     for i in range(DIRECTORY_ENTRIES):
@@ -236,27 +232,55 @@ cdef void take_directory(engine_t* engine, uint32_t lane) noexcept nogil:
             out[i].max_lsn = 0
         else:
             directory.reference.max_lsn = max(directory.reference.max_lsn, out[i].max_lsn)
-    place_page(engine, &directory.reference, lane)
+    put_page(&engine.store, lane, &directory.reference)
+
+
+cdef void fill_lane(engine_t* engine, checkpoint_lane_t* lane) noexcept nogil:
+    """As many pages as stand side by side: pages first, then the directories that name them."""
+    cdef store_t* store = &engine.store
+    cdef checkpoint_t* checkpoint = &store.checkpoint
+    cdef uint32_t slot
+    lane.count = 0
+    while lane.count < <uint32_t>LANE_PAGES:
+        slot = slots_next(&store.slots)
+        if slot == 0:
+            store_fail(engine, ENOSPC)         # volume_create keeps room, so this is a fault of ours
+            return
+        if lane.count == 0:
+            lane.first_slot = slot
+        elif slot != lane.first_slot + lane.count:
+            return
+        if checkpoint.captures.taken < checkpoint.captures.count:
+            take_captured(engine, lane)
+        elif checkpoint.directories_taken < checkpoint.directory_count:
+            take_directory(engine, lane)
+        else:
+            return
 
 
 cdef bint write_pages(engine_t* engine) noexcept nogil:
-    """Fill the free lanes: pages first, then the directories that name them, then the root."""
+    """Fill the free lanes and send them off; the root follows when all are written."""
     cdef checkpoint_t* checkpoint = &engine.store.checkpoint
-    cdef uint32_t lane
+    cdef checkpoint_lane_t* lane
+    cdef uint32_t i
     cdef bint moved = False
-    for lane in range(LANES):
-        if not (checkpoint.lane_free >> lane) & 1:
+    for i in range(LANES):
+        lane = &checkpoint.lanes[i]
+        if lane.flying:
             continue
-        while (checkpoint.lane_free >> lane) & 1 and not engine.store.failed:
-            if checkpoint.captures.taken < checkpoint.captures.count:
-                take_captured(engine, lane)
-            elif checkpoint.directories_taken < checkpoint.directory_count:
-                take_directory(engine, lane)
-            else:
-                break
-            moved = True
+        fill_lane(engine, lane)
+        if engine.store.failed:
+            return False
+        if lane.count == 0:
+            break
+        lane.flying = True
+        checkpoint.flying += 1
+        moved = True
+        engine.backend.disk(engine.backend.context, DISK_WRITE,
+                            slot_block(&engine.store, lane.first_slot) << BLOCK_SHIFT, lane.pages,
+                            lane.count << BLOCK_SHIFT, token(TOKEN_CHECKPOINT, i))
     if (checkpoint.flying == 0 and checkpoint.captures.taken == checkpoint.captures.count
-            and checkpoint.directories_taken == checkpoint.directory_count and not engine.store.failed):
+            and checkpoint.directories_taken == checkpoint.directory_count):
         write_root(engine)
         moved = True
     return moved
@@ -330,7 +354,7 @@ cdef void checkpoint_done(engine_t* engine, uint64_t value, int32_t result) noex
         store_fail(engine, -result)
         return
     if value != LANE_NONE:
-        checkpoint.lane_free |= <uint32_t>(1 << value)
+        checkpoint.lanes[value].flying = False
         checkpoint.flying -= 1
         return
     if checkpoint.step == CHECKPOINT_SUPER_A or checkpoint.step == CHECKPOINT_SUPER_B:
@@ -359,7 +383,7 @@ cdef void finish(engine_t* engine) noexcept nogil:
         store.segments[store.plan[i]].state = SEGMENT_FREE
     store.plan_count += checkpoint.emptied
     checkpoint.emptied = 0
-    slots_release_retired(&store.slots, checkpoint.retired)
+    slots_release_leaving(&store.slots)
     checkpoint.step = CHECKPOINT_IDLE
     checkpoint.number += 1
     store.log.held = checkpoint.clean

@@ -1,9 +1,9 @@
-"""Whether E1 to E5 of `state.pxd` hold; reads everything, changes nothing."""
+"""Whether E1 to E6 of `state.pxd` hold; reads everything, changes nothing."""
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from repstore._fast.layout cimport (
-    DIRECTORY_ENTRIES, OP_WRITE, PAGE_ENTRIES, extent_t, pending_t,
+    DIRECTORY_ENTRIES, OP_WRITE, PAGE_ENTRIES, SEGMENT_SEALED, extent_t, pending_t,
 )
 from repstore._fast.page_tree cimport page_t
 from repstore._fast.segments cimport is_data, segment_of
@@ -91,4 +91,9 @@ cdef const char* log_broken(store_t* store) noexcept nogil:
         number = store.plan[i]
         if store.segments[number].live or store.segments[number].pending:
             return b"E4: segments ahead in the plan hold nothing"
+    number = 0
+    for i in range(store.segment_count):
+        number += store.segments[i].state == SEGMENT_SEALED and store.segments[i].live == 0
+    if number != store.emptied:
+        return b"E6: emptied counts the sealed segments in which nothing lives"
     return NULL

@@ -67,7 +67,7 @@ cdef bint cleaner_step(engine_t* engine) noexcept nogil:
     if cleaner.reading or store.failed or store.log.held:
         return False
     if cleaner.victim < 0:
-        if segments_free(store) >= store.low:
+        if segments_free(store) + store.emptied >= store.low:
             return False
         cleaner.victim = choose_victim(store)
         if cleaner.victim < 0:

@@ -620,16 +620,17 @@ cdef bint _in_use(engine_t* engine, const volume_t* volume):
 
 
 cdef bint _has_metadata_room(engine_t* engine, uint64_t size_blocks):
-    """Could every page of every volume, the new one too, get a slot, and the root hold them all?"""
-    cdef uint64_t pairs = 1, references = 0
+    """Could every page of every volume, the new one too, be written anew while its old slot is kept,
+    and the root hold them all?"""
+    cdef uint64_t page_count = 0, references = 0
     cdef uint32_t i
     sizes = [engine.volumes[i].size_blocks for i in range(engine.volume_count)] + [size_blocks]
     for size in sizes:
         for per_page, trees in ((PAGE_ENTRIES, 1), (PAGE_BITS, CHANGES_KEPT)):
             pages = -(-size // per_page)
             directories = -(-pages // DIRECTORY_ENTRIES)
-            pairs += trees * (pages + directories)
+            page_count += trees * (pages + directories)
             references += trees * directories
     root = (root_size(engine) + len(sizes) * (sizeof(volume_entry_t) + (1 + CHANGES_KEPT) * sizeof(tree_entry_t))
             + references * sizeof(page_reference_t))
-    return pairs < engine.store.slots.count and root <= <uint64_t>engine.store.root_blocks << BLOCK_SHIFT
+    return 2 * page_count < engine.store.slots.count and root <= <uint64_t>engine.store.root_blocks << BLOCK_SHIFT

@@ -131,7 +131,7 @@ cdef packed struct superblock_t:
     uint32_t segment_blocks       # power of two
     uint32_t segment_count
     uint32_t root_blocks          # size of each of the two root areas
-    uint32_t page_pairs           # shadow-paged metadata slots
+    uint32_t page_slots           # blocks of shadow-paged metadata
     uint32_t root_area            # 0 or 1: which root is current
     uint32_t root_bytes
     uint32_t root_crc
@@ -163,7 +163,7 @@ cdef packed struct segment_entry_t:
 
 
 cdef packed struct page_reference_t:
-    uint32_t slot                 # pair number << 1 | home; 0: no page
+    uint32_t slot                 # block of the page area; 0: no page
     uint32_t crc                  # of the 4 KiB page
     uint64_t max_lsn              # newest change below this page
 

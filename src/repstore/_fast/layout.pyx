@@ -59,7 +59,7 @@ _superblock_t = numpy.dtype([
     ("copy_number", "<u4"), ("feature_compat", "<u8"), ("feature_ro_compat", "<u8"),
     ("feature_incompat", "<u8"), ("store_uuid", "u1", 16), ("sequence", "<u8"), ("parent_crc", "<u4"),
     ("clean", "<u4"), ("life_id", "<u8"), ("boot_id", "u1", 16), ("total_blocks", "<u8"),
-    ("segment_blocks", "<u4"), ("segment_count", "<u4"), ("root_blocks", "<u4"), ("page_pairs", "<u4"),
+    ("segment_blocks", "<u4"), ("segment_count", "<u4"), ("root_blocks", "<u4"), ("page_slots", "<u4"),
     ("root_area", "<u4"), ("root_bytes", "<u4"), ("root_crc", "<u4"), ("reserved", "<u4"),
 ])
 _root_header_t = numpy.dtype([

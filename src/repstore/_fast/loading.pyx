@@ -16,7 +16,8 @@ from repstore._fast.volume cimport LOOKUP_OK, volume_apply
 
 
 cdef enum:
-    RESERVE_PERCENT = 3            # segments only the cleaner may take
+    RESERVE_PERCENT = 1            # segments only the cleaner may take
+    LOW_SHARE = 40                 # of the segments: between what a checkpoint costs and the room it needs
     RESERVE_MIN = 2
     HEADS = 3                      # segments that are open or being cleaned
     FILL_PERCENT = 92              # of the payload room: above, cleaning costs more than it gives
@@ -38,12 +39,12 @@ cdef int set_geometry(store_t* store) noexcept nogil:
     store.half = block.segment_count // 2
     store.root_blocks = block.root_blocks
     store.page_base = 1 + 2 * <uint64_t>block.root_blocks
-    store.segment_base = store.page_base + 2 * <uint64_t>block.page_pairs + 1
+    store.segment_base = store.page_base + block.page_slots + 1
     if (store.segment_base + (<uint64_t>store.segment_count << shift) + 2 > store.total_blocks
             or store.total_blocks > <uint64_t>1 << 32):
         return LOAD_BAD_GEOMETRY
     store.reserve = max(<uint32_t>RESERVE_MIN, store.segment_count * RESERVE_PERCENT // 100)
-    store.low = store.reserve + max(<uint32_t>2, store.segment_count // 16)
+    store.low = store.reserve + max(<uint32_t>2, store.segment_count // LOW_SHARE)
     payload = store.segment_blocks - (store.segment_blocks + 64) // 65
     store.capacity_blocks = ((<uint64_t>store.segment_count - store.reserve - HEADS) * payload
                              * FILL_PERCENT // 100)
@@ -65,7 +66,7 @@ cdef int store_load(engine_t* engine, const uint8_t* superblock, const uint8_t* 
     store.segments = <segment_t*>calloc(store.segment_count, sizeof(segment_t))
     store.plan = <uint32_t*>calloc(store.segment_count, 4)
     if (store.segments == NULL or store.plan == NULL or log_init(engine) != 0 or checkpoint_init(engine) != 0
-            or cleaner_init(engine) != 0 or slots_init(&store.slots, store.superblock.page_pairs) != 0):
+            or cleaner_init(engine) != 0 or slots_init(&store.slots, store.superblock.page_slots) != 0):
         return LOAD_NO_MEMORY
     fault = root_load(engine, root, root_bytes)
     if fault == ROOT_NO_MEMORY:
@@ -114,6 +115,7 @@ cdef void enter_planned(store_t* store, uint32_t segment) noexcept nogil:
     store.plan_count = kept
     store.segments[segment].state = SEGMENT_SEALED
     store.segments[segment].generation += 1
+    store.emptied += 1
 
 
 cdef void store_begin_life(engine_t* engine, uint64_t life_id) noexcept nogil:

@@ -2,15 +2,16 @@
 
     tree > directory (256 page references) > page (512 extents, or 32768 bits)
 
-Every page has a slot with two homes on disk. A checkpoint writes a changed page to the
-home that the last durable checkpoint does not name, so the old state stays whole until
-the superblocks have moved on. A reference carries the checksum of what it points to.
+A checkpoint writes every changed page to a slot that the last durable checkpoint does not
+name, one behind the other so that many go out in one write, and the old state stays whole
+until the superblocks have moved on. A reference carries the checksum of what it points to.
 
 Invariants (check_invariants):
   T1 a page with slot 0 and no data reads as all zeros
   T2 a dirty page is in memory and stands once in the tree's dirty list
   T3 a page marked CAPTURE is in memory: the running checkpoint still has to copy it,
      and nobody changes it before it has been copied
+  T4 a slot is free, or named by the last durable checkpoint or the running one, or retired
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -61,15 +62,19 @@ cdef struct page_tree_t:
     uint32_t dirty_capacity
 
 
-# Which pairs of metadata homes are taken; slot 0 is never used.
+cdef struct slot_list_t:
+    uint32_t* items
+    uint32_t count
+    uint32_t capacity
+
+
+# Which blocks of the page area are taken; slot 0 is never used.
 cdef struct slots_t:
     uint64_t* words
     uint32_t count
-    uint32_t hint
-    uint32_t used
-    uint32_t* retired     # free again once the next checkpoint is durable
-    uint32_t retired_count
-    uint32_t retired_capacity
+    uint32_t hint         # where to look for a free one
+    slot_list_t retired   # free once the next checkpoint to begin is durable
+    slot_list_t leaving   # free once the running one is
 
 
 cdef inline page_t* tree_page(page_tree_t* tree, uint32_t number) noexcept nogil:
@@ -92,6 +97,7 @@ cdef void tree_retire(page_tree_t* tree, slots_t* slots) noexcept nogil
 cdef int slots_init(slots_t* slots, uint32_t count) noexcept nogil
 cdef void slots_free(slots_t* slots) noexcept nogil
 cdef void slots_take(slots_t* slots, uint32_t slot) noexcept nogil
-cdef uint32_t slots_allocate(slots_t* slots) noexcept nogil
-cdef void slots_retire(slots_t* slots, uint32_t slot) noexcept nogil
-cdef void slots_release_retired(slots_t* slots, uint32_t count) noexcept nogil
+cdef uint32_t slots_next(slots_t* slots) noexcept nogil
+cdef void slots_retire(slot_list_t* list, uint32_t slot) noexcept nogil
+cdef void slots_begin_leaving(slots_t* slots) noexcept nogil
+cdef void slots_release_leaving(slots_t* slots) noexcept nogil

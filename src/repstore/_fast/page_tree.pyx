@@ -8,6 +8,9 @@ from repstore._fast.layout cimport BLOCK_SIZE
 cdef extern from "stdlib.h" nogil:
     int posix_memalign(void** out, size_t alignment, size_t size)
 
+cdef extern from * nogil:
+    int __builtin_ctzll(unsigned long long value)
+
 
 cdef void* new_page() noexcept nogil:
     cdef void* page = NULL
@@ -133,9 +136,9 @@ cdef void tree_retire(page_tree_t* tree, slots_t* slots) noexcept nogil:
         directory = tree.directories[i]
         if directory == NULL:
             continue
-        slots_retire(slots, directory.reference.slot)
+        slots_retire(&slots.retired, directory.reference.slot)
         for j in range(DIRECTORY_ENTRIES):
-            slots_retire(slots, directory.pages[j].reference.slot)
+            slots_retire(&slots.retired, directory.pages[j].reference.slot)
 
 
 # ------------------------------------------------------------------------ metadata slots
@@ -147,61 +150,67 @@ cdef int slots_init(slots_t* slots, uint32_t count) noexcept nogil:
     if slots.words == NULL:
         return -1
     slots.words[0] = 1           # slot 0 means "no page"
-    slots.used = 1
     return 0
 
 
 cdef void slots_free(slots_t* slots) noexcept nogil:
     free(slots.words)
-    free(slots.retired)
+    free(slots.retired.items)
+    free(slots.leaving.items)
     memset(slots, 0, sizeof(slots_t))
 
 
 cdef void slots_take(slots_t* slots, uint32_t slot) noexcept nogil:
-    """Mark the pair behind a reference (pair << 1 | home) as used."""
-    cdef uint32_t pair = slot >> 1
-    if pair != 0 and pair < slots.count and not (slots.words[pair >> 6] >> (pair & 63)) & 1:
-        slots.words[pair >> 6] |= <uint64_t>1 << (pair & 63)
-        slots.used += 1
+    """Mark a slot as used; the next one is looked for behind it."""
+    slots.words[slot >> 6] |= <uint64_t>1 << (slot & 63)
+    slots.hint = slot + 1
 
 
-cdef uint32_t slots_allocate(slots_t* slots) noexcept nogil:
-    """A free pair as a reference to its home 1, so that the first write goes to home 0; 0: none left."""
-    cdef uint32_t i, pair
-    for i in range(slots.count):
-        pair = (slots.hint + i) % slots.count
-        if not (slots.words[pair >> 6] >> (pair & 63)) & 1:
-            slots.words[pair >> 6] |= <uint64_t>1 << (pair & 63)
-            slots.used += 1
-            slots.hint = pair + 1
-            return pair << 1 | 1
+cdef uint32_t slots_next(slots_t* slots) noexcept nogil:
+    """The first free slot from the hint on, round the end; not taken yet. 0: none is free."""
+    cdef uint32_t i, slot, words = (slots.count + 63) // 64
+    cdef uint32_t first = slots.hint if slots.hint < slots.count else 0
+    cdef uint64_t free_bits
+    for i in range(words + 1):                 # the first word twice: what lies in front of the hint
+        free_bits = ~slots.words[first >> 6] >> (first & 63)
+        if free_bits:
+            slot = first + <uint32_t>__builtin_ctzll(free_bits)
+            if slot < slots.count:
+                return slot
+        first = (first & ~<uint32_t>63) + 64
+        if first >= slots.count:
+            first = 0
     return 0
 
 
-cdef void slots_retire(slots_t* slots, uint32_t slot) noexcept nogil:
-    """Free a pair once the next checkpoint, which no longer names it, is durable."""
+cdef void slots_retire(slot_list_t* list, uint32_t slot) noexcept nogil:
+    """Put a slot where it waits for the checkpoint that no longer names it."""
     cdef uint32_t capacity
     cdef uint32_t* grown
     if slot == 0:
         return
-    if slots.retired_count == slots.retired_capacity:
-        capacity = max(64, slots.retired_capacity * 2)
-        grown = <uint32_t*>realloc(slots.retired, capacity * sizeof(uint32_t))
+    if list.count == list.capacity:
+        capacity = max(64, list.capacity * 2)
+        grown = <uint32_t*>realloc(list.items, capacity * sizeof(uint32_t))
         if grown == NULL:
-            return               # the pair is lost until the store is opened again: harmless
-        slots.retired = grown
-        slots.retired_capacity = capacity
-    slots.retired[slots.retired_count] = slot >> 1
-    slots.retired_count += 1
+            return               # the slot is lost until the store is opened again: harmless
+        list.items = grown
+        list.capacity = capacity
+    list.items[list.count] = slot
+    list.count += 1
 
 
-cdef void slots_release_retired(slots_t* slots, uint32_t count) noexcept nogil:
-    """A checkpoint is durable: the first `count` retired pairs are free."""
-    cdef uint32_t i, pair
-    for i in range(count):
-        pair = slots.retired[i]
-        slots.words[pair >> 6] &= ~(<uint64_t>1 << (pair & 63))
-        slots.used -= 1
-    for i in range(slots.retired_count - count):
-        slots.retired[i] = slots.retired[count + i]
-    slots.retired_count -= count
+cdef void slots_begin_leaving(slots_t* slots) noexcept nogil:
+    """A checkpoint begins: what was retired until now is not in it."""
+    cdef slot_list_t emptied = slots.leaving
+    slots.leaving = slots.retired
+    slots.retired = emptied
+
+
+cdef void slots_release_leaving(slots_t* slots) noexcept nogil:
+    """The running checkpoint is durable: what it does not name is free."""
+    cdef uint32_t i, slot
+    for i in range(slots.leaving.count):
+        slot = slots.leaving.items[i]
+        slots.words[slot >> 6] &= ~(<uint64_t>1 << (slot & 63))
+    slots.leaving.count = 0

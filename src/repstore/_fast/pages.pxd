@@ -6,7 +6,7 @@ from repstore._fast.state cimport engine_t, store_t, volume_t
 
 
 cdef inline uint64_t slot_block(const store_t* store, uint32_t slot) noexcept nogil:
-    """The block of a page reference: pair and home."""
+    """The block that a page reference names."""
     return store.page_base + slot
 
 

@@ -202,6 +202,8 @@ cdef int load_segments(store_t* store, cursor_t* cursor, uint32_t plan_count) no
             return ROOT_MALFORMED
         store.plan[i] = planned[i]
         store.segments[planned[i]].state = SEGMENT_FREE
+    for i in range(store.segment_count):
+        store.emptied += store.segments[i].state == SEGMENT_SEALED and store.segments[i].live == 0
     store.plan_count = plan_count
     return ROOT_OK
 
@@ -304,20 +306,20 @@ cdef int load_tree(engine_t* engine, volume_t* volume, cursor_t* cursor, uint32_
 cdef int load_directory(engine_t* engine, page_tree_t* tree, uint32_t j,
                         const page_reference_t* reference) noexcept nogil:
     cdef directory_t* directory = <directory_t*>calloc(1, sizeof(directory_t))
-    cdef uint8_t* page = engine.store.checkpoint.lane[0]
+    cdef uint8_t* page = engine.store.checkpoint.lanes[0].pages
     cdef uint32_t i
     if directory == NULL:
         return ROOT_NO_MEMORY
     tree.directories[j] = directory
     memcpy(&directory.reference, reference, sizeof(page_reference_t))
-    if (reference.slot >> 1 >= engine.store.slots.count
+    if (reference.slot >= engine.store.slots.count
             or read_now(engine, slot_block(&engine.store, reference.slot), page, 1) != 0
             or crc32c(0, page, BLOCK_SIZE) != reference.crc):
         return ROOT_BAD_DIRECTORY
     slots_take(&engine.store.slots, reference.slot)
     for i in range(DIRECTORY_ENTRIES):
         memcpy(&directory.pages[i].reference, page + i * sizeof(page_reference_t), sizeof(page_reference_t))
-        if directory.pages[i].reference.slot >> 1 >= engine.store.slots.count:
+        if directory.pages[i].reference.slot >= engine.store.slots.count:
             return ROOT_BAD_DIRECTORY
         slots_take(&engine.store.slots, directory.pages[i].reference.slot)
     return ROOT_OK

@@ -6,7 +6,7 @@ joins the plan of the next checkpoint and may be entered when that checkpoint is
 """
 from libc.stdint cimport uint32_t, uint64_t
 
-from repstore._fast.layout cimport LOCATION_ZERO
+from repstore._fast.layout cimport LOCATION_ZERO, SEGMENT_SEALED
 from repstore._fast.state cimport segment_t, store_t
 
 
@@ -31,6 +31,12 @@ cdef inline uint32_t segments_free(const store_t* store) noexcept nogil:
     return store.plan_count - store.plan_next
 
 
+cdef inline bint segment_usable(const segment_t* segment) noexcept nogil:
+    """Nothing lives in it, is being written to it or read from it: the next plan may have it."""
+    return (segment.state == SEGMENT_SEALED and segment.live == 0 and segment.pending == 0
+            and segment.pins == 0)
+
+
 cdef inline uint64_t space_left(const store_t* store) noexcept nogil:
     """Blocks that clients may still fill."""
     cdef uint64_t taken = store.live_blocks + store.coming_blocks
@@ -38,13 +44,19 @@ cdef inline uint64_t space_left(const store_t* store) noexcept nogil:
 
 
 cdef inline void segment_gain(store_t* store, uint32_t location) noexcept nogil:
-    store.segments[segment_of(store, location)].live += 1
+    cdef segment_t* segment = &store.segments[segment_of(store, location)]
+    if segment.live == 0 and segment.state == SEGMENT_SEALED:
+        store.emptied -= 1
+    segment.live += 1
     store.live_blocks += 1
 
 
 cdef inline void segment_lose(store_t* store, uint32_t location) noexcept nogil:
-    store.segments[segment_of(store, location)].live -= 1
+    cdef segment_t* segment = &store.segments[segment_of(store, location)]
+    segment.live -= 1
     store.live_blocks -= 1
+    if segment.live == 0 and segment.state == SEGMENT_SEALED:
+        store.emptied += 1
 
 
 cdef int segment_enter(store_t* store, int segment_class) noexcept nogil

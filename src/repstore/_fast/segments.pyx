@@ -37,6 +37,7 @@ cdef void segment_seal(store_t* store, int segment_class) noexcept nogil:
     segment = &store.segments[store.log.heads[segment_class].segment]
     segment.state = SEGMENT_SEALED
     segment.age = <uint32_t>store.checkpoint.number
+    store.emptied += segment.live == 0
     store.log.heads[segment_class].opened = False
 
 
@@ -65,8 +66,9 @@ cdef int plan_rebuild(store_t* store) noexcept nogil:
     store.plan_count = ahead
     for i in range(store.segment_count):
         segment = &store.segments[i]
-        if segment.state == SEGMENT_SEALED and segment.live == 0 and segment.pending == 0 and segment.pins == 0:
+        if segment_usable(segment):
             segment.state = SEGMENT_EMPTY
+            store.emptied -= 1
             store.plan[ahead + added] = i
             added += 1
     return added

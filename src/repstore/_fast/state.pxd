@@ -16,6 +16,7 @@ Invariants (engine check_invariants; numbered here, asserted in `checks`):
   E3 completed_sequence <= submitted sequence; flushed_sequence <= completed_sequence
   E4 no segment of the plan that is still ahead has live or pending blocks
   E5 a primary's commit_lsn is not above what any in-sync member acknowledged
+  E6 emptied = sealed segments in which nothing lives
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -32,6 +33,8 @@ cdef enum:
     REQUESTS_MAX = 4096            # client requests under way in one engine
     REQUEST_BLOCKS = 65            # 256 KiB at any alignment
     BATCHES = 12                   # batch buffers
+    LANES = 4                      # writes of pages under way
+    LANE_PAGES = 32
     BATCHES_FLYING = 4             # batches being written: few fat ones beat many thin ones
     PENDING_RECORDS = 1024         # records of a volume that are not committed yet
     PENDING_CRCS = 4096            # their payload blocks (16 MiB)
@@ -199,6 +202,14 @@ cdef enum checkpoint_step_t:
     CHECKPOINT_FLUSH_B = 8
 
 
+# Pages on their way to slots that lie side by side.
+cdef struct checkpoint_lane_t:
+    uint8_t* pages                 # LANE_PAGES
+    uint32_t first_slot
+    uint32_t count
+    bint flying
+
+
 cdef struct checkpoint_t:
     uint8_t step
     uint8_t wanted
@@ -212,14 +223,12 @@ cdef struct checkpoint_t:
     uint32_t directory_capacity
     uint32_t directories_taken
     uint32_t flying
-    uint8_t* lane[16]              # write buffers, one page each
-    uint16_t lane_free
+    checkpoint_lane_t lanes[4]
     uint8_t* root
     uint32_t root_bytes
     uint32_t root_written
     uint8_t* superblocks           # four blocks
     uint32_t emptied               # segments that the new plan adds
-    uint32_t retired               # slots that become free when it is durable
     uint64_t batch_sequence
     uint32_t batch_crc
 
@@ -271,7 +280,7 @@ cdef struct store_t:
     uint64_t page_base
     uint32_t root_blocks
     uint32_t reserve               # segments only the cleaner and trims may take
-    uint32_t low                   # free segments below which the cleaner works
+    uint32_t low                   # free and emptied segments below which the cleaner works
     uint64_t capacity_blocks       # what clients may fill
     uint64_t live_blocks
     uint64_t coming_blocks         # payload logged and not committed
@@ -279,7 +288,7 @@ cdef struct store_t:
     uint32_t* plan                 # segments the log may enter, in order
     uint32_t plan_count
     uint32_t plan_next
-    uint32_t empty_count
+    uint32_t emptied               # sealed segments in which nothing lives
     slots_t slots
     log_t log
     checkpoint_t checkpoint

@@ -2,15 +2,15 @@
 
     0                        superblock copy 0
     1                        root area A (root_blocks), then root area B
-    page_base                page pairs: pair p, home h at page_base + 2 * p + h
-    page_base + 2 * pairs    superblock copy 1
+    page_base                page slots: slot s at page_base + s
+    page_base + page_slots   superblock copy 1
     segment_base             segments 0 .. half - 1
                              superblock copy 2
                              segments half .. segment_count - 1, then an unused remainder
     total_blocks - 1         superblock copy 3
 
   G1 the four superblock copies are spread: damage comes in neighbourhoods
-  G2 pair 0 is never used, so that slot 0 can mean "no page"
+  G2 slot 0 is never used, so that it can mean "no page"
   G3 a geometry read from disk is bounded by `check` before anything is computed from it
 """
 from contextlib import suppress
@@ -22,7 +22,7 @@ from repstore.format import BATCH_BLOCKS, BLOCK_SIZE, root_header_t, segment_ent
 SEGMENT_BLOCKS_MIN = config.SEGMENT_BYTES_MIN // BLOCK_SIZE
 SEGMENT_BLOCKS_MAX = config.SEGMENT_BYTES_MAX // BLOCK_SIZE
 SEGMENTS_RESERVE_MIN = 2      # only the cleaner may take them: these, or
-SEGMENTS_RESERVE_PERCENT = 3  # so many of all
+SEGMENTS_RESERVE_PERCENT = 1  # so many of all
 SEGMENTS_OPEN = 3             # being written, or being cleaned
 FILL_PERCENT = 92             # of the payload room: above, cleaning costs more than it gives
 # what one segment takes in a root: its entry, and its place in the plan
@@ -37,7 +37,7 @@ class Geometry:
     segment_blocks: int
     segment_count: int
     root_blocks: int
-    page_pairs: int
+    page_slots: int
 
     @property
     def page_base(self) -> int:
@@ -45,7 +45,7 @@ class Geometry:
 
     @property
     def segment_base(self) -> int:
-        return self.page_base + 2 * self.page_pairs + 1
+        return self.page_base + self.page_slots + 1
 
     @property
     def half(self) -> int:
@@ -95,7 +95,7 @@ class Geometry:
             raise errors.ConfigError(f"segment size {self.segment_blocks} blocks: must be a power of two")
         config.check_range("segments", self.segment_count, config.SEGMENTS_MIN, config.SEGMENTS_MAX)
         config.check_range("root area", self.root_blocks, 1, self.total_blocks, "blocks")
-        config.check_range("page pairs", self.page_pairs, 2, self.total_blocks)
+        config.check_range("page slots", self.page_slots, 4, self.total_blocks)
         # copies 2 and 3 are the last two that must fit behind the segments
         end = self.segment_base + self.segment_count * self.segment_blocks + 2
         if end > self.total_blocks:
@@ -108,14 +108,14 @@ def choose(options: config.StoreOptions) -> Geometry:
     segment_bytes = options.segment_bytes or usual_segment_bytes(options.size_bytes)
     segment_blocks = segment_bytes // BLOCK_SIZE
     root_blocks = _root_blocks(total_blocks, total_blocks // segment_blocks)
-    page_pairs = _page_pairs(options.size_bytes)
-    segment_base = Geometry(total_blocks, segment_blocks, 0, root_blocks, page_pairs).segment_base
+    page_slots = _page_slots(options.size_bytes)
+    segment_base = Geometry(total_blocks, segment_blocks, 0, root_blocks, page_slots).segment_base
     segment_count = max(0, total_blocks - 2 - segment_base) // segment_blocks
     if segment_count < config.SEGMENTS_MIN:
         raise errors.ConfigError(
             f"store of {options.size_bytes} bytes has room for {segment_count} segments of "
             f"{segment_bytes} bytes: at least {config.SEGMENTS_MIN} are needed")
-    geometry = Geometry(total_blocks, segment_blocks, segment_count, root_blocks, page_pairs)
+    geometry = Geometry(total_blocks, segment_blocks, segment_count, root_blocks, page_slots)
     geometry.check()
     return geometry
 
@@ -149,7 +149,7 @@ def _root_blocks(total_blocks: int, segments_at_most: int) -> int:
     return -(-table_bytes // BLOCK_SIZE) + volume_blocks
 
 
-def _page_pairs(size_bytes: int) -> int:
-    extra = (config.PAGE_PAIRS_EXTRA_SMALL if size_bytes < config.SMALL_STORE_BYTES
-             else config.PAGE_PAIRS_EXTRA)
-    return config.PAGE_PAIRS_PER_STEP * (size_bytes // config.PAGE_PAIRS_STEP_BYTES) + extra
+def _page_slots(size_bytes: int) -> int:
+    extra = (config.PAGE_SLOTS_EXTRA_SMALL if size_bytes < config.SMALL_STORE_BYTES
+             else config.PAGE_SLOTS_EXTRA)
+    return config.PAGE_SLOTS_PER_STEP * (size_bytes // config.PAGE_SLOTS_STEP_BYTES) + extra

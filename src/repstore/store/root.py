@@ -226,9 +226,9 @@ def _decode_volume(cursor: _Cursor, geometry: Geometry) -> Volume:
         head = cursor.records(tree_entry_t, 1, 1, "tree")[0]
         directories = cursor.records(page_reference_t, head["directory_count"], directories_max,
                                      "directories")
-        if (directories["slot"] >> 1 >= geometry.page_pairs).any():
-            cursor.refuse("directories", f"page pairs below {geometry.page_pairs}",
-                          directories["slot"].max() >> 1)
+        if (directories["slot"] >= geometry.page_slots).any():
+            cursor.refuse("directories", f"page slots below {geometry.page_slots}",
+                          directories["slot"].max())
         trees.append(Tree(int(head["base_lsn"]), directories))
     return Volume(entry, pending, crcs, tuple(trees))
 

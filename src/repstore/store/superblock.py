@@ -80,7 +80,7 @@ def encode(superblock: Superblock, copy_number: int) -> bytes:
                  "feature_incompat", "sequence", "parent_crc", "clean", "life_id", "root_area",
                  "root_bytes", "root_crc"):
         fields[name] = getattr(superblock, name)
-    for name in ("total_blocks", "segment_blocks", "segment_count", "root_blocks", "page_pairs"):
+    for name in ("total_blocks", "segment_blocks", "segment_count", "root_blocks", "page_slots"):
         fields[name] = getattr(geometry, name)
     fields["store_uuid"] = np.frombuffer(superblock.store_uuid, np.uint8)
     fields["boot_id"] = np.frombuffer(superblock.boot_id, np.uint8)
@@ -102,7 +102,7 @@ def decode(block: Bytes, copy_number: int) -> Superblock | None:
     if fields["copy_number"] != copy_number:
         return None
     geometry = Geometry(*(int(fields[name]) for name in (
-        "total_blocks", "segment_blocks", "segment_count", "root_blocks", "page_pairs")))
+        "total_blocks", "segment_blocks", "segment_count", "root_blocks", "page_slots")))
     try:
         geometry.check()
     except errors.ConfigError:
