@@ -1,7 +1,7 @@
-"""A filled store in this process, and batches of operations on its one volume.
+"""Batches of operations on a filled volume, in this process: its own, or one that nodes serve.
 
-  F1 The volume is 70 % of the store and every block of it was written, then half as many in
-     random order: the cleaner works, as it does in any store that is not new.
+  F1 The volume is 70 % of what its store may hold, every block of it was written, then half as
+     many in random order: the cleaner works, as it does in any store that is not new.
   F2 Buffers are page-aligned and touched, and operations made, before a clock runs.
 """
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import repstore
-from repstore import OPERATION_DTYPE, Operation
+from repstore import OPERATION_DTYPE, Operation, Volume
 from repstore.node.directory import usual_store_bytes
 
 BLOCK_BYTES = 4096
@@ -27,26 +27,24 @@ BATCH_OPERATIONS = 8192          # a fraction of a second: draining its end cost
 AGED = 0.5                       # of the volume, written again before anything is timed
 
 
-class FilledVolume:
-    """A volume of one copy in a store of its own, and random operations on it."""
+class Load:
+    """Random operations on a volume, `DEPTH` under way."""
 
-    def __init__(self, path: Path, size_bytes: int) -> None:
-        self.path = path
-        self._store = repstore.Store.create(path, usual_store_bytes(size_bytes))
-        self._volume = self._store.create_volume("bench", size_bytes)
-        self._blocks = size_bytes // BLOCK_BYTES
+    def __init__(self, volume: Volume) -> None:
+        self._volume = volume
+        self._blocks = volume.size_bytes // BLOCK_BYTES
         self._random = np.random.default_rng(1)
         self._buffer = repstore.aligned_buffer(BUFFER_BLOCKS * BLOCK_BYTES)
         self._buffer[:] = self._random.integers(0, 256, self._buffer.size, dtype=np.uint8)
-        self._fill()
 
-    def __enter__(self) -> FilledVolume:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        self._store.close()
-        self.path.unlink()
+    def fill(self) -> None:
+        """F1."""
+        offsets = np.arange(0, self._blocks * BLOCK_BYTES, FILL_BYTES)
+        writes = self._operations(Operation.WRITE, offsets)
+        writes["length"] = np.minimum(FILL_BYTES, self._blocks * BLOCK_BYTES - offsets)
+        writes["buffer_offset"] = offsets % self._buffer.size
+        self.do(writes, FILL_DEPTH)
+        self.do(self.random(Operation.WRITE, round(self._blocks * AGED)))
 
     def random(self, kind: Operation, count: int = BATCH_OPERATIONS) -> NDArray[np.void]:
         """One-block operations all over the volume."""
@@ -85,15 +83,6 @@ class FilledVolume:
             count += len(operations)
         return count * share / took_s
 
-    def _fill(self) -> None:
-        """F1."""
-        offsets = np.arange(0, self._blocks * BLOCK_BYTES, FILL_BYTES)
-        writes = self._operations(Operation.WRITE, offsets)
-        writes["length"] = np.minimum(FILL_BYTES, self._blocks * BLOCK_BYTES - offsets)
-        writes["buffer_offset"] = offsets % self._buffer.size
-        self.do(writes, FILL_DEPTH)
-        self.do(self.random(Operation.WRITE, round(self._blocks * AGED)))
-
     def _operations(self, kind: Operation, offsets: NDArray[np.int64]) -> NDArray[np.void]:
         made = np.zeros(len(offsets), OPERATION_DTYPE)
         made["kind"] = kind
@@ -101,3 +90,21 @@ class FilledVolume:
         made["length"] = BLOCK_BYTES
         made["buffer_offset"] = np.arange(len(made)) % BUFFER_BLOCKS * BLOCK_BYTES
         return made
+
+
+class FilledVolume(Load):
+    """A volume of one copy in a store of its own, filled (F1)."""
+
+    def __init__(self, path: Path, size_bytes: int) -> None:
+        self.path = path
+        self._store = repstore.Store.create(path, usual_store_bytes(size_bytes))
+        super().__init__(self._store.create_volume("bench", size_bytes))
+        self.fill()
+
+    def __enter__(self) -> FilledVolume:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self._store.close()
+        self.path.unlink()

@@ -2,9 +2,11 @@
 
   N1 One copy: the same fio job on our export and on that of qemu-nbd, each on a unix socket,
      each behind a volume of one size that was written from end to end.
-  N2 Three copies: fio writes through the primary, against fio writing in place to one file:
-     no copies, no network, no server, no checksums.
+  N2 Three copies: a batch call of `Cluster`, through the primary's socket, against fio writing in
+     place to one file: no copies, no network, no server, no checksums.
   N3 A served volume fills its stores to 70 %, and part of it was overwritten, before it counts.
+  N4 Runs are short, with a rest before each, in which the cleaner works ahead: a burst. The
+     sustained row shows what is left when it has to keep pace: ours runs `SUSTAINED` times as long.
 """
 from __future__ import annotations
 
@@ -13,10 +15,12 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import repstore
 from bench.demo_cluster import Cluster
-from bench.filled import AGED
-from bench.ratios import Pace, Result, Row, compare
+from bench.filled import AGED, Load
+from bench.ratios import Pace, Result, Row, Side, compare
 from bench.rivals import Fio, qemu_nbd, raw_file, warm
+from repstore import Operation
 
 VOLUME = "bench"
 COPIES = 3
@@ -27,11 +31,15 @@ ONE_COPY_ROWS = {
     Row("nbd_write_qd32", "IOPS", 1.2, "qemu-nbd, same fio job"): ("randwrite", ()),
     Row("nbd_write_qd32_fsync32", "IOPS", 1.2, "qemu-nbd, same fio job"): ("randwrite", ("--fsync=32",)),
 }
-# with the volume's acknowledgement, and what the one raw writer has to do as well
+SUSTAINED = 6
+# with the volume's acknowledgement, what the one raw writer has to do as well, and how much
+# longer than that one we write
 COPIES_ROWS = {
-    Row("copies3_write_qd32_dev", "IOPS", 0.5, "fio io_uring in place, one copy"): ("dev", ()),
+    Row("copies3_write_qd32_dev", "IOPS", 0.5, "fio io_uring in place, one copy"): ("dev", (), 1),
     Row("copies3_write_qd32_durable", "IOPS", 0.5, "fio io_uring in place, one copy, fdatasync=1"):
-        ("durable", ("--fdatasync=1",)),
+        ("durable", ("--fdatasync=1",), 1),
+    Row("copies3_write_qd32_dev_sustained", "IOPS", None, "fio io_uring in place, one copy"):
+        ("dev", (), SUSTAINED),
 }
 
 
@@ -54,14 +62,20 @@ def one_copy_rows(work: Path, pace: Pace, names: frozenset[str]) -> Iterator[Res
 def copies_rows(work: Path, pace: Pace, names: frozenset[str]) -> Iterator[Result]:
     """Three nodes against one file (N2)."""
     raw = raw_file(work / "copies.raw", pace.copies_volume_bytes)
-    for row, (acknowledgement, options) in COPIES_ROWS.items():
+    for row, (acknowledgement, options, longer) in COPIES_ROWS.items():
         if row.name not in names:
             continue
         size_bytes = pace.copies_volume_bytes
-        with closing(Served(work / acknowledgement, size_bytes, COPIES, acknowledgement)) as served:
-            yield compare(row, pace, Fio(served.uri, "randwrite", work),
-                          Fio(raw, "randwrite", work, options), served.pids)
+        with closing(Served(work / row.name, size_bytes, COPIES, acknowledgement)) as served, \
+                closing(repstore.Cluster(work / row.name)) as cluster:
+            load = Load(cluster.volume(VOLUME))
+            yield compare(row, pace, writer(load, longer), Fio(raw, "randwrite", work, options), served.pids)
     raw.unlink()
+
+
+def writer(load: Load, longer: int) -> Side:
+    """Random writes for so many times as long as we are told (N4)."""
+    return lambda seconds: load.iops(Operation.WRITE, seconds * longer)
 
 
 def fill(uri: str, work: Path, size_bytes: int) -> None:

@@ -64,13 +64,28 @@ cdef void start(engine_t* engine, call_t* call, request_t* request) noexcept nog
         request.buffer_blocks = io.length >> BLOCK_SHIFT
         request.flags = REQUEST_TARGET
     call.started += 1
+    call.starting = True
     export_submit(engine, request)
+    call.starting = False
+
+
+cdef void read_on(engine_t* engine, call_t* call) noexcept nogil:
+    """A read is through: the next one starts now, not when all answers of this round are looked at.
+    The disk would stand still for so long (what finishes inside its start waits for the pump)."""
+    cdef request_t* request
+    if call.starting or call.started == call.count or call.ios[call.started].kind != RS_READ:
+        return
+    request = request_new(engine)
+    if request != NULL:
+        start(engine, call, request)
 
 
 cdef void finished(rs_request* front) noexcept nogil:
     cdef request_t* request = <request_t*>front
     cdef call_t* call = <call_t*>front.owner
+    cdef engine_t* engine = request.engine
     cdef io_t* io = &call.ios[front.cookie]
+    cdef bint was_read = front.kind == RS_READ and front.error == 0
     io.error = front.error
     if front.error:
         call.failed += 1
@@ -79,8 +94,10 @@ cdef void finished(rs_request* front) noexcept nogil:
     elif front.kind != RS_READ and front.kind != RS_WRITE and front.data_bytes:
         io.length = front.data_bytes           # block status: what was found
         memcpy(call.buffer + io.buffer_offset, front.data, front.data_bytes)
-    request_release(request.engine, request)
-    request.engine.more = True
+    request_release(engine, request)
+    engine.more = True
     call.finished += 1
+    if was_read:
+        read_on(engine, call)
     if call.finished == call.count and call.waiter != NULL:
         pthread_cond_broadcast(<pthread_cond_t*>call.waiter)

@@ -5,6 +5,7 @@ from libc.string cimport memcpy, memset
 
 from repstore._fast.backend cimport DISK_FLUSH, DISK_WRITE
 from repstore._fast.checksum cimport crc32c
+from repstore._fast.cleaner cimport store_idle
 from repstore._fast.layout cimport (
     BLOCK_SHIFT, BLOCK_SIZE, DIRECTORY_ENTRIES, SEGMENT_CLASSES, SEGMENT_FREE,
     SEGMENT_SEALED, page_reference_t, superblock_t,
@@ -69,13 +70,15 @@ cdef void checkpoint_free(engine_t* engine) noexcept nogil:
 
 # ---------------------------------------------------------------------------- when to begin
 
-cdef bint due(store_t* store) noexcept nogil:
-    """The log is long, or few segments are free and emptied ones would help: a third of the room between
-    `reserve` and `low`, or any at all when clients wait for one."""
+cdef bint due(store_t* store, uint64_t now_ns) noexcept nogil:
+    """The log is long; or few segments are free and emptied ones would help: a third of the room between
+    `reserve` and `low`, or any at all when clients wait for one; or nobody else wants the disk."""
     cdef uint64_t bound = min(<uint64_t>LOG_BLOCKS_MAX, (<uint64_t>store.segment_count << store.segment_shift) // 4)
     cdef uint32_t free_count = segments_free(store), room = store.low - store.reserve
     if store.checkpoint.wanted or store.log.blocks_since_checkpoint >= bound:
         return True
+    if store.emptied > room and store_idle(store, now_ns):
+        return any_usable(store)
     if store.emptied == 0 or free_count > store.reserve + room // 3 or (
             store.emptied < room // 3 and free_count > store.reserve):
         return False
@@ -99,7 +102,7 @@ cdef bint checkpoint_step(engine_t* engine) noexcept nogil:
     if store.failed:
         return False
     if checkpoint.step == CHECKPOINT_IDLE:
-        if not due(store):
+        if not due(store, engine.now_ns):
             return False
         checkpoint.step = CHECKPOINT_DRAIN
         store.log.held = True

@@ -5,17 +5,27 @@ points to it and its checksum is right; the move counts only if the map still po
 when the batch is written (OP_MOVE names the source). A block that cannot be verified stays
 where it is, and its segment with it, until it is repaired or overwritten.
 
+It works when room is short, and ahead of that while nobody else wants the disk, so that a burst
+of writes finds room: then only where a victim gives back a quarter at least.
+
 Victims by cost and benefit, (1 - u) * age / (1 + u) (Rosenblum and Ousterhout 1992, section 3.4).
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
-from repstore._fast.state cimport engine_t
+from repstore._fast.state cimport engine_t, store_t
 
 
 cdef enum:
     CLEANER_READ_BLOCKS = 256      # 1 MiB at a time; at least one whole batch
+    IDLE_AFTER_NS = 20000000       # nobody wants the disk when nobody did for so long
+
+cdef inline bint store_idle(const store_t* store, uint64_t now_ns) noexcept nogil:
+    """Does nobody but the cleaner want the disk?"""
+    return now_ns >= store.active_ns + IDLE_AFTER_NS
+
 
 cdef int cleaner_init(engine_t* engine) noexcept nogil
 cdef void cleaner_free(engine_t* engine) noexcept nogil
 cdef void cleaner_read_done(engine_t* engine, int32_t result) noexcept nogil
 cdef bint cleaner_step(engine_t* engine) noexcept nogil
+cdef uint64_t cleaner_due_ns(const store_t* store) noexcept nogil

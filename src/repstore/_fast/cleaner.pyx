@@ -25,6 +25,9 @@ cdef extern from "stdlib.h" nogil:
     int posix_memalign(void** out, size_t alignment, size_t size)
 
 
+cdef double USED_MAX = 0.97, IDLE_USED_MAX = 0.75
+
+
 cdef int cleaner_init(engine_t* engine) noexcept nogil:
     cdef void* buffer = NULL
     engine.store.cleaner.victim = -1
@@ -39,7 +42,7 @@ cdef void cleaner_free(engine_t* engine) noexcept nogil:
     engine.store.cleaner.buffer = NULL
 
 
-cdef int64_t choose_victim(store_t* store) noexcept nogil:
+cdef int64_t choose_victim(store_t* store, double used_max) noexcept nogil:
     """The sealed segment whose cleaning pays best; -1 when none would give room: its blocks need a
     header for each batch, and another one where two victims meet."""
     cdef uint32_t i, room = store.segment_blocks - (store.segment_blocks + BATCH_BLOCKS - 1) // BATCH_BLOCKS
@@ -51,7 +54,7 @@ cdef int64_t choose_victim(store_t* store) noexcept nogil:
         if segment.state != SEGMENT_SEALED or segment.live == 0 or segment.pending or segment.bad:
             continue
         used = <double>segment.live / store.segment_blocks
-        if used > 0.97 or segment.live + 1 >= room:
+        if used > used_max or segment.live + 1 >= room:
             continue
         score = (1.0 - used) * (1.0 + store.checkpoint.number - segment.age) / (1.0 + used)
         if score > best_score:
@@ -67,9 +70,7 @@ cdef bint cleaner_step(engine_t* engine) noexcept nogil:
     if cleaner.reading or store.failed or store.log.held:
         return False
     if cleaner.victim < 0:
-        if segments_free(store) + store.emptied >= store.low:
-            return False
-        cleaner.victim = choose_victim(store)
+        cleaner.victim = next_victim(engine)
         if cleaner.victim < 0:
             return False
         cleaner.cursor = 0
@@ -88,6 +89,30 @@ cdef bint cleaner_step(engine_t* engine) noexcept nogil:
         return False                       # the last moves are still being written
     give_up(engine, cleaner.cursor)
     return True
+
+
+cdef int64_t next_victim(engine_t* engine) noexcept nogil:
+    """The segment to clean now; -1: none needs to be, or would give room."""
+    cdef store_t* store = &engine.store
+    cdef uint32_t spare = segments_free(store) + store.emptied
+    cdef int64_t victim
+    if spare < store.low:
+        return choose_victim(store, USED_MAX)
+    if spare >= store.high or store.cleaner.idle_ns == store.active_ns:
+        return -1
+    if not store_idle(store, engine.now_ns):
+        return -1
+    victim = choose_victim(store, IDLE_USED_MAX)
+    if victim < 0:
+        store.cleaner.idle_ns = store.active_ns    # nothing more to do before somebody writes
+    return victim
+
+
+cdef uint64_t cleaner_due_ns(const store_t* store) noexcept nogil:
+    """When it may have something to do although nothing happens till then; 0: nothing."""
+    if segments_free(store) + store.emptied >= store.high or store.cleaner.idle_ns == store.active_ns:
+        return 0
+    return store.active_ns + IDLE_AFTER_NS
 
 
 cdef void finish_victim(engine_t* engine) noexcept nogil:

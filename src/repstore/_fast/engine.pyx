@@ -6,7 +6,7 @@ from libc.string cimport memcpy, memset
 from repstore._fast.backend cimport DISK_FLUSH
 from repstore._fast.calls cimport calls_pump
 from repstore._fast.checkpoint cimport checkpoint_done, checkpoint_free, checkpoint_step
-from repstore._fast.cleaner cimport cleaner_free, cleaner_read_done, cleaner_step
+from repstore._fast.cleaner cimport cleaner_due_ns, cleaner_free, cleaner_read_done, cleaner_step
 from repstore._fast.events cimport EVENT_LINK_DOWN, EVENT_LINK_UP, event_push
 from repstore._fast.exports cimport (
     engine_api, exports_deadline, exports_link_down, exports_reply, exports_retry, foreign_request,
@@ -22,6 +22,7 @@ from repstore._fast.log cimport (
 )
 from repstore._fast.page_tree cimport slots_free
 from repstore._fast.pages cimport page_loaded
+from repstore._fast.primary cimport due
 from repstore._fast.replication cimport (
     replication_frame, replication_link_down, replication_link_up, replication_step,
 )
@@ -242,6 +243,8 @@ cdef uint64_t engine_turn(void* handle, uint64_t now_ns, int* busy) noexcept nog
     close_batches(engine)
     replication_step(engine)
     exports_deadline(engine)
+    if engine.has_store and not engine.store.failed:
+        due(engine, cleaner_due_ns(&engine.store))
     busy[0] = moved or engine.more
     return engine.deadline_ns
 

@@ -17,7 +17,8 @@ from repstore._fast.volume cimport LOOKUP_OK, volume_apply
 
 cdef enum:
     RESERVE_PERCENT = 1            # segments only the cleaner may take
-    LOW_SHARE = 40                 # of the segments: between what a checkpoint costs and the room it needs
+    LOW_SHARE = 24                 # of the segments: between what a checkpoint costs and the room it needs
+    HIGH_SHARE = 8                 # of the segments: made free ahead, for bursts
     RESERVE_MIN = 2
     HEADS = 3                      # segments that are open or being cleaned
     FILL_PERCENT = 92              # of the payload room: above, cleaning costs more than it gives
@@ -45,6 +46,7 @@ cdef int set_geometry(store_t* store) noexcept nogil:
         return LOAD_BAD_GEOMETRY
     store.reserve = max(<uint32_t>RESERVE_MIN, store.segment_count * RESERVE_PERCENT // 100)
     store.low = store.reserve + max(<uint32_t>2, store.segment_count // LOW_SHARE)
+    store.high = store.low + store.segment_count // HIGH_SHARE
     payload = store.segment_blocks - (store.segment_blocks + 64) // 65
     store.capacity_blocks = ((<uint64_t>store.segment_count - store.reserve - HEADS) * payload
                              * FILL_PERCENT // 100)

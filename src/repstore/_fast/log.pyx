@@ -73,6 +73,8 @@ cdef log_batch_t* open_batch(engine_t* engine, int segment_class, uint32_t paylo
         segment_seal(store, segment_class)
     if not head.opened and segment_enter(store, segment_class) != 0:
         return NULL
+    if segment_class != CLASS_CLEANER:
+        store.active_ns = engine.now_ns
     batch.state = BATCH_OPEN
     batch.segment = head.segment
     batch.offset = head.cursor

@@ -108,6 +108,7 @@ cdef int start_read(engine_t* engine, volume_t* volume, request_t* request) noex
             request_finish(request, ENOMEM)
             return STARTED
     request.state = REQUEST_READING
+    engine.store.active_ns = engine.now_ns
     engine.store.counters.reads += 1
     engine.store.counters.read_blocks += request.blocks
     issue_reads(engine, request)

@@ -235,6 +235,7 @@ cdef struct checkpoint_t:
 
 cdef struct cleaner_t:
     int64_t victim                 # segment, or -1
+    uint64_t idle_ns               # active_ns of the idle time in which no victim was worth it
     uint32_t cursor                # next block of the victim to read
     uint8_t* buffer                # CLEANER_READ_BLOCKS
     uint32_t have                  # blocks in buffer
@@ -281,6 +282,8 @@ cdef struct store_t:
     uint32_t root_blocks
     uint32_t reserve               # segments only the cleaner and trims may take
     uint32_t low                   # free and emptied segments below which the cleaner works
+    uint32_t high                  # below which it does while nobody else wants the disk
+    uint64_t active_ns             # when somebody last did
     uint64_t capacity_blocks       # what clients may fill
     uint64_t live_blocks
     uint64_t coming_blocks         # payload logged and not committed
@@ -571,6 +574,7 @@ cdef struct call_t:
     uint64_t finished
     uint64_t failed
     uint32_t depth
+    bint starting                  # an operation is being handed over: it may finish at once
     void* waiter                   # condition to wake when all are finished
 
 

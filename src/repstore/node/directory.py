@@ -104,15 +104,12 @@ def add_volume(configs: ConfigStore, options: config.VolumeOptions) -> VolumeCon
 
 
 def usual_store_bytes(volume_bytes: int) -> int:
-    """A store that one volume, written all over, fills to FILL_AIMED_AT; whole MiB."""
-    segments_bytes = int(volume_bytes / FILL_AIMED_AT)
-    store_bytes = max(STORE_BYTES_USUAL_MIN, _whole_mib(segments_bytes))
-    while True:
-        chosen = geometry.choose(config.StoreOptions(store_bytes))
-        holds_bytes = chosen.segment_count * chosen.segment_bytes
-        if holds_bytes >= segments_bytes and chosen.capacity_bytes >= volume_bytes:
-            return store_bytes
+    """A store whose capacity one volume, written all over, fills to FILL_AIMED_AT; whole MiB."""
+    wanted_bytes = int(volume_bytes / FILL_AIMED_AT)
+    store_bytes = max(STORE_BYTES_USUAL_MIN, _whole_mib(wanted_bytes))
+    while geometry.choose(config.StoreOptions(store_bytes)).capacity_bytes < wanted_bytes:
         store_bytes += _whole_mib(store_bytes // 64)
+    return store_bytes
 
 
 def _whole_mib(size_bytes: int) -> int:
