@@ -25,7 +25,7 @@ from bench.demo_cluster import ClusterError
 from bench.ratios import BenchError, Pace, Result, Row
 
 MIB = 1 << 20
-QUICK = Pace(rounds=5, run_s=0.8, volume_bytes=512 * MIB, copies_volume_bytes=256 * MIB)
+QUICK = Pace(rounds=5, run_s=0.8, volume_bytes=512 * MIB, copies_volume_bytes=1024 * MIB)
 THOROUGH = Pace(rounds=15, run_s=1.0, volume_bytes=2048 * MIB, copies_volume_bytes=1024 * MIB)
 ROUNDS_MIN, ROUNDS_MAX = 1, 1000
 ROOM = 6                         # of the copies' volume: three stores, a raw file and some air
@@ -86,7 +86,7 @@ def measure(work: Path, pace: Pace, names: frozenset[str]) -> list[Result]:
 def parse(words: list[str] | None) -> argparse.Namespace:
     """What was asked for, refused before anything is made if it cannot be."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Compare repstore with its peers.")
-    parser.add_argument("--quick", action="store_true", help="small volumes, few rounds: about two minutes")
+    parser.add_argument("--quick", action="store_true", help="small volumes, few rounds: about four minutes")
     parser.add_argument("--only", action="append", metavar="NAME", choices=NAMES,
                         help=f"this row only; may be repeated ({', '.join(NAMES)})")
     parser.add_argument("--rounds", type=int, help=f"pairs of runs, {ROUNDS_MIN} to {ROUNDS_MAX}")

@@ -91,10 +91,12 @@ cdef class FakeEngine:
         entry = self.links[link]
         entry.unread += data
         entry.resumed = False
-        while not entry.closed:
+        while entry.unread and not entry.closed:       # an empty window is never handed over
             full = len(entry.unread) > RS_STREAM_WINDOW
-            if self.hand_over(entry, bytes(entry.unread[:RS_STREAM_WINDOW])) == 0 or not full:
+            consumed = self.hand_over(entry, bytes(entry.unread[:RS_STREAM_WINDOW]))
+            if consumed == 0 or not (full or entry.resumed):
                 return
+            entry.resumed = False
 
     cdef uint32_t hand_over(self, entry, bytes arrived):
         """One call of `received`; the buffer is as long as what is in it, and short-lived."""

@@ -269,6 +269,16 @@ def test_byte_by_byte_and_with_the_next_command_behind(structured: bool) -> None
     assert replies(heard[0], reads_of(stream))[4].error == ENOSPC
 
 
+@pytest.mark.parametrize("count", range(1, 40))
+def test_reads_that_come_together_are_all_asked_for(structured: bool, count: int) -> None:
+    """However many: the last of them must not wait for bytes that never come."""
+    client = Client(size_bytes=SIZE, inline=False).go(structured)
+    client.engine.feed(client.link, b"".join(request(READ, 0, 512, cookie=cookie) for cookie in range(count)))
+    assert len(client.engine.pending) == count
+    client.engine.pump()
+    client.leave()
+
+
 # ---- limits
 
 def test_no_more_than_so_many_operations_in_flight(structured: bool) -> None:

@@ -7,8 +7,8 @@ from repstore._fast.backend cimport DISK_FLUSH, DISK_WRITE
 from repstore._fast.checksum cimport crc32c
 from repstore._fast.cleaner cimport store_idle
 from repstore._fast.layout cimport (
-    BLOCK_SHIFT, BLOCK_SIZE, DIRECTORY_ENTRIES, SEGMENT_CLASSES, SEGMENT_FREE,
-    SEGMENT_SEALED, page_reference_t, superblock_t,
+    BLOCK_SHIFT, BLOCK_SIZE, DIRECTORY_ENTRIES, SEGMENT_CLASSES, SEGMENT_FREE, page_reference_t,
+    superblock_t,
 )
 from repstore._fast.log cimport log_close, log_idle, store_fail
 from repstore._fast.page_tree cimport (

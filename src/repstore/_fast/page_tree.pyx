@@ -168,10 +168,12 @@ cdef void slots_take(slots_t* slots, uint32_t slot) noexcept nogil:
 
 cdef uint32_t slots_next(slots_t* slots) noexcept nogil:
     """The first free slot from the hint on, round the end; not taken yet. 0: none is free."""
-    cdef uint32_t i, slot, words = (slots.count + 63) // 64
+    cdef uint32_t slot
+    cdef uint32_t left = (slots.count + 63) // 64 + 1      # the first word twice: what lies in front of the hint
     cdef uint32_t first = slots.hint if slots.hint < slots.count else 0
     cdef uint64_t free_bits
-    for i in range(words + 1):                 # the first word twice: what lies in front of the hint
+    while left:
+        left -= 1
         free_bits = ~slots.words[first >> 6] >> (first & 63)
         if free_bits:
             slot = first + <uint32_t>__builtin_ctzll(free_bits)
