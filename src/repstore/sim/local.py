@@ -19,7 +19,8 @@ from repstore.format import BLOCK_SIZE
 from repstore.sim.clock import START_NS
 from repstore.sim.disk import DiskAsk
 from repstore.sim.engine import SimulatedEngine, open_engine
-from repstore.sim.workload import FLUSH, FUA, IO, READ, WRITE, ZEROS, stamped, stamps_of
+from repstore.sim.expectation import ZEROS
+from repstore.sim.workload import FLUSH, FUA, IO, READ, WRITE, stamped, stamps_of
 
 VOLUME_INDEX = 1
 VOLUME_UUID = bytes(range(16)).hex()
