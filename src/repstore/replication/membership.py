@@ -8,7 +8,8 @@ config that was read and returns the one to swap in, or None where a rule forbid
   R-join   a joiner enters with the boot it had when it said "flushed"
   R-taint  a member whose boot is not the one in the config may have lost what was not
            flushed: it does not lead while a clean member exists; if there is none,
-           the incarnation grows and the sessions of the old one end
+           the incarnation grows and the sessions of the old one end: the new primary is
+           given a higher session, so it refuses them itself, whatever their nodes know by then
 """
 from __future__ import annotations
 
@@ -69,8 +70,10 @@ def promoted(volume: VolumeConfig, epoch: int, leader: NodeId, members: tuple[Me
     older = tuple(replace(entry, dead=entry.dead or entry.epoch > last_epoch)
                   for entry in volume.lineage)
     lineage = (*older, Lineage(epoch, last_lsn + 1))[-config.LINEAGE_ENTRIES_MAX:]
+    session = volume.last_session + tainted
+    attach = None if volume.attach is None else replace(volume.attach, session=session)
     return replace(volume, epoch=epoch, primary=leader, in_sync=members, lineage=lineage,
-                   incarnation=volume.incarnation + tainted)
+                   incarnation=volume.incarnation + tainted, attach=attach, last_session=session)
 
 
 def attached(volume: VolumeConfig, client: str, token: str, boot_id: str) -> VolumeConfig:
