@@ -23,9 +23,11 @@ from repstore.format import BLOCK_SIZE
 from repstore.node import admin
 from repstore.replication.volume_config import (
     CLUSTER_KEY,
+    VOLUME_PREFIX,
     ClusterConfig,
     Member,
     VolumeConfig,
+    decode,
     encode,
     volume_key,
 )
@@ -53,7 +55,8 @@ class SimulatedCluster:
         self.seed = seed
         self.clock = VirtualClock(quantum_ns)
         self.trace = Trace(self.clock)
-        self.config = MemoryConfigStore()
+        self.config = MemoryConfigStore(after=self._trace_config)
+        self._traced_revision = 0
         self.config_faults = ConfigFaults(self._random("config store"))
         self.network = SimulatedNetwork(self.clock, self._random("network"))
         self.world = World(self.clock, self.network, self.config, self.trace, self.config_faults)
@@ -157,12 +160,14 @@ class SimulatedCluster:
         while self.clock.step(until_ns):
             pass
 
-    def run_until(self, condition: Callable[[], bool], limit_s: float) -> None:
-        """Let time pass until `condition` holds; AssertionError if it does not by then."""
+    def run_until(self, condition: Callable[[], bool], limit_s: float,
+                  missing: Callable[[], str] = lambda: "") -> None:
+        """Let time pass until `condition` holds; AssertionError, with what is `missing`, if it
+        does not by then."""
         until_ns = self.clock.now_ns + int(limit_s * NS_PER_S)
         while not condition():
             if not self.clock.step(until_ns):
-                raise AssertionError(f"seed {self.seed}: not within {limit_s} s of virtual time")
+                raise AssertionError(f"seed {self.seed}: not within {limit_s} s of virtual time: {missing()}")
 
     def drain(self, client: SimulatedClient, limit_s: float = 30.0) -> None:
         """Stop a client and wait for its last answers."""
@@ -174,6 +179,18 @@ class SimulatedCluster:
         self.drain(client, limit_s)
         client.read_all()
         self.drain(client, limit_s)
+
+    def _trace_config(self, operation: str, key: str) -> None:
+        """A swap was asked for: a line if it changed something."""
+        entry = self.config.get(key)
+        if entry is None or entry.revision <= self._traced_revision or not key.startswith(VOLUME_PREFIX):
+            return
+        self._traced_revision = entry.revision
+        volume = decode(entry.value, VolumeConfig, key)
+        self.trace.add("config", "{} epoch {} primary n{} in sync {} incarnation {} session {} of {}",
+                       volume.name, volume.epoch, volume.primary + 1,
+                       [f"n{number + 1}" for number in volume.in_sync_nodes()], volume.incarnation,
+                       volume.last_session, volume.attach.client if volume.attach else "nobody")
 
     # ---------------------------------------------------------------------------- the seed
     def _random(self, purpose: str) -> Random:

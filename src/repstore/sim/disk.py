@@ -72,6 +72,7 @@ class SimulatedDisk:
         self.faults = ArmedFaults()
         self.struck: list[str] = []                 # what faults did, for the trace
         self.superseded: dict[int, bytes] = {}      # by block of interest: what stood there before
+        self.stalled_until_ns = 0                   # nothing is answered before that
         self.stale: list[tuple[int, bytes, bytes]] = []     # offset, before, after: may fall back
         self._durable = bytearray(image)
         self._random = random
@@ -122,6 +123,10 @@ class SimulatedDisk:
         self._done.clear()
         self._forget_flying()
         return _survivors(unsure, parts)
+
+    def stall_until(self, until_ns: int) -> None:
+        """Nothing is answered before that."""
+        self.stalled_until_ns = max(self.stalled_until_ns, until_ns)
 
     # ------------------------------------------------------------------- damage at rest
     def rot(self, offset: int, mask: int) -> None:

@@ -31,11 +31,16 @@ class Expectation:
     _events: int = 0
     _versions: dict[int, list[Version]] = field(default_factory=dict)     # the first one is durable
     _unsure: dict[int, None] = field(default_factory=dict)                # blocks that have more than one
+    _ever: dict[int, set[int]] = field(default_factory=dict)
     _asked: list[tuple[int, int]] = field(default_factory=list)           # (first stamp, number), ascending
 
     def of(self, block: int) -> set[int]:
         """Stamps that `block` may read as."""
         return self.may.get(block, {ZEROS})
+
+    def was(self, block: int, stamp: int) -> bool:
+        """Whether the block ever may have held that."""
+        return stamp == ZEROS or stamp in self._ever.get(block, ())
 
     def now(self) -> int:
         """A number for what happens just now."""
@@ -47,6 +52,7 @@ class Expectation:
         self.may[block] = self.of(block) | {stamp}
         self._versions.setdefault(block, [Version(ZEROS, 0)]).append(Version(stamp, NEVER))
         self._unsure[block] = None
+        self._ever.setdefault(block, set()).add(stamp)
 
     def asked(self, first_stamp: int) -> None:
         """A write that gives the stamps from `first_stamp` on was asked for."""

@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -145,18 +146,28 @@ class SimulatedNetwork:
         """Messages from `sender` to `receiver` take that much longer."""
         self._slow[sender, receiver] = more_ns
 
-    def open_half(self, near: str, far: str, until_ns: int) -> None:
+    def open_half(self, near: str, far: str, until_ns: int) -> bool:
         """`near` is told that its connection with `far` is down; `far` not before `until_ns` (N6)."""
-        for end in [end for end in self._ends.values()
-                    if end.owner.name == near and end.other.owner.name == far and end.is_up]:
+        ends = [end for end in self._ends.values()
+                if end.owner.name == near and end.other.owner.name == far and end.is_up]
+        for end in ends:
             self._down(end)
             self._clock.at(until_ns, partial(self._down, end.other))
+        return bool(ends)
+
+    def mend(self, ways: Iterable[tuple[str, str]]) -> None:
+        """These ways are free again."""
+        self._cut.difference_update(ways)
+        self._deliver_all()
 
     def heal(self) -> None:
         """All nodes reach each other again, as fast as ever."""
         self._cut.clear()
         self._slow.clear()
         self.rough = Roughness()
+        self._deliver_all()
+
+    def _deliver_all(self) -> None:
         for end in list(self._ends.values()):
             self._clock.after(self._delay(), partial(self._deliver, end))
 

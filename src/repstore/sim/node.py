@@ -145,8 +145,8 @@ class NodeLife:
         self.process = 0
         self.pumps_left: int | None = None                  # None: as many as it takes
         self.on_progress: list[Callable[[], bool]] = []     # clients: True when they asked for more
-        self._store_uuid = store_uuid
-        self._boot_id = boot_id
+        self.store_uuid = store_uuid
+        self.boot_id = boot_id
         self._world = world
         self._random = random
         self._due: dict[int, tuple[int, DiskAsk]] = {}      # disk operations, by number
@@ -157,6 +157,16 @@ class NodeLife:
         self._control_held_until_ns = 0
         self._control: NodeControl | None = None
         engine.pump = self._pump
+
+    @property
+    def process_name(self) -> str:
+        """Which process of which node this is."""
+        return f"{self.name}/{self.process:08x}"
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether the store is not open yet."""
+        return self._control is None
 
     @property
     def control(self) -> NodeControl:
@@ -170,15 +180,20 @@ class NodeLife:
         self.process = process
         host_boot = node.boot_id.hex()
         store = NodeConfigStore(world.config, world.config_faults, self.name, world.clock)
-        record = NodeConfig(name=node.name, id=node.number, store_path=node.name, store_uuid=self._store_uuid,
-                            peer_socket=node.name, host_boot_id=host_boot, pid=process, boot_id=self._boot_id)
+        record = NodeConfig(name=node.name, id=node.number, store_path=node.name, store_uuid=self.store_uuid,
+                            peer_socket=node.name, host_boot_id=host_boot, pid=process, boot_id=self.boot_id)
         admin.register_node(store, record)
-        identity = NodeIdentity(node.name, Identity(node.number, self._store_uuid, self._boot_id), host_boot,
+        identity = NodeIdentity(node.name, Identity(node.number, self.store_uuid, self.boot_id), host_boot,
                                 self._random.randbytes(16).hex())
         self._control = NodeControl(identity, self.engine, store, world.is_gone, node.clock.now_s)
         self._tick()
 
     # ------------------------------------------------------------------------------- stops
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a SIGSTOP is on."""
+        return self._stopped_until_ns > self._world.clock.now_ns
+
     def stop_until(self, until_ns: int) -> None:
         """SIGSTOP now, SIGCONT then (M4)."""
         self._stopped_until_ns = max(self._stopped_until_ns, until_ns)
@@ -263,7 +278,8 @@ class NodeLife:
                       crc32c(ask.data))
         else:
             trace.add(self.name, "flushes as {}", ask.operation)
-        due_ns = self._world.clock.now_ns + self.node.disk.begin(ask)
+        disk = self.node.disk
+        due_ns = max(self._world.clock.now_ns + disk.begin(ask), disk.stalled_until_ns)
         self._due[ask.operation] = (due_ns, ask)
         self._world.clock.at(due_ns, partial(self._disk_due, ask))
 
