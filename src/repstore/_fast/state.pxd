@@ -31,6 +31,7 @@ from repstore._fast.page_tree cimport capture_list_t, directory_t, page_t, page_
 cdef enum:
     REQUESTS_MAX = 4096            # client requests under way in one engine
     REQUEST_BLOCKS = 65            # 256 KiB at any alignment
+    RECORD_BLOCKS = 15             # payload of a record: fits the smallest segment that a copy can have
     BATCHES = 12                   # batch buffers
     BATCHES_FLYING = 4             # batches being written: few fat ones beat many thin ones
     PENDING_RECORDS = 1024         # records of a volume that are not committed yet
@@ -118,6 +119,7 @@ cdef struct request_t:
     uint64_t lsn                   # last LSN it took
     uint64_t submitted_ns
     uint32_t blocks
+    uint32_t logged_blocks         # of a write that takes several records: how far they have come
     uint32_t link_generation       # FOREIGN: the link may have died and come back
     extent_t extents[65]
 
@@ -460,6 +462,7 @@ cdef struct volume_t:
     uint64_t told_commit_lsn
     uint64_t ask_durable_lsn       # replica: the primary wants a flush up to here
     uint64_t learn_serial          # of our session as learner, 0: none
+    uint32_t copy_logged_blocks    # of the COPY frame at hand: how far its records have come
     uint64_t learn_serials         # primary: sessions given out
     uint32_t copies_unapplied      # learner: copies logged that are not in the map yet
     uint64_t copies_commit_lsn     # the oldest of them is as of this commit, or of a later one
