@@ -16,6 +16,7 @@ Invariants (engine check_invariants; numbered here, asserted in `checks`):
   E3 completed_sequence <= submitted sequence; flushed_sequence <= completed_sequence
   E4 no segment of the plan that is still ahead has live or pending blocks
   E5 a primary's commit_lsn is not above what any in-sync member acknowledged
+  E6 coming_blocks = payload of all records that are logged and not committed
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 

@@ -52,6 +52,7 @@ class Damage:
     blocks: set[tuple[int, int]] = field(default_factory=set)          # (volume index, block)
     anywhere: bool = False                                             # a disk lost or misplaced data
     metadata: bool = False                                             # a store may not open
+    fenced: bool = False                                               # a store may have failed
 
     def may_strike(self, node: int, block: DataBlock) -> bool:
         """Whether the atlas allows for it (A1)."""
@@ -65,7 +66,10 @@ class Damage:
         return place >= plan.copies or (place + block.lba // CHUNK_BLOCKS) % plan.copies < plan.min_copies - 1
 
     def is_damaged(self, volume: int, span: range) -> bool:
-        """Whether a read of these blocks may end with an error."""
+        """Whether an operation on these blocks may end with EIO. A volume of one copy has nowhere
+        to go when its store fails."""
+        if self.fenced and self.setup.volumes[volume - 1].copies == 1:
+            return True
         return self.anywhere or any((volume, block) in self.blocks for block in span)
 
     @property

@@ -8,8 +8,8 @@
      Of two writes to one place the later one wins, if it is there.
   K5 Faults are armed from outside: the next write, read or flush meets them, once.
      A lost, misdirected, torn or stale write is acknowledged like any other.
-  K6 After a flush that failed the disk lies: what that flush was to cover is never durable,
-     and later flushes succeed.
+  K6 A flush may fail and cover nothing; or fail and forget: of what it was to cover any part is
+     there, the rest is gone at once, and later flushes succeed as if nothing had been.
 """
 from __future__ import annotations
 
@@ -52,14 +52,15 @@ class ArmedFaults:
     """What the next operations meet (K5). Counts are of operations still to be struck."""
     writes: deque[str] = field(default_factory=deque)     # lost, misdirected, torn, stale, eio, enospc
     failing_reads: int = 0
-    failing_flushes: int = 0
+    flushes: deque[str] = field(default_factory=deque)    # fails, forgets
     slow_factor: int = 1                                  # fail-slow: everything takes so many times as long
     unreadable: set[int] = field(default_factory=set)     # blocks: until they are written again
 
     def clear(self) -> None:
         """The disk is as good as new for what comes; what was damaged stays so."""
         self.writes.clear()
-        self.failing_reads = self.failing_flushes = 0
+        self.flushes.clear()
+        self.failing_reads = 0
         self.slow_factor = 1
 
 
@@ -200,18 +201,33 @@ class SimulatedDisk:
     def _finish_flush(self, operation: int) -> int:
         """Flushes may overlap: what one made durable is off the list of the other."""
         covered = self._covered.pop(operation)
-        fails = self.faults.failing_flushes > 0
-        if fails:
-            self.faults.failing_flushes -= 1
-            self.struck.append(f"flush of {covered} writes fails, and they are marked clean")
+        how = self.faults.flushes.popleft() if self.faults.flushes else ""
+        if how == "fails":
+            self.struck.append(f"flush of {covered} writes fails")
+            return -errno.EIO
+        writes = self._done[:covered]
+        del self._done[:covered]
+        if how:
+            self._lose(writes)
         else:
-            for write in self._done[:covered]:
+            for write in writes:
                 _put(self._durable, write)
             self.flushes += 1
-        del self._done[:covered]
         for other in self._covered:
             self._covered[other] = max(0, self._covered[other] - covered)
-        return -errno.EIO if fails else 0
+        return -errno.EIO if how else 0
+
+    def _lose(self, writes: list[DiskWrite]) -> None:
+        """The cache in front of the medium dropped these; of each any part had reached it (K6)."""
+        parts = [self._part(write) for write in writes]
+        for part in _present(parts):
+            _put(self._durable, part)
+        for write in writes:
+            end = write.offset + len(write.data)
+            self.image[write.offset:end] = self._durable[write.offset:end]
+        for write in self._done:
+            _put(self.image, write)
+        self.struck.append(f"flush fails and forgets: {_survivors(writes, parts)}")
 
     def _forget_flying(self) -> None:
         self._flying.clear()

@@ -2,6 +2,7 @@
 
   W1 A block may read as the newest acknowledged write, or as any write to it whose outcome is
      not known. Whoever has been read is from then on the only one (D2).
+     A write that ended with an error may still come up later, until a newer one is acknowledged.
   W2 Once acknowledged writes were lost with power, which a client is always told, a block may
      read as what it held at the last flush or FUA write that covers it, or as anything written
      to it since (D1).
@@ -30,13 +31,15 @@ class Expectation:
     may: dict[int, set[int]] = field(default_factory=dict)
     _events: int = 0
     _versions: dict[int, list[Version]] = field(default_factory=dict)     # the first one is durable
+    _failed: dict[int, set[int]] = field(default_factory=dict)            # writes that ended with an error
     _unsure: dict[int, None] = field(default_factory=dict)                # blocks that have more than one
     _ever: dict[int, set[int]] = field(default_factory=dict)
     _asked: list[tuple[int, int]] = field(default_factory=list)           # (first stamp, number), ascending
 
     def of(self, block: int) -> set[int]:
         """Stamps that `block` may read as."""
-        return self.may.get(block, {ZEROS})
+        may = self.may.get(block, {ZEROS})
+        return may | self._failed[block] if block in self._failed else may
 
     def was(self, block: int, stamp: int) -> bool:
         """Whether the block ever may have held that."""
@@ -49,7 +52,7 @@ class Expectation:
 
     def begin(self, block: int, stamp: int) -> None:
         """A write is on its way: from now on it may be there."""
-        self.may[block] = self.of(block) | {stamp}
+        self.may[block] = self.may.get(block, {ZEROS}) | {stamp}
         self._versions.setdefault(block, [Version(ZEROS, 0)]).append(Version(stamp, NEVER))
         self._unsure[block] = None
         self._ever.setdefault(block, set()).add(stamp)
@@ -57,6 +60,15 @@ class Expectation:
     def asked(self, first_stamp: int) -> None:
         """A write that gives the stamps from `first_stamp` on was asked for."""
         self._asked.append((first_stamp, self.now()))
+
+    def fail(self, block: int, stamp: int) -> None:
+        """A write ended with an error."""
+        self._failed.setdefault(block, set()).add(stamp)
+
+    def acknowledge(self, block: int, stamp: int) -> None:
+        """A write was answered: this is what the block holds."""
+        self._failed.pop(block, None)
+        self.settle(block, stamp)
 
     def settle(self, block: int, stamp: int) -> None:
         """This is what the block holds: it was acknowledged, or read (W1)."""

@@ -194,7 +194,9 @@ def config_late(scene: Scene, fault: Fault) -> bool:
 
 def _arm_write(how: str) -> Callable[[Scene, Fault], bool]:
     def arm(scene: Scene, fault: Fault) -> bool:
-        if how in ("lost", "misdirected", "torn", "stale"):
+        if how in ("eio", "enospc"):
+            scene.damage.fenced = True
+        else:
             scene.damage.anywhere = scene.damage.metadata = True
         scene.cluster.node(fault.node).disk.faults.writes.append(how)
         return True
@@ -209,7 +211,14 @@ def stale_write(scene: Scene, fault: Fault) -> bool:
 
 
 def flush_error(scene: Scene, fault: Fault) -> bool:
-    scene.cluster.node(fault.node).disk.faults.failing_flushes += 1
+    scene.damage.fenced = True
+    scene.cluster.node(fault.node).disk.faults.flushes.append("fails")
+    return True
+
+
+def forgetful_flush(scene: Scene, fault: Fault) -> bool:
+    scene.damage.fenced = scene.damage.anywhere = scene.damage.metadata = True
+    scene.cluster.node(fault.node).disk.faults.flushes.append("forgets")
     return True
 
 
@@ -324,7 +333,7 @@ STRIKES: dict[str, Callable[[Scene, Fault], bool]] = {
     "rot": rot, "bad sector": bad_sector,
     "rot metadata": rot_metadata, "lost write": _arm_write("lost"), "torn write": _arm_write("torn"),
     "misdirected write": _arm_write("misdirected"), "stale write": stale_write,
-    "old superblock": old_superblock, "read error": read_error,
+    "old superblock": old_superblock, "forgetful flush": forgetful_flush, "read error": read_error,
     "clock step": clock_step, "move client": move_client,
 }
 assert STRIKES.keys() == set(plans.KINDS)

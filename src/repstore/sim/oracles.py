@@ -1,6 +1,6 @@
 """What must hold of a whole cluster, at every step and when everything is over.
 
-  O1 Every in-sync member holds everything that was flushed, durably (S1 of the protocol).
+  O1 Every in-sync member holds everything that was flushed, power cut or not (S1 of the protocol).
   O2 Every in-sync member whose machine has not lost power since it joined holds everything that
      was acknowledged (S2).
   O3 Copies that have committed equally far have the same running hash.
@@ -97,8 +97,8 @@ class Oracle:
     def _check_member(self, promises: Promises, config: VolumeConfig, life: NodeLife, state: VolumeState, *,
                       clean: bool) -> None:
         name = f"{config.name} on {life.name}"
-        assert state.durable_lsn >= promises.flushed_lsn, \
-            f"{name}: durable up to {state.durable_lsn}, flushed were {promises.flushed_lsn} (O1)"
+        assert state.last_lsn >= promises.flushed_lsn, \
+            f"{name}: its log ends at {state.last_lsn}, flushed were {promises.flushed_lsn} (O1)"
         assert not clean or state.last_lsn >= promises.acknowledged_lsn, \
             f"{name}: its log ends at {state.last_lsn}, acknowledged were {promises.acknowledged_lsn} (O2)"
         if state.epoch == config.epoch and not state.learning and state.commit_lsn == state.last_lsn:

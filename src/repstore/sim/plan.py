@@ -34,7 +34,7 @@ CONFIG = ("config away", "config away for all", "config unknown", "config late")
 DISK = ("write error", "full disk", "flush error", "stall", "slow disk")
 DATA_HERE = ("rot", "bad sector")                       # of blocks of data, told apart by volume and block
 DATA_DISK = ("rot metadata", "lost write", "misdirected write", "torn write", "stale write",
-             "old superblock", "read error")            # a disk that nobody can trust any more
+             "old superblock", "read error", "forgetful flush")            # a disk that nobody can trust any more
 CLOCK = ("clock step",)
 CLIENT = ("move client",)
 KINDS = (*PROCESS, *LINKS, *CONFIG, *DISK, *DATA_HERE, *DATA_DISK, *CLOCK, *CLIENT)

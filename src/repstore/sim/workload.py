@@ -284,7 +284,7 @@ class SimulatedClient:
             expectation.flushed(operation.asked)
         else:
             for i, block in enumerate(operation.span):
-                expectation.settle(block, operation.stamp_at(i))
+                expectation.acknowledge(block, operation.stamp_at(i))
                 if operation.ask.fua or self._always_durable:
                     expectation.durable(block, expectation.now())
 
@@ -292,6 +292,9 @@ class SimulatedClient:
         assert self._life is not None
         name = errno.errorcode.get(error, str(error))
         self.errors += 1
+        if operation.ask.kind not in (READ, FLUSH):
+            for i, block in enumerate(operation.span):
+                self.expectation.fail(block, operation.stamp_at(i))
         if error in SESSION_OVER:
             self.session_over = True
         elif error == errno.EIO and self.is_damaged(operation.span):
