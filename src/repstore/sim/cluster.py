@@ -164,10 +164,16 @@ class SimulatedCluster:
                   missing: Callable[[], str] = lambda: "") -> None:
         """Let time pass until `condition` holds; AssertionError, with what is `missing`, if it
         does not by then."""
+        if not self.comes_to(condition, limit_s):
+            raise AssertionError(f"seed {self.seed}: not within {limit_s} s of virtual time: {missing()}")
+
+    def comes_to(self, condition: Callable[[], bool], limit_s: float) -> bool:
+        """Let time pass until `condition` holds, or for `limit_s`. Whether it does."""
         until_ns = self.clock.now_ns + int(limit_s * NS_PER_S)
         while not condition():
             if not self.clock.step(until_ns):
-                raise AssertionError(f"seed {self.seed}: not within {limit_s} s of virtual time: {missing()}")
+                return False
+        return True
 
     def drain(self, client: SimulatedClient, limit_s: float = 30.0) -> None:
         """Stop a client and wait for its last answers."""

@@ -6,9 +6,9 @@
   R1 The cluster becomes healthy, then faults strike and clients ask at the times of the plan,
      then everything is healed.
   R2 From then on it must converge: every operation is answered, and every copy is in sync again,
-     within CONVERGE_S of virtual time. Where data was damaged, and nothing repairs it yet
-     (MUST_RECOVER), the copies need not be in sync; where a store does not open any more and
-     nothing may replace it, nothing need be answered.
+     within CONVERGE_S of virtual time. Where data was damaged and nothing repairs it yet
+     (MUST_RECOVER), or a store does not open any more and nothing may replace it, a copy may
+     never come back, and with too few copies nothing is answered: right data, or none.
   R3 Then everything is read, through the clients and from the disks.
 """
 from __future__ import annotations
@@ -78,18 +78,21 @@ def _play(scene: Scene, oracle: Oracle) -> None:
         clock.at(scene.began_ns + fault.at_ns, lambda fault=fault: _strike(scene, oracle, fault))
     cluster.run_for(plan.length_ns / NS_PER_S)
     scene.heal()
-    if scene.condemned:
-        cluster.run_for(REST_S)
-        return                                        # answered or not: nothing wrong was read
-    cluster.run_until(lambda: all(client.is_done for client in scene.clients), CONVERGE_S,
-                      lambda: f"{_unanswered(scene)} (liveness)")
-    if MUST_RECOVER or not scene.damage.any:
-        cluster.run_until(scene.all_healthy, CONVERGE_S, lambda: f"{_unhealthy(scene)} (liveness)")
+    if scene.condemned or (scene.damage.any and not MUST_RECOVER):
+        if cluster.comes_to(lambda: _all_done(scene), CONVERGE_S):
+            _read_everything(scene)
+        return
+    cluster.run_until(lambda: _all_done(scene), CONVERGE_S, lambda: f"{_unanswered(scene)} (liveness)")
+    cluster.run_until(scene.all_healthy, CONVERGE_S, lambda: f"{_unhealthy(scene)} (liveness)")
     _read_everything(scene)
-    if MUST_RECOVER or not scene.damage.any:
-        cluster.run_until(oracle.copies_rest, REST_S, lambda: "copies do not come to rest (liveness)")
-        oracle.check()
-        oracle.compare_copies()
+    cluster.run_until(lambda: _all_done(scene), CONVERGE_S, lambda: f"{_unanswered(scene)} (liveness)")
+    cluster.run_until(oracle.copies_rest, REST_S, lambda: "copies do not come to rest (liveness)")
+    oracle.check()
+    oracle.compare_copies()
+
+
+def _all_done(scene: Scene) -> bool:
+    return all(client.is_done for client in scene.clients)
 
 
 def _strike(scene: Scene, oracle: Oracle, fault: Fault) -> None:
@@ -108,8 +111,7 @@ def _read_everything(scene: Scene) -> None:
     for client in scene.clients:
         client.stale_reads = False
         client.ask_more([Ask(FLUSH), *client.all_blocks()])
-    cluster.run_until(lambda: all(client.is_done for client in scene.clients), CONVERGE_S,
-                      lambda: f"{_unanswered(scene)} (liveness)")
+    cluster.comes_to(lambda: _all_done(scene), CONVERGE_S)
 
 
 def _unanswered(scene: Scene) -> str:
