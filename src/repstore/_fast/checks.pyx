@@ -33,7 +33,7 @@ cdef const char* volume_broken(volume_t* volume) noexcept nogil:
     cdef uint32_t i
     cdef uint64_t lsn = volume.commit_lsn, payload = 0
     cdef pending_t* entry
-    if volume.commit_lsn > volume.local_lsn or volume.local_lsn > volume.last_lsn:
+    if volume.commit_lsn > volume.local_lsn or (volume.local_lsn > volume.last_lsn and not volume.learn_unapplied):
         return b"E1: commit_lsn <= local_lsn <= last_lsn"
     for i in range(volume.pending_count):
         entry = pending_at(volume, i)

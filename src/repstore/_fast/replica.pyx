@@ -411,6 +411,7 @@ cdef bint learn(engine_t* engine, volume_t* volume, const frame_header_t* header
     volume.heard_ns = engine.now_ns
     volume.copied_untold = 0
     volume.copy_logged_blocks = 0
+    volume.learn_unapplied = True
     volume.learn_serial = header.extra
     volume.barriers[BARRIER_JOIN] = BARRIER_IDLE
     return True
@@ -545,11 +546,12 @@ cdef void tell_sealed(engine_t* engine, volume_t* volume) noexcept nogil:
 
 cdef void acknowledge(engine_t* engine, volume_t* volume, int flags) noexcept nogil:
     cdef frame_header_t header
-    volume.told_ack_lsn = volume.local_lsn
+    cdef uint64_t written = min(volume.local_lsn, volume.last_lsn)      # of the log that is being learned
+    volume.told_ack_lsn = written
     volume.told_durable_lsn = volume.durable_lsn
     frame_begin(engine, &header, FRAME_ACK, volume.index, volume.epoch)
-    header.lsn = volume.local_lsn
-    header.commit = volume.durable_lsn
+    header.lsn = written
+    header.commit = min(volume.durable_lsn, written)
     header.chain = volume.learn_serial
     header.flags = <uint8_t>flags
     frame_send_node(engine, volume.primary_node, &header, NULL, 0, NULL, 0, 0)
@@ -590,7 +592,7 @@ cdef void follow_on(engine_t* engine, volume_t* volume) noexcept nogil:
     if volume.ask_durable_lsn > volume.durable_lsn and volume.local_lsn > volume.durable_lsn:
         engine.store.log.flush_wanted = True
         engine.more |= not engine.store.log.flush_flying
-    if volume.told_ack_lsn != volume.local_lsn or volume.told_durable_lsn != volume.durable_lsn:
+    if volume.told_ack_lsn != min(volume.local_lsn, volume.last_lsn) or volume.told_durable_lsn != volume.durable_lsn:
         acknowledge(engine, volume, 0)
     if volume.copied_untold:
         frame_begin(engine, &header, FRAME_COPIED, volume.index, volume.epoch)

@@ -10,8 +10,8 @@ The verbs live in the rooms, which call only downwards:
     engine > exports > replication (primary, replica) > cleaner, checkpoint > service > volume > log
 
 Invariants (engine check_invariants; numbered here, asserted in `checks`):
-  E1 commit_lsn <= local_lsn <= last_lsn of every volume; the pending records cover exactly
-     (commit_lsn, local_lsn] without a gap
+  E1 commit_lsn <= local_lsn of every volume, and local_lsn <= last_lsn unless a LEARN record is
+     being written; the pending records cover exactly (commit_lsn, local_lsn] without a gap
   E2 live of a segment = extents that point into it, over all maps in memory
   E3 completed_sequence <= submitted sequence; flushed_sequence <= completed_sequence
   E4 no segment of the plan that is still ahead has live or pending blocks
@@ -464,6 +464,7 @@ cdef struct volume_t:
     uint64_t ask_durable_lsn       # replica: the primary wants a flush up to here
     uint64_t learn_serial          # of our session as learner, 0: none
     uint32_t copy_logged_blocks    # of the COPY frame at hand: how far its records have come
+    bint learn_unapplied           # a LEARN record is on its way: last_lsn is the new log's already
     uint64_t learn_serials         # primary: sessions given out
     uint32_t copies_unapplied      # learner: copies logged that are not in the map yet
     uint64_t copies_commit_lsn     # the oldest of them is as of this commit, or of a later one

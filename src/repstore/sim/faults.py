@@ -310,10 +310,11 @@ def clock_step(scene: Scene, fault: Fault) -> bool:
 
 
 def move_client(scene: Scene, fault: Fault) -> bool:
-    if _running(scene, fault.node) is None:
-        return False
     number = int(fault.share * len(scene.clients))
-    scene.attach(scene.clients[number], number, fault.node)
+    client = scene.clients[number]
+    if _running(scene, fault.node) is None or (client.is_attached and client.through == fault.node):
+        return False
+    scene.attach(client, number, fault.node)
     return True
 
 
