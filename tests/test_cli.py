@@ -415,7 +415,7 @@ def test_bad_input_is_refused_in_one_line_and_changes_nothing(
 
 def test_a_full_disk_is_told_before_anything_is_made(
         tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert app.run(["up", "--data", str(tmp_path / "d"), "--size", "10TiB"]) == 1
+    assert app.run(["up", "--data", str(tmp_path / "d"), "--size", "8TiB"]) == 1
     assert "stores of" in capsys.readouterr().err
     assert not list((tmp_path / "d").glob("*.store*"))
 

@@ -44,6 +44,13 @@ def test_taint_is_another_boot_and_begins_with_the_first_epoch() -> None:
     assert not membership.is_tainted(fresh, 2, "b3")
 
 
+def test_a_copy_that_committed_what_a_tainted_primary_lost_has_no_common_point() -> None:
+    volume = replace(VOLUME, lineage=(Lineage(1, 1), Lineage(3, 11, lossy=True)), epoch=3)
+    assert membership.common_lsn(volume, 20, 1, 10) == 10
+    assert membership.common_lsn(volume, 20, 1, 12) is None
+    assert membership.common_lsn(volume, 20, 3, 12) == 12
+
+
 def test_lineage_is_bounded() -> None:
     volume = VOLUME
     for epoch in range(3, 200):

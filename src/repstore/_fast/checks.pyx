@@ -1,4 +1,4 @@
-"""Whether E1 to E6 of `state.pxd` hold; reads everything, changes nothing."""
+"""Whether E1 to E7 of `state.pxd` hold; reads everything, changes nothing."""
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
@@ -14,6 +14,7 @@ from repstore._fast.volume cimport pending_at
 cdef const char* first_broken(engine_t* engine) noexcept nogil:
     """The first invariant that does not hold, in words; NULL when all do."""
     cdef uint32_t i
+    cdef uint64_t coming = 0
     cdef const char* broken = NULL
     if not engine.has_store or engine.store.failed:
         return NULL
@@ -21,6 +22,9 @@ cdef const char* first_broken(engine_t* engine) noexcept nogil:
         broken = volume_broken(engine.volumes[i])
         if broken != NULL:
             return broken
+        coming += <uint64_t>engine.volumes[i].crc_count + engine.volumes[i].unapplied_blocks
+    if coming != engine.store.coming_blocks:
+        return b"E7: coming_blocks = payload of all records that are logged and not committed"
     broken = live_broken(engine)
     return broken if broken != NULL else log_broken(&engine.store)
 
@@ -29,7 +33,7 @@ cdef const char* volume_broken(volume_t* volume) noexcept nogil:
     cdef uint32_t i
     cdef uint64_t lsn = volume.commit_lsn, payload = 0
     cdef pending_t* entry
-    if volume.commit_lsn > volume.local_lsn or volume.local_lsn > volume.last_lsn:
+    if volume.commit_lsn > volume.local_lsn or (volume.local_lsn > volume.last_lsn and not volume.learn_unapplied):
         return b"E1: commit_lsn <= local_lsn <= last_lsn"
     for i in range(volume.pending_count):
         entry = pending_at(volume, i)

@@ -95,7 +95,7 @@ cdef log_batch_t* log_reserve(engine_t* engine, int segment_class, uint32_t reco
     """
     cdef store_t* store = &engine.store
     cdef log_batch_t* batch = store.log.heads[segment_class].batch
-    if store.failed or store.log.held:
+    if store.failed or store.log.held or payload_blocks >= store.segment_blocks:
         return NULL
     if batch != NULL:
         if batch_fits(batch.buffer, records, payload_blocks) and (

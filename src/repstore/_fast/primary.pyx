@@ -51,6 +51,7 @@ cdef member_t* member_add(volume_t* volume, uint32_t node) noexcept nogil:
         volume.member_count += 1
     memset(member, 0, sizeof(member_t))
     member.node = node
+    member.free_blocks = ~<uint64_t>0          # until it tells
     return member
 
 
@@ -148,7 +149,6 @@ cdef int primary_learner(engine_t* engine, volume_t* volume, uint32_t node, uint
     if member == NULL:
         return -1
     member.state = MEMBER_LEARNER
-    member.free_blocks = ~<uint64_t>0
     member.attaching = True
     member.common_lsn = common_lsn
     member.copy_full = full

@@ -23,7 +23,7 @@ from repstore._fast.segments cimport space_left
 from repstore._fast.service cimport reserve_record
 from repstore._fast.state cimport (
     BARRIER_DONE, BARRIER_IDLE, BARRIER_JOIN, BARRIER_LOGGED, BARRIER_SEAL, BARRIER_WANTED,
-    BARRIER_APPLIED, PENDING_RECORDS, ROLE_PRIMARY, ROLE_REPLICA, log_batch_t, parked_frame_t,
+    BARRIER_APPLIED, PENDING_RECORDS, RECORD_BLOCKS, ROLE_PRIMARY, ROLE_REPLICA, log_batch_t, parked_frame_t,
 )
 from repstore._fast.transfer cimport transfer_record, transfer_tail_end
 from repstore._fast.volume cimport (
@@ -250,7 +250,7 @@ cdef bint well_formed(const volume_t* volume, const frame_header_t* header, cons
     for i in range(count[0]):
         if (records[i].volume != volume.index or records[i].blocks == 0 or records[i].lba >= volume.size_blocks
                 or records[i].blocks > volume.size_blocks - records[i].lba
-                or payload_of(&records[i]) > BATCH_PAYLOAD_BLOCKS):
+                or payload_of(&records[i]) > (BATCH_PAYLOAD_BLOCKS if header.type == FRAME_COPY else RECORD_BLOCKS)):
             return False
         if header.type != FRAME_COPY and records[i].lsn != lsn:
             return False
@@ -410,6 +410,8 @@ cdef bint learn(engine_t* engine, volume_t* volume, const frame_header_t* header
     volume.missing = False
     volume.heard_ns = engine.now_ns
     volume.copied_untold = 0
+    volume.copy_logged_blocks = 0
+    volume.learn_unapplied = True
     volume.learn_serial = header.extra
     volume.barriers[BARRIER_JOIN] = BARRIER_IDLE
     return True
@@ -426,9 +428,7 @@ cdef bint copy(engine_t* engine, volume_t* volume, const frame_header_t* header,
                const uint8_t* body) noexcept nogil:
     """A run of committed blocks for our map; it goes through the log like everything else."""
     cdef const descriptor_t* record = <const descriptor_t*>meta
-    cdef uint32_t count = 0, payload, i, first
-    cdef log_batch_t* batch
-    cdef descriptor_t* own
+    cdef uint32_t count = 0
     if header.meta_bytes == 0:
         volume.copied_untold += header.flags & LAST_FLAG != 0
         return True
@@ -439,19 +439,36 @@ cdef bint copy(engine_t* engine, volume_t* volume, const frame_header_t* header,
         return True
     if not pages_here(engine, volume, record.lba, record.blocks):
         return False
-    payload = payload_of(record)
-    batch = log_reserve(engine, CLASS_USER, 1, payload)
+    while volume.copy_logged_blocks < record.blocks:
+        count = record.blocks - volume.copy_logged_blocks
+        if record.operation == OP_COPY:
+            count = min(count, <uint32_t>RECORD_BLOCKS)
+        if not copy_blocks(engine, volume, header, record, count, meta, body):
+            return False                       # taken up again from there
+        volume.copy_logged_blocks += count
+    volume.copy_logged_blocks = 0
+    volume.copied_untold += header.flags & LAST_FLAG != 0
+    return True
+
+
+cdef bint copy_blocks(engine_t* engine, volume_t* volume, const frame_header_t* header, const descriptor_t* record,
+                      uint32_t count, const uint8_t* meta, const uint8_t* body) noexcept nogil:
+    """The next `count` blocks of a run as one record of our log. False: it has no room now."""
+    cdef uint32_t done = volume.copy_logged_blocks, payload = count if record.operation == OP_COPY else 0, i, first
+    cdef log_batch_t* batch = log_reserve(engine, CLASS_USER, 1, payload)
+    cdef descriptor_t* own
     if batch == NULL:
         return False
     own = batch_add(batch.buffer)
     memcpy(own, record, DESCRIPTOR_BYTES)
     own.lsn = header.commit
+    own.lba = record.lba + done
+    own.blocks = count
     copy_logged(volume, own.lsn)
     first = batch_header(batch.buffer).payload_blocks
-    memcpy(batch_next_payload(batch.buffer, payload), body, <size_t>payload << BLOCK_SHIFT)
+    memcpy(batch_next_payload(batch.buffer, payload), body + (<size_t>done << BLOCK_SHIFT), <size_t>payload << BLOCK_SHIFT)
     for i in range(payload):
-        batch_crc(batch.buffer, first + i)[0] = (<const uint32_t*>(meta + DESCRIPTOR_BYTES))[i]
-    volume.copied_untold += header.flags & LAST_FLAG != 0
+        batch_crc(batch.buffer, first + i)[0] = (<const uint32_t*>(meta + DESCRIPTOR_BYTES))[done + i]
     return True
 
 
@@ -529,11 +546,12 @@ cdef void tell_sealed(engine_t* engine, volume_t* volume) noexcept nogil:
 
 cdef void acknowledge(engine_t* engine, volume_t* volume, int flags) noexcept nogil:
     cdef frame_header_t header
-    volume.told_ack_lsn = volume.local_lsn
+    cdef uint64_t written = min(volume.local_lsn, volume.last_lsn)      # of the log that is being learned
+    volume.told_ack_lsn = written
     volume.told_durable_lsn = volume.durable_lsn
     frame_begin(engine, &header, FRAME_ACK, volume.index, volume.epoch)
-    header.lsn = volume.local_lsn
-    header.commit = volume.durable_lsn
+    header.lsn = written
+    header.commit = min(volume.durable_lsn, written)
     header.chain = volume.learn_serial
     header.flags = <uint8_t>flags
     frame_send_node(engine, volume.primary_node, &header, NULL, 0, NULL, 0, 0)
@@ -574,7 +592,7 @@ cdef void follow_on(engine_t* engine, volume_t* volume) noexcept nogil:
     if volume.ask_durable_lsn > volume.durable_lsn and volume.local_lsn > volume.durable_lsn:
         engine.store.log.flush_wanted = True
         engine.more |= not engine.store.log.flush_flying
-    if volume.told_ack_lsn != volume.local_lsn or volume.told_durable_lsn != volume.durable_lsn:
+    if volume.told_ack_lsn != min(volume.local_lsn, volume.last_lsn) or volume.told_durable_lsn != volume.durable_lsn:
         acknowledge(engine, volume, 0)
     if volume.copied_untold:
         frame_begin(engine, &header, FRAME_COPIED, volume.index, volume.epoch)

@@ -95,6 +95,7 @@ cdef request_t* request_new(engine_t* engine) noexcept nogil:
     request.session = 0
     request.number = 0
     request.lsn = 0
+    request.logged_blocks = 0
     request.state = REQUEST_NEW
     return request
 

@@ -25,7 +25,7 @@ from repstore._fast.requests cimport (
 )
 from repstore._fast.segments cimport is_data, segment_of, space_left
 from repstore._fast.state cimport (
-    PENDING_CRCS, PENDING_RECORDS, REQUEST_DURABLE, REQUEST_FLUSHING, REQUEST_HELD, REQUEST_LOGGED,
+    PENDING_CRCS, PENDING_RECORDS, RECORD_BLOCKS, REQUEST_DURABLE, REQUEST_FLUSHING, REQUEST_HELD, REQUEST_LOGGED,
     REQUEST_MERGE, REQUEST_PARKED, REQUEST_READING, REQUEST_TARGET, TOKEN_READ, TRIM_BLOCKS, request_queue_t,
     token,
 )
@@ -323,32 +323,49 @@ cdef void logged(volume_t* volume, request_t* request) noexcept nogil:
 
 
 cdef int log_write(engine_t* engine, volume_t* volume, request_t* request) noexcept nogil:
-    """Copy whole blocks into the batch and hash the copies: the sender may change its own."""
-    cdef log_batch_t* batch
-    cdef descriptor_t* record
-    cdef const uint8_t* source = request.buffer if request.buffer != NULL else <uint8_t*>request.front.data
-    cdef uint8_t* place
-    cdef uint32_t i, first
-    if not has_space(engine, volume, request):
+    """Log whole blocks, RECORD_BLOCKS in each record, so that every copy's segments can take them.
+
+    The last record alone carries the request's number: who finds it finds all of them. Until it
+    is logged the request holds back later writes, so nothing gets in between.
+    """
+    cdef uint32_t count
+    if request.logged_blocks == 0 and not has_space(engine, volume, request):
         event_push(engine, EVENT_NO_SPACE, volume.index, engine.node, 0, engine.store.live_blocks,
                    engine.store.capacity_blocks, 0, 0, NULL)
         request_finish(request, ENOSPC)
         return STARTED
-    batch = reserve_record(engine, volume, CLASS_USER, 1, request.blocks)
-    if batch == NULL:
-        return WAIT
-    record = add_record(volume, batch, OP_WRITE, request.lba, request.blocks)
-    record.session = request.session
-    record.request = request.number
-    first = batch_header(batch.buffer).payload_blocks
-    place = batch_next_payload(batch.buffer, request.blocks)
-    for i in range(request.blocks):
-        batch_crc(batch.buffer, first + i)[0] = crc32c_copy_block(
-            place + (<size_t>i << BLOCK_SHIFT), source + (<size_t>i << BLOCK_SHIFT))
-    volume.chain_last = record_chain(volume.chain_last, record, batch_crc(batch.buffer, first), -1)
+    while request.logged_blocks < request.blocks:
+        count = min(request.blocks - request.logged_blocks, <uint32_t>RECORD_BLOCKS)
+        if not log_blocks(engine, volume, request, count):
+            return WAIT
+        request.logged_blocks += count
     engine.store.counters.user_blocks += request.blocks
     logged(volume, request)
     return STARTED
+
+
+cdef bint log_blocks(engine_t* engine, volume_t* volume, request_t* request, uint32_t count) noexcept nogil:
+    """The next `count` blocks as one record: copy them into the batch and hash the copies, for the
+    sender may change its own. False: the log has no room now."""
+    cdef log_batch_t* batch = reserve_record(engine, volume, CLASS_USER, 1, count)
+    cdef descriptor_t* record
+    cdef const uint8_t* source = request.buffer if request.buffer != NULL else <uint8_t*>request.front.data
+    cdef uint8_t* place
+    cdef uint32_t i, first
+    if batch == NULL:
+        return False
+    source += <size_t>request.logged_blocks << BLOCK_SHIFT
+    record = add_record(volume, batch, OP_WRITE, request.lba + request.logged_blocks, count)
+    if request.logged_blocks + count == request.blocks:
+        record.session = request.session
+        record.request = request.number
+    first = batch_header(batch.buffer).payload_blocks
+    place = batch_next_payload(batch.buffer, count)
+    for i in range(count):
+        batch_crc(batch.buffer, first + i)[0] = crc32c_copy_block(
+            place + (<size_t>i << BLOCK_SHIFT), source + (<size_t>i << BLOCK_SHIFT))
+    volume.chain_last = record_chain(volume.chain_last, record, batch_crc(batch.buffer, first), -1)
+    return True
 
 
 cdef int log_range(engine_t* engine, volume_t* volume, request_t* request) noexcept nogil:
@@ -520,6 +537,7 @@ cdef void give_back(request_t* request, int32_t error) noexcept nogil:
     if error == EAGAIN and request.export != NULL:
         request.state = REQUEST_HELD
         request.flags &= REQUEST_TARGET        # whose memory the buffer is stays so
+        request.logged_blocks = 0              # the next primary is sent all of it
         request.volume = NULL
         request.export.retry = True
     else:

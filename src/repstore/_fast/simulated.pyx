@@ -171,6 +171,11 @@ cdef class SimulatedBackend:
         return self.recorder.flying
 
     @property
+    def events_waiting(self):
+        """Events that the engine has for its control code."""
+        return self.engine.engine.events.count
+
+    @property
     def woken(self):
         """A verb of the engine was called that a loop would have been woken for."""
         return self.engine.woken

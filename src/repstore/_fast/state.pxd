@@ -10,13 +10,14 @@ The verbs live in the rooms, which call only downwards:
     engine > exports > replication (primary, replica) > cleaner, checkpoint > service > volume > log
 
 Invariants (engine check_invariants; numbered here, asserted in `checks`):
-  E1 commit_lsn <= local_lsn <= last_lsn of every volume; the pending records cover exactly
-     (commit_lsn, local_lsn] without a gap
+  E1 commit_lsn <= local_lsn of every volume, and local_lsn <= last_lsn unless a LEARN record is
+     being written; the pending records cover exactly (commit_lsn, local_lsn] without a gap
   E2 live of a segment = extents that point into it, over all maps in memory
   E3 completed_sequence <= submitted sequence; flushed_sequence <= completed_sequence
   E4 no segment of the plan that is still ahead has live or pending blocks
   E5 a primary's commit_lsn is not above what any in-sync member acknowledged
   E6 emptied = sealed segments in which nothing lives
+  E7 coming_blocks = payload of all records that are logged and not committed
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -32,6 +33,7 @@ from repstore._fast.page_tree cimport capture_list_t, directory_t, page_t, page_
 cdef enum:
     REQUESTS_MAX = 4096            # client requests under way in one engine
     REQUEST_BLOCKS = 65            # 256 KiB at any alignment
+    RECORD_BLOCKS = 15             # payload of a record: fits the smallest segment that a copy can have
     BATCHES = 12                   # batch buffers
     LANES = 4                      # writes of pages under way
     LANE_PAGES = 32
@@ -121,6 +123,7 @@ cdef struct request_t:
     uint64_t lsn                   # last LSN it took
     uint64_t submitted_ns
     uint32_t blocks
+    uint32_t logged_blocks         # of a write that takes several records: how far they have come
     uint32_t link_generation       # FOREIGN: the link may have died and come back
     extent_t extents[65]
 
@@ -472,6 +475,8 @@ cdef struct volume_t:
     uint64_t told_commit_lsn
     uint64_t ask_durable_lsn       # replica: the primary wants a flush up to here
     uint64_t learn_serial          # of our session as learner, 0: none
+    uint32_t copy_logged_blocks    # of the COPY frame at hand: how far its records have come
+    bint learn_unapplied           # a LEARN record is on its way: last_lsn is the new log's already
     uint64_t learn_serials         # primary: sessions given out
     uint32_t copies_unapplied      # learner: copies logged that are not in the map yet
     uint64_t copies_commit_lsn     # the oldest of them is as of this commit, or of a later one

@@ -410,6 +410,7 @@ cdef void begin_learning(engine_t* engine, volume_t* volume, const descriptor_t*
     volume.durable_lsn = min(volume.durable_lsn, record.lsn)
     volume.chain_local = record.request
     volume.chain_commit = record.request
+    volume.learn_unapplied = False
 
 
 cdef bint touches_blocks(uint8_t operation) noexcept nogil:

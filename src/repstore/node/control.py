@@ -346,12 +346,12 @@ class NodeControl:
         if known.session is None:
             return
         attach = volume.attach
-        if attach is None or attach.session != known.session:
-            known.session = None
-            self._engine.export_revoke(volume.index, errno.ESHUTDOWN)
-        elif attach.incarnation != volume.incarnation:
+        if attach is not None and attach.incarnation != volume.incarnation:
             known.session = None
             self._engine.export_revoke(volume.index, errno.ESTALE)
+        elif attach is None or attach.session != known.session:
+            known.session = None
+            self._engine.export_revoke(volume.index, errno.ESHUTDOWN)
 
     def _on_attach(self, request: AttachRequest, now_s: float) -> None:
         try:

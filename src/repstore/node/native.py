@@ -3,8 +3,7 @@
   G1 The first checkpoint of a life is durable before anything is acknowledged: `start`
      returns when it is.
   G2 `stop` leaves a cleanly closed store, unless the store has failed: then its log tells.
-  G3 Recovery that found acknowledged batches missing presents a boot id of its own: to the
-     cluster that is as if the power had failed (R-taint).
+  G3 The cluster is told the boot id that the opened store presents (R-taint).
 """
 from __future__ import annotations
 
@@ -91,8 +90,7 @@ class Native:
     def __init__(self, node_id: int, opened: OpenedStore | None, *, backend: str = "auto",
                  frontend: object | None = None) -> None:
         self._opened = opened
-        lost = opened is not None and opened.tainted
-        boot = os.urandom(16) if lost else opened.boot_id if opened else kernel_boot_id()
+        boot = opened.boot_id if opened else kernel_boot_id()
         self.boot_id = boot.hex()
         self.store_uuid = opened.superblock.store_uuid.hex() if opened else ""
         descriptor = opened.descriptor if opened else -1

@@ -8,7 +8,8 @@ config that was read and returns the one to swap in, or None where a rule forbid
   R-join   a joiner enters with the boot it had when it said "flushed"
   R-taint  a member whose boot is not the one in the config may have lost what was not
            flushed: it does not lead while a clean member exists; if there is none,
-           the incarnation grows and the sessions of the old one end
+           the incarnation grows and the sessions of the old one end: the new primary is
+           given a higher session, so it refuses them itself, whatever their nodes know by then
 """
 from __future__ import annotations
 
@@ -68,9 +69,12 @@ def promoted(volume: VolumeConfig, epoch: int, leader: NodeId, members: tuple[Me
     assert any(member.node == leader for member in members)
     older = tuple(replace(entry, dead=entry.dead or entry.epoch > last_epoch)
                   for entry in volume.lineage)
-    lineage = (*older, Lineage(epoch, last_lsn + 1))[-config.LINEAGE_ENTRIES_MAX:]
+    begun = Lineage(epoch, last_lsn + 1, lossy=tainted)
+    lineage = (*older, begun)[-config.LINEAGE_ENTRIES_MAX:]
+    session = volume.last_session + tainted
+    attach = None if volume.attach is None else replace(volume.attach, session=session)
     return replace(volume, epoch=epoch, primary=leader, in_sync=members, lineage=lineage,
-                   incarnation=volume.incarnation + tainted)
+                   incarnation=volume.incarnation + tainted, attach=attach, last_session=session)
 
 
 def attached(volume: VolumeConfig, client: str, token: str, boot_id: str) -> VolumeConfig:
@@ -102,7 +106,8 @@ def common_lsn(volume: VolumeConfig, newest_lsn: int, last_epoch: int,
 
     Only the primary of an epoch assigns its LSNs, so both logs agree up to the end of the
     copy's last epoch in our lineage; and if that epoch is dead, only up to its beginning.
-    A lineage cut short tells nothing about older epochs.
+    A lineage cut short tells nothing about older epochs, and where a tainted copy led on the
+    one that returns may have committed what that one lost: its map differs, not only its log.
     """
     if last_lsn == 0:
         return 0
@@ -111,6 +116,8 @@ def common_lsn(volume: VolumeConfig, newest_lsn: int, last_epoch: int,
     common = min(last_lsn, newest_lsn)
     for entry in reversed(volume.lineage):
         if entry.epoch > last_epoch or entry.dead:
+            if entry.lossy and last_lsn >= entry.first_lsn:
+                return None
             common = min(common, entry.first_lsn - 1)
         else:
             break                      # the copy's log and ours both come from this epoch

@@ -13,7 +13,8 @@ Rules:
   V3 Only an in-sync member, with the disk that the config names, may be a candidate.
   V4 A follower becomes a candidate at once when the primary's death is proved, else when
      it granted no lease for T_grace; the others of the set stand in line behind the first.
-  V5 A fenced node is nobody's primary and takes itself out of the in-sync set.
+  V5 A fenced node is nobody's primary and takes itself out of the in-sync set, if another
+     member is in reach and is not tainted: else it may be the only one that has everything.
 """
 from __future__ import annotations
 
@@ -185,9 +186,15 @@ class VolumePolicy:
             self.role = Follower(now_s)
             actions.append(StepDown())
         smaller = membership.ejected(here.volume, (here.me.node,))
-        if smaller is not None and here.swap is None and now_s >= here.next_swap_s:
+        if smaller is not None and self._can_be_spared() and here.swap is None and now_s >= here.next_swap_s:
             actions.append(Swap(smaller, here.revision))
         return actions
+
+    def _can_be_spared(self) -> bool:
+        """Whether some other member is known to hold everything acknowledged."""
+        here = self.here
+        return any(here.is_member(peer) and not membership.is_tainted(here.volume, peer.node, peer.boot_id)
+                   for peer in here.peers.values())
 
     # ------------------------------------------------------------------------ standing up
     def _may_stand(self, role: Follower, local: LocalCopy, now_s: float) -> bool:

@@ -44,6 +44,7 @@ class Lineage(msgspec.Struct, frozen=True):
     epoch: Count32
     first_lsn: Count64
     dead: bool = False        # none of its records is in the log of the epochs after it
+    lossy: bool = False       # committed records of the epochs before it may not be in its log
 
 
 class Attach(msgspec.Struct, frozen=True):

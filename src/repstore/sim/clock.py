@@ -1,8 +1,10 @@
-"""Virtual time: one heap of what is to happen, for everything of one simulation.
+"""Virtual time: one heap of what is to happen, and the clocks that nodes read it by.
 
   C1 Time only moves between two actions; an action sees one time.
   C2 What is due at the same time happens in the order it was asked for: the heap never
      compares actions, and nothing depends on addresses or hashes.
+  C3 Times are rounded up to the quantum: what falls into one of them happens at one time, as
+     what arrives while a real loop is busy is all there in its next round.
 """
 from __future__ import annotations
 
@@ -14,13 +16,15 @@ Action = Callable[[], None]
 # A machine that has been up for a while: 0 means "never" to those who keep times.
 START_NS = 1_000_000_000_000
 NS_PER_S = 1_000_000_000
+PPM = 1_000_000
 
 
 class VirtualClock:
-    """The only clock of a simulation."""
+    """The only source of time of a simulation."""
 
-    def __init__(self) -> None:
+    def __init__(self, quantum_ns: int = 1) -> None:
         self.now_ns = START_NS
+        self.quantum_ns = quantum_ns
         self._due: list[tuple[int, int, Action]] = []
         self._asked = 0
 
@@ -32,11 +36,17 @@ class VirtualClock:
     def at(self, time_ns: int, action: Action) -> None:
         """Have `action` happen at `time_ns`, or now if that has passed."""
         self._asked += 1
+        time_ns = -(-time_ns // self.quantum_ns) * self.quantum_ns
         heapq.heappush(self._due, (max(time_ns, self.now_ns), self._asked, action))
 
     def after(self, delay_ns: int, action: Action) -> None:
         """Have `action` happen that much later."""
         self.at(self.now_ns + delay_ns, action)
+
+    def soon(self, action: Action) -> None:
+        """Have `action` happen at this time, after all that is due at this time already."""
+        self._asked += 1
+        heapq.heappush(self._due, (self.now_ns, self._asked, action))
 
     def step(self, until_ns: int) -> bool:
         """Let the next thing happen, if one is due by `until_ns`. False: time is there now."""
@@ -46,3 +56,39 @@ class VirtualClock:
         self.now_ns, _, action = heapq.heappop(self._due)
         action()
         return True
+
+
+class NodeClock:
+    """What one machine's CLOCK_BOOTTIME says: it may run fast or slow, and it may step."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self.drift_ppm = 0
+        self._clock = clock
+        self._since_ns = clock.now_ns        # true time of the last change of rate or step
+        self._base_ns = clock.now_ns         # what it said then
+
+    @property
+    def now_ns(self) -> int:
+        """What the machine believes the time is."""
+        gone_ns = self._clock.now_ns - self._since_ns
+        return self._base_ns + gone_ns + gone_ns * self.drift_ppm // PPM
+
+    @property
+    def now_s(self) -> float:
+        """The same in seconds."""
+        return self.now_ns / NS_PER_S
+
+    def true_ns(self, local_ns: int) -> int:
+        """When this clock will say `local_ns`, if nobody touches it; never too early."""
+        left_ns = max(0, local_ns - self.now_ns)
+        return self._clock.now_ns + (left_ns * PPM if not self.drift_ppm else
+                                     left_ns * PPM * PPM // (PPM + self.drift_ppm) + PPM) // PPM
+
+    def set_drift(self, drift_ppm: int) -> None:
+        """From now on it gains (or loses) that many millionths."""
+        self._base_ns, self._since_ns = self.now_ns, self._clock.now_ns
+        self.drift_ppm = drift_ppm
+
+    def step(self, step_ns: int) -> None:
+        """Put it forward (or back) at once."""
+        self._base_ns, self._since_ns = self.now_ns + step_ns, self._clock.now_ns

@@ -1,4 +1,4 @@
-"""A disk that can be pulled: what was written is volatile until a later flush is through.
+"""A disk that can be pulled, and that can fail in every way a disk has been seen to.
 
   K1 A write is visible when it is done, and durable when a flush that was asked for after
      that is done. A flush promises nothing about writes still under way.
@@ -6,14 +6,21 @@
   K3 A power cut leaves everything durable; of the rest any part.
   K4 "Any part" is drawn from the seed: each write all, not at all, or torn at 512 bytes.
      Of two writes to one place the later one wins, if it is there.
+  K5 Faults are armed from outside: the next write, read or flush meets them, once.
+     A lost, misdirected, torn or stale write is acknowledged like any other.
+  K6 A flush may fail and cover nothing; or fail and forget: of what it was to cover any part is
+     there, the rest is gone at once, and later flushes succeed as if nothing had been.
 """
 from __future__ import annotations
 
+import errno
+from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 from repstore._fast.simulated import DiskFlush, DiskRead, DiskWrite
+from repstore.format import BLOCK_SIZE
 
 SECTOR_BYTES = 512
 
@@ -30,7 +37,8 @@ class Latency:
 
     def draw(self, random: Random) -> int:
         """One duration."""
-        duration_ns = random.randint(self.least_ns, self.most_ns)
+        share = random.random()
+        duration_ns = self.least_ns + int((self.most_ns - self.least_ns) * share)
         return duration_ns * self.rare_factor if random.random() < self.rare_share else duration_ns
 
 
@@ -39,12 +47,34 @@ WRITE_LATENCY = Latency(30_000, 400_000)
 FLUSH_LATENCY = Latency(80_000, 1_500_000)
 
 
+@dataclass
+class ArmedFaults:
+    """What the next operations meet (K5). Counts are of operations still to be struck."""
+    writes: deque[str] = field(default_factory=deque)     # lost, misdirected, torn, stale, eio, enospc
+    failing_reads: int = 0
+    flushes: deque[str] = field(default_factory=deque)    # fails, forgets
+    slow_factor: int = 1                                  # fail-slow: everything takes so many times as long
+    unreadable: set[int] = field(default_factory=set)     # blocks: until they are written again
+
+    def clear(self) -> None:
+        """The disk is as good as new for what comes; what was damaged stays so."""
+        self.writes.clear()
+        self.flushes.clear()
+        self.failing_reads = 0
+        self.slow_factor = 1
+
+
 class SimulatedDisk:
     """An image with a volatile cache in front of it. It outlives the engines that use it."""
 
     def __init__(self, image: bytearray, random: Random) -> None:
         self.image = image                          # what a read sees
         self.flushes = 0
+        self.faults = ArmedFaults()
+        self.struck: list[str] = []                 # what faults did, for the trace
+        self.superseded: dict[int, bytes] = {}      # by block of interest: what stood there before
+        self.stalled_until_ns = 0                   # nothing is answered before that
+        self.stale: list[tuple[int, bytes, bytes]] = []     # offset, before, after: may fall back
         self._durable = bytearray(image)
         self._random = random
         self._done: list[DiskWrite] = []            # visible, not durable
@@ -55,31 +85,32 @@ class SimulatedDisk:
         """Take an operation on; gives how long it will take, in nanoseconds."""
         self._flying[ask.operation] = ask
         if isinstance(ask, DiskRead):
-            return READ_LATENCY.draw(self._random)
-        if isinstance(ask, DiskWrite):
-            return WRITE_LATENCY.draw(self._random)
-        self._covered[ask.operation] = len(self._done)
-        return FLUSH_LATENCY.draw(self._random)
+            latency = READ_LATENCY
+        elif isinstance(ask, DiskWrite):
+            latency = WRITE_LATENCY
+        else:
+            self._covered[ask.operation] = len(self._done)
+            latency = FLUSH_LATENCY
+        return latency.draw(self._random) * self.faults.slow_factor
 
     def finish(self, operation: int) -> tuple[int, memoryview | None]:
         """An operation is through: its result, and what a read gave."""
         ask = self._flying.pop(operation)
         if isinstance(ask, DiskRead):
-            return ask.length, memoryview(self.image)[ask.offset:ask.offset + ask.length]
-        if isinstance(ask, DiskWrite):
-            _put(self.image, ask)
-            self._done.append(ask)
-            return len(ask.data), None
-        self._finish_flush(operation)
-        return 0, None
+            return self._finish_read(ask)
+        if isinstance(ask, DiskFlush):
+            return self._finish_flush(operation), None
+        if self.faults.writes:
+            return self._strike_write(ask, self.faults.writes.popleft()), None
+        self._write(ask)
+        return len(ask.data), None
 
     def kill(self) -> str:
         """The process that used the disk is gone (K2). Tells what became of its writes."""
         flying = [ask for ask in self._flying.values() if isinstance(ask, DiskWrite)]
         parts = [self._part(ask) for ask in flying]
         for part in _present(parts):
-            _put(self.image, part)
-            self._done.append(part)
+            self._write(part)
         self._forget_flying()
         return _survivors(flying, parts)
 
@@ -94,15 +125,109 @@ class SimulatedDisk:
         self._forget_flying()
         return _survivors(unsure, parts)
 
-    def _finish_flush(self, operation: int) -> None:
+    def stall_until(self, until_ns: int) -> None:
+        """Nothing is answered before that."""
+        self.stalled_until_ns = max(self.stalled_until_ns, until_ns)
+
+    # ------------------------------------------------------------------- damage at rest
+    def rot(self, offset: int, mask: int) -> None:
+        """Bits of one byte turn over, on the medium and in whatever cached it."""
+        self.image[offset] ^= mask
+        self._durable[offset] ^= mask
+
+    def put_back(self, offset: int, data: bytes) -> None:
+        """An older content is there again, and durable."""
+        self.image[offset:offset + len(data)] = data
+        self._durable[offset:offset + len(data)] = data
+
+    def fall_back(self) -> int:
+        """Stale writes: what they wrote is gone, where nobody wrote since. Gives how many."""
+        count = 0
+        for offset, before, after in self.stale:
+            if self.image[offset:offset + len(after)] == after:
+                self.put_back(offset, before)
+                count += 1
+        self.stale.clear()
+        return count
+
+    def replace(self, image: bytes) -> None:
+        """Another disk is in the machine."""
+        self.image[:] = image
+        self._durable[:] = image
+        self._done.clear()
+        self.stale.clear()
+        self.faults = ArmedFaults()
+
+    # ---------------------------------------------------------------------- operations
+    def _finish_read(self, ask: DiskRead) -> tuple[int, memoryview | None]:
+        faults = self.faults
+        if faults.failing_reads:
+            faults.failing_reads -= 1
+            self.struck.append(f"read of {ask.length} at {ask.offset} fails")
+            return -errno.EIO, None
+        if faults.unreadable and any(block in faults.unreadable for block in _blocks(ask.offset, ask.length)):
+            self.struck.append(f"read of {ask.length} at {ask.offset} meets a bad sector")
+            return -errno.EIO, None
+        return ask.length, memoryview(self.image)[ask.offset:ask.offset + ask.length]
+
+    def _write(self, ask: DiskWrite) -> None:
+        block = ask.offset // BLOCK_SIZE
+        if block in self.superseded:
+            self.superseded[block] = bytes(self.image[ask.offset:ask.offset + BLOCK_SIZE])
+        if self.faults.unreadable:
+            self.faults.unreadable.difference_update(_blocks(ask.offset, len(ask.data)))
+        _put(self.image, ask)
+        self._done.append(ask)
+
+    def _strike_write(self, ask: DiskWrite, how: str) -> int:
+        """One write meets an armed fault; its result."""
+        self.struck.append(f"write of {len(ask.data)} at {ask.offset}: {how}")
+        part: DiskWrite | None = None
+        if how == "stale":
+            before = bytes(self.image[ask.offset:ask.offset + len(ask.data)])
+            self.stale.append((ask.offset, before, ask.data))
+            part = ask
+        elif how == "misdirected":
+            blocks = (len(self.image) - len(ask.data)) // BLOCK_SIZE
+            part = ask._replace(offset=self._random.randrange(blocks) * BLOCK_SIZE)
+            self.struck[-1] += f" to {part.offset}"
+        elif how != "lost":
+            cut = SECTOR_BYTES * self._random.randrange(len(ask.data) // SECTOR_BYTES)
+            part = ask._replace(data=ask.data[:cut]) if cut else None
+        if part is not None:
+            self._write(part)
+        return {"eio": -errno.EIO, "enospc": -errno.ENOSPC}.get(how, len(ask.data))
+
+    def _finish_flush(self, operation: int) -> int:
         """Flushes may overlap: what one made durable is off the list of the other."""
         covered = self._covered.pop(operation)
-        for write in self._done[:covered]:
-            _put(self._durable, write)
+        how = self.faults.flushes.popleft() if self.faults.flushes else ""
+        if how == "fails":
+            self.struck.append(f"flush of {covered} writes fails")
+            return -errno.EIO
+        writes = self._done[:covered]
         del self._done[:covered]
+        if how:
+            self._lose(writes)
+        else:
+            for write in writes:
+                _put(self._durable, write)
+            self.flushes += 1
         for other in self._covered:
             self._covered[other] = max(0, self._covered[other] - covered)
-        self.flushes += 1
+        return -errno.EIO if how else 0
+
+    def _lose(self, writes: list[DiskWrite]) -> None:
+        """The cache in front of the medium dropped these; of each any part had reached it (K6)."""
+        parts = [self._part(write) for write in writes]
+        for part in _present(parts):
+            _put(self._durable, part)
+        for write in writes:
+            end = write.offset + len(write.data)
+            self.image[write.offset:end] = self._durable[write.offset:end]
+        for write in self._done:
+            _put(self.image, write)
+        self.struck.append(f"flush fails and forgets: {_survivors(writes, parts)}")
 
     def _forget_flying(self) -> None:
         self._flying.clear()
@@ -119,6 +244,10 @@ class SimulatedDisk:
         if fate < 0.85:
             return write._replace(data=write.data[:cut]) if cut else None
         return write._replace(offset=write.offset + cut, data=write.data[cut:])
+
+
+def _blocks(offset: int, length: int) -> range:
+    return range(offset // BLOCK_SIZE, (offset + length - 1) // BLOCK_SIZE + 1)
 
 
 def _put(image: bytearray, write: DiskWrite) -> None:

@@ -20,9 +20,10 @@ from random import Random
 
 from repstore import config, errors
 from repstore.sim.crash_states import CrashState
+from repstore.sim.expectation import ZEROS
 from repstore.sim.local import LocalVolume, PlainDisk, Request
 from repstore.sim.recording import Note, Recording, RecordingDisk
-from repstore.sim.workload import FLUSH, TRIM, WRITE, WRITE_ZEROES, ZEROS
+from repstore.sim.workload import FLUSH, TRIM, WRITE, WRITE_ZEROES
 from repstore.store import geometry
 from repstore.store.device import MemoryDevice
 from repstore.store.store import format_device

@@ -7,14 +7,17 @@
 """
 from __future__ import annotations
 
-from collections.abc import Callable
+import errno
+from collections.abc import Callable, Collection
 
 from repstore import errors
 from repstore._fast.control import Engine
 from repstore._fast.simulated import SimulatedBackend
+from repstore.format import BLOCK_SIZE
 from repstore.store.device import MemoryDevice
 from repstore.store.store import OpenedStore, open_device
 
+UNREADABLE_FILL = b"\xee"
 PUMPS_MAX = 100_000      # a checkpoint of a small store takes some dozens
 
 
@@ -65,11 +68,32 @@ class SimulatedEngine(Engine):
                 return
 
 
-def open_engine(image: bytearray, name: str, *, number: int, boot_id: bytes,
-                life_id: int) -> tuple[SimulatedEngine, OpenedStore]:
-    """Recover the store in `image` into an engine that has not turned yet (G1)."""
-    opened = open_device(MemoryDevice(image), name, boot_id=boot_id, life_id=life_id)
-    engine = SimulatedEngine(number, boot_id)
+class DamagedDevice(MemoryDevice):
+    """Memory, some blocks of which cannot be read."""
+
+    def __init__(self, image: bytearray, unreadable: Collection[int]) -> None:
+        super().__init__(image)
+        self._unreadable = unreadable
+
+    def read(self, offset: int, length: int) -> memoryview:
+        blocks = range(offset // BLOCK_SIZE, (offset + length - 1) // BLOCK_SIZE + 1)
+        if self._unreadable and any(block in self._unreadable for block in blocks):
+            raise OSError(errno.EIO, "bad sector")
+        return super().read(offset, length)
+
+
+def open_engine(image: bytearray, name: str, *, number: int, boot_id: bytes, life_id: int,
+                unreadable: Collection[int] = ()) -> tuple[SimulatedEngine, OpenedStore]:
+    """Recover the store in `image` into an engine that has not turned yet (G1).
+
+    `unreadable` blocks answer with an I/O error; to the replay they are not what was written.
+    """
+    opened = open_device(DamagedDevice(image, unreadable), name, boot_id=boot_id, life_id=life_id)
+    engine = SimulatedEngine(number, opened.boot_id)
+    if unreadable:
+        image = bytearray(image)
+        for block in unreadable:
+            image[block * BLOCK_SIZE:(block + 1) * BLOCK_SIZE] = UNREADABLE_FILL * BLOCK_SIZE
     try:
         engine.load(opened.superblock_block, opened.root_bytes, opened.batches.tolist(), memory=image)
     except ValueError as error:

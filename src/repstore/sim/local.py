@@ -19,7 +19,8 @@ from repstore.format import BLOCK_SIZE
 from repstore.sim.clock import START_NS
 from repstore.sim.disk import DiskAsk
 from repstore.sim.engine import SimulatedEngine, open_engine
-from repstore.sim.workload import FLUSH, FUA, IO, READ, WRITE, ZEROS, stamped, stamps_of
+from repstore.sim.expectation import ZEROS
+from repstore.sim.workload import FLUSH, FUA, IO, READ, WRITE, stamped, stamps_of
 
 VOLUME_INDEX = 1
 VOLUME_UUID = bytes(range(16)).hex()
@@ -68,6 +69,7 @@ class Request:
     fua: bool = False
     stamp: int = ZEROS
     error: int = -1           # -1: not answered
+    volume: int = VOLUME_INDEX
     memory: mmap.mmap | None = None
     ios: np.ndarray[tuple[int], np.dtype[np.void]] = field(default_factory=lambda: np.zeros(1, IO))
     call: Call | None = None
@@ -125,7 +127,7 @@ class LocalVolume:
         """Hand a request to the engine, and let it see it before it is handed another one."""
         request.ios["kind"], request.ios["flags"] = request.kind, FUA if request.fua else 0
         request.ios["offset"], request.ios["length"] = request.first * BLOCK_SIZE, request.blocks * BLOCK_SIZE
-        request.ios["export_id"] = self.engine.exports[VOLUME_INDEX]
+        request.ios["export_id"] = self.engine.exports[request.volume]
         request.memory = mmap.mmap(-1, max(1, request.blocks) * BLOCK_SIZE)
         if request.kind == WRITE:
             request.memory[:] = stamped(request.stamp, request.blocks)
@@ -142,17 +144,27 @@ class LocalVolume:
         while self._open:
             self._pump_on()
 
-    def read_all(self, blocks_a_request: int = 32) -> list[int]:
+    def read_all(self, volume: int = VOLUME_INDEX, blocks_a_request: int = 32) -> list[int]:
         """The stamp of every block; -1 for one that is no block of ours or cannot be read."""
-        size_blocks = self.size_blocks
-        reads = [Request(READ, first, min(blocks_a_request, size_blocks - first))
+        size_blocks = self.engine.volume_state(volume).size_blocks
+        reads = [Request(READ, first, min(blocks_a_request, size_blocks - first), volume=volume)
                  for first in range(0, size_blocks, blocks_a_request)]
         self.run(reads, depth=8)
         found: list[int] = []
         for read in reads:
-            assert read.memory is not None
-            found += [-1] * read.blocks if read.error else stamps_of(read.memory[:])
+            found += self._stamps(read)
         return found
+
+    def _stamps(self, read: Request) -> list[int]:
+        """What an answered read gave; where one of its blocks is bad, the others one by one."""
+        assert read.memory is not None
+        if not read.error:
+            return stamps_of(read.memory[:read.blocks * BLOCK_SIZE])
+        singles = [Request(READ, read.first + i, 1, volume=read.volume) for i in range(read.blocks)]
+        if len(singles) == 1:
+            return [-1]
+        self.run(singles, depth=8)
+        return [stamp for single in singles for stamp in self._stamps(single)]
 
     def _turn(self) -> bool:
         """Whether the engine wants another one at once."""
@@ -166,11 +178,13 @@ class LocalVolume:
         return busy
 
     def _lead(self) -> None:
-        state = self.engine.volume_state(VOLUME_INDEX)
-        epoch, session = max(state.epoch, state.sealed_epoch) + 1, state.session + 1
-        self.engine.lead(VOLUME_INDEX, epoch, 1, [], 1, 1, False, session)
-        self.engine.export_install(VOLUME_INDEX, "volume", state.size_blocks * BLOCK_SIZE, session)
-        self.engine.set_primary(VOLUME_INDEX, 0, epoch)
+        """Lead every copy alone."""
+        for index in self.engine.volume_indexes():
+            state = self.engine.volume_state(index)
+            epoch, session = max(state.epoch, state.sealed_epoch) + 1, state.session + 1
+            self.engine.lead(index, epoch, 1, [], 1, 1, False, session)
+            self.engine.export_install(index, state.name, state.size_blocks * BLOCK_SIZE, session)
+            self.engine.set_primary(index, 0, epoch)
 
     def _pump_on(self) -> None:
         if not self.pump() and self._open and not self.pump():

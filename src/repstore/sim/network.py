@@ -8,10 +8,16 @@
   N4 Between nodes that are cut off nothing moves, in one direction or both, and nothing is
      lost: it waits for `heal`, as in TCP. No new connection can be made either.
   N5 A message that is no frame breaks its connection.
+  N6 Half open: one end is told that the connection is down, the other one is not for a while,
+     and what it sends goes nowhere. A second connection may be up beside it by then.
+  N7 A rough link drops, doubles and swaps messages, which TCP never does to a connection that
+     goes on: after the first message that it dropped the connection breaks.
 """
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
 from random import Random
 from typing import Protocol
@@ -23,6 +29,14 @@ LINK_CONNECTED = 3
 DELAY_LEAST_NS = 15_000
 DELAY_MOST_NS = 400_000
 BREAK_MOST_NS = 2_000_000     # until the other side learns that a connection is broken
+
+
+@dataclass
+class Roughness:
+    """What links do to messages: shares of all of them (N7)."""
+    drop: float = 0.0
+    double: float = 0.0
+    swap: float = 0.0
 
 
 class Peer(Protocol):
@@ -63,6 +77,9 @@ class SimulatedNetwork:
         self._random = random
         self._ends: dict[tuple[Peer, int], End] = {}
         self._cut: set[tuple[str, str]] = set()               # (from, to)
+        self._slow: dict[tuple[str, str], int] = {}           # more nanoseconds, (from, to)
+        self.rough = Roughness()
+        self.struck: dict[str, int] = {}                      # messages by what became of them
 
     # ------------------------------------------------------------------- what engines ask
     def send(self, owner: Peer, link: int, token: int, data: bytes) -> None:
@@ -72,9 +89,12 @@ class SimulatedNetwork:
             if token:
                 self._clock.after(DELAY_LEAST_NS, partial(self._answer_lost, owner, link, token))
             return
-        due_ns = max(end.last_due_ns, self._clock.now_ns + self._delay())
+        due_ns = max(end.last_due_ns, self._clock.now_ns + self._delay()
+                     + self._slow.get((owner.name, end.other.owner.name), 0))
         end.last_due_ns = due_ns
         end.waiting.append((due_ns, token, data))
+        if self.rough.drop or self.rough.double or self.rough.swap:
+            self._roughen(end)
         self._clock.at(due_ns, partial(self._deliver, end))
 
     def close(self, owner: Peer, link: int) -> None:
@@ -122,9 +142,32 @@ class SimulatedNetwork:
         """Nothing moves from `sender` to `receiver` any more."""
         self._cut.add((sender, receiver))
 
+    def slow(self, sender: str, receiver: str, more_ns: int) -> None:
+        """Messages from `sender` to `receiver` take that much longer."""
+        self._slow[sender, receiver] = more_ns
+
+    def open_half(self, near: str, far: str, until_ns: int) -> bool:
+        """`near` is told that its connection with `far` is down; `far` not before `until_ns` (N6)."""
+        ends = [end for end in self._ends.values()
+                if end.owner.name == near and end.other.owner.name == far and end.is_up]
+        for end in ends:
+            self._down(end)
+            self._clock.at(until_ns, partial(self._down, end.other))
+        return bool(ends)
+
+    def mend(self, ways: Iterable[tuple[str, str]]) -> None:
+        """These ways are free again."""
+        self._cut.difference_update(ways)
+        self._deliver_all()
+
     def heal(self) -> None:
-        """All nodes reach each other again."""
+        """All nodes reach each other again, as fast as ever."""
         self._cut.clear()
+        self._slow.clear()
+        self.rough = Roughness()
+        self._deliver_all()
+
+    def _deliver_all(self) -> None:
         for end in list(self._ends.values()):
             self._clock.after(self._delay(), partial(self._deliver, end))
 
@@ -143,9 +186,30 @@ class SimulatedNetwork:
             _, token, data = end.waiting.popleft()
             if token and end.owner.alive:
                 end.owner.sent(end.link, token)
-            if to.owner.alive and not to.owner.received(to.link, data):
+            if data and to.owner.alive and not to.owner.received(to.link, data):
                 self._break(to)
                 return
+
+    def _roughen(self, end: End) -> None:
+        """What becomes of the message that was just sent (N7)."""
+        fate = self._random.random()
+        rough, waiting = self.rough, end.waiting
+        if fate < rough.drop:
+            what = "dropped"
+            due_ns, token, _ = waiting[-1]
+            waiting[-1] = (due_ns, token, b"")
+            self._clock.after(self._random.randint(0, BREAK_MOST_NS), partial(self._break, end))
+        elif fate < rough.drop + rough.double:
+            what = "doubled"
+            due_ns, _, data = waiting[-1]
+            waiting.append((due_ns, 0, data))
+        elif fate < rough.drop + rough.double + rough.swap and len(waiting) > 1:
+            what = "swapped"
+            (first_ns, *first), (second_ns, *second) = waiting[-2], waiting[-1]
+            waiting[-2], waiting[-1] = (first_ns, *second), (second_ns, *first)
+        else:
+            return
+        self.struck[what] = self.struck.get(what, 0) + 1
 
     def _break(self, end: End) -> None:
         """Both sides learn it, one now and the other a little later."""
@@ -177,4 +241,4 @@ class SimulatedNetwork:
         return next(link for link in range(len(used) + 1) if link not in used)
 
     def _delay(self) -> int:
-        return self._random.randint(DELAY_LEAST_NS, DELAY_MOST_NS)
+        return DELAY_LEAST_NS + int((DELAY_MOST_NS - DELAY_LEAST_NS) * self._random.random())

@@ -1,11 +1,15 @@
 """One simulated node: the production engine and control code over a simulated disk.
 
-A `SimulatedNode` is the machine: it has a name, a disk and a boot id. A `NodeLife` is one run
-of its process: engine, control, connections. A crash ends the life and keeps the machine.
+A `SimulatedNode` is the machine: it has a name, a disk, a clock and a boot id. A `NodeLife` is
+one run of its process: engine, control, connections. A crash ends the life and keeps the machine.
 
-  M1 An engine is called from here alone, and runs until it has nothing more to do now.
+  M1 An engine is called from here alone. What happens at one point of time is handed to it
+     first, then it turns until it has nothing more to do now: one round of a real loop.
   M2 What it tells its control code arrives a drawn delay later, in order: Python is slow.
   M3 Everything that names something (boot, life, token, process) is drawn from the seed.
+  M4 A process that is stopped (SIGSTOP) does nothing; its clock, its disk and its peers go on.
+     What comes for it meanwhile is there when it goes on. Its control code may be held alone.
+  M5 An error that the control code does not handle ends the process, as it would a real one.
 """
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 
-from repstore import config
+from repstore import config, errors
 from repstore._fast.simulated import Close, DiskFlush, DiskRead, DiskWrite, Hold, Send
 from repstore.coordination.interface import ConfigStore
 from repstore.node import admin
@@ -22,29 +26,40 @@ from repstore.node.control import NodeControl, NodeIdentity
 from repstore.replication.engine_control import EngineEvent
 from repstore.replication.situation import Identity
 from repstore.replication.volume_config import NodeConfig
-from repstore.sim.clock import NS_PER_S, VirtualClock
+from repstore.sim.clock import NS_PER_S, Action, NodeClock, VirtualClock
+from repstore.sim.config_store import ConfigFaults, NodeConfigStore
 from repstore.sim.disk import DiskAsk, SimulatedDisk
 from repstore.sim.engine import SimulatedEngine, open_engine
 from repstore.sim.network import SimulatedNetwork
-from repstore.sim.trace import Trace, describe_bytes, describe_frame
+from repstore.sim.trace import FRAME, Trace, frame_details
+from repstore._fast.checksum import crc32c
 
 CONTROL_DELAY_MOST_NS = 3_000_000
 TURNS_MAX = 1_000            # of one engine at one point of time: more is a loop without end
+TICK_NS = int(config.CONFIG_POLL_S * NS_PER_S)
+SENDS, RECEIVES = "sends on {} " + FRAME, "receives on {} " + FRAME
 
 
-@dataclass(frozen=True, slots=True)
+class StartCrash(Exception):
+    """The process was killed while it opened its store."""
+
+
+@dataclass(slots=True)
 class World:
     """What all nodes of a simulation share."""
     clock: VirtualClock
     network: SimulatedNetwork
     config: ConfigStore
     trace: Trace
+    config_faults: ConfigFaults
     nodes: dict[int, SimulatedNode] = field(default_factory=dict)
+    death_is_proved: bool = True      # one machine; between machines nobody can look at processes
+    control_delay_most_ns: int = CONTROL_DELAY_MOST_NS
 
     def is_gone(self, record: NodeConfig) -> bool:
-        """Whether the process of this record does not run any more."""
+        """Whether the process of this record is known not to run any more."""
         life = self.nodes[record.id].life
-        return life is None or life.process != record.pid
+        return self.death_is_proved and (life is None or life.process != record.pid)
 
 
 class SimulatedNode:
@@ -54,30 +69,59 @@ class SimulatedNode:
         self.name = name
         self.number = number
         self.disk = disk
+        self.clock = NodeClock(world.clock)
         self.boot_id = random.randbytes(16)
         self.life: NodeLife | None = None
         self._world = world
         self._random = random
 
-    def start(self) -> NodeLife:
-        """A process starts, recovers the store, and its first checkpoint is durable."""
+    def start(self, crash_after: int | None = None) -> NodeLife:
+        """A process starts, recovers the store, and its first checkpoint is durable.
+
+        Raises a RepstoreError if the store cannot be opened, and StartCrash after so many
+        disk operations of the start.
+        """
         assert self.life is None, f"{self.name} runs"
         life_id = self._random.getrandbits(64) or 1
-        engine, opened = open_engine(self.disk.image, self.name, number=self.number,
-                                     boot_id=self.boot_id, life_id=life_id)
+        process = self._random.getrandbits(31)
+        engine, opened = open_engine(self.disk.image, self.name, number=self.number, boot_id=self.boot_id,
+                                     life_id=life_id, unreadable=frozenset(self.disk.faults.unreadable))
         self._world.trace.add(self.name, f"starts, life {life_id:016x}: {opened.recovery.reason}")
-        self.life = NodeLife(self._world, self, engine, opened.superblock.store_uuid.hex(), self._random)
-        engine.wait_for_checkpoint(1)
-        self.life.begin(process=self._random.getrandbits(31))
-        return self.life
+        life = self.life = NodeLife(self._world, self, engine, opened.superblock.store_uuid.hex(),
+                                    opened.boot_id.hex(), self._random)
+        life.pumps_left = crash_after
+        try:
+            engine.wait_for_checkpoint(1)
+            life.pumps_left = None
+            life.begin(process)
+        except (StartCrash, errors.RepstoreError) as error:
+            self._end(f"does not start: {error}", self.disk.kill)
+            raise
+        return life
 
-    def kill(self) -> None:
+    def stop(self) -> None:
+        """The process ends by itself and closes its store cleanly, if that has not failed."""
+        life = self.life
+        assert life is not None, f"{self.name} does not run"
+        if not life.engine.failed:
+            for index in life.engine.volume_indexes():
+                life.engine.step_down(index)
+            try:
+                life.engine.settle(clean=True)
+            except errors.RepstoreError as error:
+                self._world.trace.add(self.name, f"does not close cleanly: {error}")
+        self._end("stops", self.disk.kill)
+
+    def kill(self, why: str = "is killed") -> None:
         """The process is killed; the machine and what its disk had done stay."""
-        self._end("is killed", self.disk.kill)
+        self._end(why, self.disk.kill)
 
     def cut_power(self) -> None:
         """The machine is off, and boots anew: only what was flushed is sure to be there."""
-        self._end("loses power", self.disk.cut_power)
+        if self.life is None:
+            self._world.trace.add(self.name, "loses power: " + self.disk.cut_power())
+        else:
+            self._end("loses power", self.disk.cut_power)
         self.boot_id = self._random.randbytes(16)
 
     def _end(self, how: str, crash: Callable[[], str]) -> None:
@@ -93,21 +137,36 @@ class NodeLife:
     """One run of a node's process."""
 
     def __init__(self, world: World, node: SimulatedNode, engine: SimulatedEngine, store_uuid: str,
-                 random: Random) -> None:
+                 boot_id: str, random: Random) -> None:
         self.name = node.name
         self.node = node
         self.engine = engine
         self.alive = True
         self.process = 0
+        self.pumps_left: int | None = None                  # None: as many as it takes
         self.on_progress: list[Callable[[], bool]] = []     # clients: True when they asked for more
-        self._store_uuid = store_uuid
+        self.store_uuid = store_uuid
+        self.boot_id = boot_id
         self._world = world
         self._random = random
         self._due: dict[int, tuple[int, DiskAsk]] = {}      # disk operations, by number
         self._wake_ns = 0
+        self._run_asked = False
         self._inbox: list[EngineEvent] = []
+        self._stopped_until_ns = 0
+        self._control_held_until_ns = 0
         self._control: NodeControl | None = None
         engine.pump = self._pump
+
+    @property
+    def process_name(self) -> str:
+        """Which process of which node this is."""
+        return f"{self.name}/{self.process:08x}"
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether the store is not open yet."""
+        return self._control is None
 
     @property
     def control(self) -> NodeControl:
@@ -119,19 +178,43 @@ class NodeLife:
         """Publish the process, and meet the others."""
         node, world = self.node, self._world
         self.process = process
-        boot = node.boot_id.hex()
-        record = NodeConfig(name=node.name, id=node.number, store_path=node.name, store_uuid=self._store_uuid,
-                            peer_socket=node.name, host_boot_id=boot, pid=process, boot_id=boot)
-        admin.register_node(world.config, record)
-        identity = NodeIdentity(node.name, Identity(node.number, self._store_uuid, boot), boot,
+        host_boot = node.boot_id.hex()
+        store = NodeConfigStore(world.config, world.config_faults, self.name, world.clock)
+        record = NodeConfig(name=node.name, id=node.number, store_path=node.name, store_uuid=self.store_uuid,
+                            peer_socket=node.name, host_boot_id=host_boot, pid=process, boot_id=self.boot_id)
+        admin.register_node(store, record)
+        identity = NodeIdentity(node.name, Identity(node.number, self.store_uuid, self.boot_id), host_boot,
                                 self._random.randbytes(16).hex())
-        self._control = NodeControl(identity, self.engine, world.config, world.is_gone,
-                                    world.clock.now_s)
+        self._control = NodeControl(identity, self.engine, store, world.is_gone, node.clock.now_s)
         self._tick()
+
+    # ------------------------------------------------------------------------------- stops
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a SIGSTOP is on."""
+        return self._stopped_until_ns > self._world.clock.now_ns
+
+    def stop_until(self, until_ns: int) -> None:
+        """SIGSTOP now, SIGCONT then (M4)."""
+        self._stopped_until_ns = max(self._stopped_until_ns, until_ns)
+
+    def hold_control_until(self, until_ns: int) -> None:
+        """Python does nothing until then (M4)."""
+        self._control_held_until_ns = max(self._control_held_until_ns, until_ns)
+
+    def _later(self, action: Action, *, control: bool = False) -> bool:
+        """Whether a stop is on; then the action is put off to its end."""
+        until_ns = max(self._stopped_until_ns, self._control_held_until_ns if control else 0)
+        if until_ns <= self._world.clock.now_ns:
+            return False
+        self._world.clock.at(until_ns, action)
+        return True
 
     # --------------------------------------------------------------------------- the engine
     def run(self) -> None:
         """Turn the engine until it has nothing more to do now (M1)."""
+        if not self.alive or self._later(self.run_soon):
+            return
         for _ in range(TURNS_MAX):
             moved = self._turn()
             for ask_for_more in self.on_progress:
@@ -143,126 +226,172 @@ class NodeLife:
         self.engine.check_invariants()
         self._collect_events()
 
+    def run_soon(self) -> None:
+        """Turn when all that happens at this time was handed in."""
+        if not self._run_asked:
+            self._run_asked = True
+            self._world.clock.soon(self._run_asked_for)
+
+    def _run_asked_for(self) -> None:
+        self._run_asked = False
+        self.run()
+
     def _turn(self) -> bool:
-        """One turn, and what it asked for. Whether there may be more to do."""
-        deadline_ns, busy = self.engine.backend.turn(self._world.clock.now_ns)
-        asked = self._carry_out()
-        if deadline_ns and (self._wake_ns <= self._world.clock.now_ns or deadline_ns < self._wake_ns):
-            self._wake_ns = deadline_ns
-            self._world.clock.at(deadline_ns, self._wake)
-        return busy or asked
+        """One turn, and what it asked for. Whether there is more to do at once."""
+        clock = self.node.clock
+        deadline_ns, busy = self.engine.backend.turn(clock.now_ns)
+        self._carry_out()
+        if deadline_ns:
+            wake_ns = clock.true_ns(deadline_ns)
+            if self._wake_ns <= self._world.clock.now_ns or wake_ns < self._wake_ns:
+                self._wake_ns = wake_ns
+                self._world.clock.at(wake_ns, self.run)
+        return busy
 
     def _run_if_woken(self) -> None:
         """Control code alone turns nothing, in a process either: what it calls does."""
         if self.engine.backend.woken:
-            self.run()
+            self.run_soon()
 
-    def _wake(self) -> None:
-        if self.alive:
-            self.run()
-
-    def _carry_out(self) -> bool:
-        """Pass on what the engine asked for. Whether it asked for anything."""
-        asks = self.engine.backend.take()
-        for ask in asks:
-            match ask:
-                case Send():
-                    self._world.trace.add(self.name, f"sends on {ask.link} {describe_frame(ask.data)}")
-                    self._world.network.send(self, ask.link, ask.token, ask.data)
-                case Close():
-                    self._world.trace.add(self.name, f"closes {ask.link}")
-                    self._world.network.close(self, ask.link)
-                case Hold():
-                    self._world.network.hold(self, ask.link, ask.stopped)
-                case _:
-                    self._begin_disk(ask)
-        return bool(asks)
+    def _carry_out(self) -> None:
+        """Pass on what the engine asked for."""
+        trace, network = self._world.trace, self._world.network
+        for ask in self.engine.backend.take():
+            kind = type(ask)
+            if kind is Send:
+                trace.add(self.name, SENDS, ask.link, *frame_details(ask.data))
+                network.send(self, ask.link, ask.token, ask.data)
+            elif kind is Close:
+                trace.add(self.name, "closes {}", ask.link)
+                network.close(self, ask.link)
+            elif kind is Hold:
+                network.hold(self, ask.link, ask.stopped)
+            else:
+                self._begin_disk(ask)
 
     def _begin_disk(self, ask: DiskAsk) -> None:
-        match ask:
-            case DiskRead():
-                what = f"reads {ask.offset} {ask.length}"
-            case DiskWrite():
-                what = f"writes {ask.offset} {describe_bytes(ask.data)}"
-            case DiskFlush():
-                what = "flushes"
-        self._world.trace.add(self.name, f"{what} as {ask.operation}")
-        due_ns = self._world.clock.now_ns + self.node.disk.begin(ask)
+        trace = self._world.trace
+        if isinstance(ask, DiskRead):
+            trace.add(self.name, "reads {1} {2} as {0}", *ask)
+        elif isinstance(ask, DiskWrite):
+            trace.add(self.name, "writes {1} {2} {3:08x} as {0}", ask.operation, ask.offset, len(ask.data),
+                      crc32c(ask.data))
+        else:
+            trace.add(self.name, "flushes as {}", ask.operation)
+        disk = self.node.disk
+        due_ns = max(self._world.clock.now_ns + disk.begin(ask), disk.stalled_until_ns)
         self._due[ask.operation] = (due_ns, ask)
         self._world.clock.at(due_ns, partial(self._disk_due, ask))
 
     def _disk_due(self, ask: DiskAsk) -> None:
         """The time of an operation has come, unless a pump or a crash was before it."""
-        if self.alive and self._due.get(ask.operation, (0, None))[1] is ask:
+        due = self._due.get(ask.operation)
+        if self.alive and due is not None and due[1] is ask and not self._later(partial(self._disk_due, ask)):
             self._finish_disk(ask)
-            self.run()
+            self.run_soon()
 
     def _finish_disk(self, ask: DiskAsk) -> None:
         del self._due[ask.operation]
-        result, data = self.node.disk.finish(ask.operation)
-        self._world.trace.add(self.name, f"disk {ask.operation} done {result}")
+        disk = self.node.disk
+        result, data = disk.finish(ask.operation)
+        self._world.trace.add(self.name, "disk {} done {}", ask.operation, result)
+        for what in disk.struck:
+            self._world.trace.add(self.name, "fault: " + what)
+        disk.struck.clear()
         self.engine.backend.disk_done(ask.operation, result, data)
 
     def _pump(self) -> bool:
         """One turn and one disk operation, at this point of time. False: nothing is under way."""
         moved = self._turn()
-        if self._due:
-            self._finish_disk(min(self._due.values(), key=lambda entry: (entry[0], entry[1].operation))[1])
-            return True
-        return moved
+        if not self._due:
+            return moved
+        if self.pumps_left is not None:
+            self.pumps_left -= 1
+            if self.pumps_left < 0:
+                raise StartCrash("killed while it starts")
+        self._finish_disk(min(self._due.values(), key=lambda entry: (entry[0], entry[1].operation))[1])
+        return True
 
     # -------------------------------------------------------------------------- connections
     def link_up(self, link: int, kind: int) -> None:
         """See `network.Peer`."""
-        self._world.trace.add(self.name, f"link {link} up")
+        if not self.alive or self._later(partial(self.link_up, link, kind)):
+            return
+        self._world.trace.add(self.name, "link {} up", link)
         self.engine.backend.link_up(link, kind)
-        self.run()
+        self.run_soon()
 
     def link_down(self, link: int) -> None:
         """See `network.Peer`."""
-        self._world.trace.add(self.name, f"link {link} down")
+        if not self.alive or self._later(partial(self.link_down, link)):
+            return
+        self._world.trace.add(self.name, "link {} down", link)
         self.engine.backend.link_down(link)
-        self.run()
+        self.run_soon()
 
     def sent(self, link: int, token: int) -> None:
         """See `network.Peer`."""
+        if not self.alive or self._later(partial(self.sent, link, token)):
+            return
         self.engine.backend.sent(link, token)
-        self.run()
+        self.run_soon()
 
     def received(self, link: int, data: bytes) -> bool:
         """See `network.Peer`."""
-        self._world.trace.add(self.name, f"receives on {link} {describe_frame(data)}")
+        if self._later(partial(self._received_late, link, data)):
+            return True
+        self._world.trace.add(self.name, RECEIVES, link, *frame_details(data))
         is_frame = self.engine.backend.frame(link, data)
-        self.run()
+        self.run_soon()
         return is_frame
+
+    def _received_late(self, link: int, data: bytes) -> None:
+        if self.alive and not self.received(link, data):
+            self._world.network.close(self, link)
 
     # ------------------------------------------------------------------------- control code
     def _collect_events(self) -> None:
         """Events of the engine reach the control code a little later (M2)."""
-        events = self.engine.events()
-        if events and not self._inbox:
-            self._world.clock.after(self._random.randint(0, CONTROL_DELAY_MOST_NS), self._handle_events)
-        self._inbox += events
+        if not self.engine.backend.events_waiting:
+            return
+        if not self._inbox:
+            delay_ns = self._random.randint(0, self._world.control_delay_most_ns)
+            self._world.clock.after(delay_ns, self._handle_events)
+        self._inbox += self.engine.events()
 
     def _handle_events(self) -> None:
-        if not self.alive:
+        if not self.alive or self._later(self._handle_events, control=True):
             return
         events, self._inbox = self._inbox, []
         for event in events:
-            self._world.trace.add(self.name, f"event {event!r}")
-            self.control.on_event(event, self._world.clock.now_s)
+            self._world.trace.add(self.name, "event {!r}", event)
+            self.decide(partial(self.control.on_event, event, self.node.clock.now_s))
+            if not self.alive:
+                return
         self._run_if_woken()
+
+    def decide(self, action: Action) -> None:
+        """Have the control code do something; an error it does not handle ends it (M5)."""
+        try:
+            action()
+        except errors.RepstoreError as error:
+            self.node.kill(f"dies of {type(error).__name__}: {error}")
 
     def _tick(self) -> None:
         """What a process does every CONFIG_POLL_S."""
+        if not self.alive or self._later(self._tick, control=True):
+            return
+        self.decide(self._tick_control)
         if not self.alive:
             return
-        now_s = self._world.clock.now_s
-        self.control.poll_config(now_s)
-        self.control.tick(now_s)
         for other in self.control.peers_to_connect():
             far = self._world.nodes[other.id].life
             if far is not None:
                 self._world.network.connect(self, far)
         self._run_if_woken()
-        self._world.clock.after(int(config.CONFIG_POLL_S * NS_PER_S), self._tick)
+        self._world.clock.after(TICK_NS, self._tick)
+
+    def _tick_control(self) -> None:
+        now_s = self.node.clock.now_s
+        self.control.poll_config(now_s)
+        self.control.tick(now_s)

@@ -1,23 +1,27 @@
-"""A client of a volume that knows what every block may read as.
+"""A client of a volume that knows what every block may read as (`expectation`).
 
-  W1 A block may read as the newest acknowledged write, or as any write to it whose outcome is
-     not known. Whoever has been read is from then on the only one.
-  W2 Operations under way at the same time do not share a block, so that W1 decides each read
-     alone.
-  W3 Every write of a block is different: it carries its number, the same in all 512 words of
+  C1 Operations under way at the same time do not share a block, so that each read can be
+     decided alone.
+  C2 Every write of a block is different: it carries its number, the same in all 512 words of
      it, so that a block put together from two writes is recognised.
-  W4 The only error a client may get is the loss of the node it is connected to.
+  C3 An error is an answer only where one was due: EIO of a block that was damaged, a refusal of
+     a session that is over. Anything else is a fault of ours (W4).
 """
 from __future__ import annotations
 
+import errno
 import mmap
-from dataclasses import dataclass, field
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
 from random import Random
 
 import numpy as np
 
 from repstore._fast.control import IO_FIELDS, Call
 from repstore.format import BLOCK_SIZE
+from repstore.sim.expectation import ZEROS, Expectation
 from repstore.sim.node import NodeLife
 from repstore.sim.trace import Trace
 
@@ -27,77 +31,103 @@ KIND_SHARES = {WRITE: 60, READ: 25, TRIM: 5, WRITE_ZEROES: 5, FLUSH: 5}
 FUA = 1
 FUA_SHARE = 0.05
 BLOCKS_MOST = 8               # of one operation
-ZEROS = 0                     # stamp of a block without data
 IO = np.dtype(list(IO_FIELDS))
+IO_STRUCT = struct.Struct("<BBHIQIiQ")
+ERROR_OFFSET = 20             # of `error` in it
+SESSION_OVER = (errno.ESTALE, errno.ESHUTDOWN)
 
 
 def stamped(stamp: int, blocks: int) -> bytes:
     """Blocks that carry the stamps from `stamp` on."""
-    stamps = np.arange(stamp, stamp + blocks, dtype=np.uint64)
-    return np.repeat(stamps, BLOCK_SIZE // 8).tobytes()
+    return b"".join((stamp + i).to_bytes(8, "little") * (BLOCK_SIZE // 8) for i in range(blocks))
 
 
 def stamps_of(data: bytes) -> list[int]:
     """The stamps of whole blocks; -1 for a block that was never written like that."""
-    words = np.frombuffer(data, np.uint64).reshape(-1, BLOCK_SIZE // 8)
-    whole = (words == words[:, :1]).all(axis=1)
-    return [int(row[0]) if good else -1 for row, good in zip(words, whole, strict=True)]
+    found = []
+    for at in range(0, len(data), BLOCK_SIZE):
+        word = data[at:at + 8]
+        whole = data[at:at + BLOCK_SIZE] == word * (BLOCK_SIZE // 8)
+        found.append(int.from_bytes(word, "little") if whole else -1)
+    return found
 
 
-@dataclass
-class Expectation:
-    """What each block may read as, by stamp (W1)."""
-    may: dict[int, set[int]] = field(default_factory=dict)
-
-    def of(self, block: int) -> set[int]:
-        """Stamps that `block` may read as."""
-        return self.may.get(block, {ZEROS})
-
-    def begin(self, block: int, stamp: int) -> None:
-        """A write is on its way: from now on it may be there."""
-        self.may[block] = self.of(block) | {stamp}
-
-    def settle(self, block: int, stamp: int) -> None:
-        """This is what the block holds."""
-        self.may[block] = {stamp}
-
-
-@dataclass(eq=False)
-class Operation:
-    """One request of a client."""
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """An operation to ask for, not before its time."""
     kind: int
-    first: int                # block
-    blocks: int
+    first: int = 0            # block
+    blocks: int = 0
+    fua: bool = False
+    due_ns: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class Operation:
+    """An operation under way."""
+    ask: Ask
     stamp: int                # of the first block written
-    fua: bool
     memory: mmap.mmap
-    ios: np.ndarray[tuple[int], np.dtype[np.void]]
+    io: bytearray             # one IO
+    asked: int                # number of the event
     call: Call | None = None
 
+    @property
+    def span(self) -> range:
+        """The blocks it is about."""
+        return range(self.ask.first, self.ask.first + self.ask.blocks)
+
     def stamp_at(self, i: int) -> int:
-        """What block `first + i` holds when this is done."""
-        return self.stamp + i if self.kind == WRITE else ZEROS
+        """What its block i holds when this is done."""
+        return self.stamp + i if self.ask.kind == WRITE else ZEROS
 
     def __str__(self) -> str:
-        return f"{KIND_NAMES[self.kind]} {self.first}+{self.blocks} stamp {self.stamp}{' fua' * self.fua}"
+        ask = self.ask
+        return f"{KIND_NAMES[ask.kind]} {ask.first}+{ask.blocks} stamp {self.stamp}{' fua' * ask.fua}"
+
+
+def drawn(random: Random, size_blocks: int) -> Iterator[Ask]:
+    """Operations without an end, each due at once."""
+    while True:
+        kind = random.choices(list(KIND_SHARES), list(KIND_SHARES.values()))[0]
+        fua = kind not in (READ, FLUSH) and random.random() < FUA_SHARE
+        if kind == FLUSH:
+            yield Ask(kind)
+        else:
+            blocks = random.randint(1, BLOCKS_MOST)
+            yield Ask(kind, random.randint(0, size_blocks - blocks), blocks, fua)
 
 
 class SimulatedClient:
-    """Keeps `depth` operations under way on one volume through whatever node it is attached to."""
+    """Keeps up to `depth` operations under way on one volume through the node it is attached to."""
 
-    def __init__(self, index: int, size_blocks: int, depth: int, random: Random, trace: Trace) -> None:
+    def __init__(self, index: int, size_blocks: int, depth: int, asks: Iterator[Ask], trace: Trace, *,
+                 always_durable: bool = False) -> None:
         self.expectation = Expectation()
+        self.index = index
+        self.size_blocks = size_blocks
         self.acknowledged = 0
+        self.errors = 0
+        self.losses = 0
         self.stopped = False
-        self._index = index
-        self._size_blocks = size_blocks
+        self.session_over = False
+        self.is_damaged: Callable[[range], bool] = lambda span: False
+        self.may_be_full = False
+        self.stale_reads = False                  # leases do not hold: reads may be late
+        self.on_asked: Callable[[Operation], None] = lambda operation: None
+        self.on_answered: Callable[[Operation], None] = lambda operation: None
         self._depth = depth
-        self._random = random
+        self._asks = asks
+        self._next: Ask | None = None
+        self._always_durable = always_durable
         self._trace = trace
         self._flying: list[Operation] = []
         self._memories: list[mmap.mmap] = []      # to use again: those of answered operations
         self._next_stamp = 1
         self._life: NodeLife | None = None
+        self._incarnation = -1
+        self._found: dict[int, int] | None = None       # while everything is read after a loss
+        self._survey: list[Ask] = []                    # reads still to ask for then
 
     @property
     def flying(self) -> int:
@@ -106,71 +136,131 @@ class SimulatedClient:
 
     @property
     def is_attached(self) -> bool:
-        """Whether the node it goes through runs."""
-        return self._life is not None and self._life.alive
+        """Whether the node it goes through runs, and its session goes on."""
+        return self._life is not None and self._life.alive and not self.session_over
 
-    def attach(self, life: NodeLife) -> None:
+    @property
+    def through(self) -> str:
+        """Name of the node it goes through."""
+        return self._life.name if self._life else ""
+
+    @property
+    def is_done(self) -> bool:
+        """Everything that there was to ask is answered."""
+        if self._next is None and self._found is None:
+            self._next = next(self._asks, None)
+        return not self._flying and self._next is None and self._found is None
+
+    def attach(self, life: NodeLife, incarnation: int = 0) -> None:
         """Go on through this node. What was under way through another has no known outcome."""
         if self._life is not None and self._life.alive:
             self._life.on_progress.remove(self.progress)
         self._flying.clear()
         self._life = life
+        self.session_over = False
+        if incarnation != self._incarnation and self._incarnation >= 0:
+            self._trace.add(life.name, "client finds incarnation {} after {}", incarnation, self._incarnation)
+            self.losses += 1
+            self.expectation.lose()
+            self._found = {}
+        self._incarnation = incarnation
+        if self._found is not None:
+            self._begin_survey()
         life.on_progress.append(self.progress)
-        life.run()
+        life.run_soon()
+
+    def wake(self) -> None:
+        """Something may be due."""
+        if self.is_attached and self._life is not None:
+            self._life.run_soon()
 
     def progress(self) -> bool:
         """Take answers, and ask for more. Whether anything new was asked for."""
-        for operation in [operation for operation in self._flying if operation.call and operation.call.done]:
+        if self.session_over:
+            return False
+        done = [operation for operation in self._flying if operation.call is not None and operation.call.done]
+        for operation in done:
             self._flying.remove(operation)
             self._finish(operation)
             self._memories.append(operation.memory)
+            if self.session_over:
+                return False
+        if done and self._found is not None and not self._survey and not self._flying:
+            self._end_survey(self._found)
         asked = False
-        while not self.stopped and len(self._flying) < self._depth and self._submit(self._draw()):
+        while not self.stopped and len(self._flying) < self._depth and self._ask_next():
             asked = True
         return asked
 
-    def check_all(self) -> None:
+    def _ask_next(self) -> bool:
+        """Ask for one more thing, if one is due and may be asked for just now."""
+        if self._found is not None:
+            if not self._survey:
+                return False
+            self._submit(self._survey.pop())
+            return True
+        if self._next is None:
+            self._next = next(self._asks, None)
+        if self._next is None or self._next.due_ns > self._trace.now_ns or not self._submit(self._next):
+            return False
+        self._next = None
+        return True
+
+    def read_all(self) -> None:
         """Ask for every block; the answers are checked like all reads."""
         assert not self._flying, f"{len(self._flying)} operations are under way"
-        for first in range(0, self._size_blocks, BLOCKS_MOST):
-            self._submit(self._operation(READ, first, min(BLOCKS_MOST, self._size_blocks - first), False))
+        for ask in self.all_blocks():
+            self._submit(ask)
         assert self._life is not None
-        self._life.run()
+        self._life.run_soon()
+
+    def ask_more(self, asks: Iterable[Ask]) -> None:
+        """These too, after everything else."""
+        self._asks = chain(self._asks, asks)
+        self.wake()
+
+    def all_blocks(self) -> list[Ask]:
+        """Reads of everything."""
+        return [Ask(READ, first, min(BLOCKS_MOST, self.size_blocks - first))
+                for first in range(0, self.size_blocks, BLOCKS_MOST)]
+
+    # ------------------------------------------------------------------------ after a loss
+    def _begin_survey(self) -> None:
+        """Read everything before anything else: what is there must be a prefix (W3)."""
+        self._found = {}
+        self._survey = self.all_blocks()
+
+    def _end_survey(self, found: dict[int, int]) -> None:
+        fault = self.expectation.missing_below(found)
+        assert not fault, fault
+        for block, stamp in found.items():
+            self.expectation.settle(block, stamp)
+        self._found = None
 
     # ------------------------------------------------------------------------------ asking
-    def _draw(self) -> Operation:
-        kind = self._random.choices(list(KIND_SHARES), list(KIND_SHARES.values()))[0]
-        fua = kind not in (READ, FLUSH) and self._random.random() < FUA_SHARE
-        if kind == FLUSH:
-            return self._operation(kind, 0, 0, fua)
-        blocks = self._random.randint(1, BLOCKS_MOST)
-        return self._operation(kind, self._random.randint(0, self._size_blocks - blocks), blocks, fua)
-
-    def _operation(self, kind: int, first: int, blocks: int, fua: bool) -> Operation:
+    def _submit(self, ask: Ask) -> bool:
+        """False: it shares a block with one under way (C1)."""
+        end = ask.first + ask.blocks
+        for other in self._flying:
+            if other.ask.first < end and ask.first < other.ask.first + other.ask.blocks:
+                return False
+        assert self._life is not None
         # aligned like a block client's memory: an engine may read into it directly
         memory = self._memories.pop() if self._memories else mmap.mmap(-1, BLOCKS_MOST * BLOCK_SIZE)
-        ios = np.zeros(1, IO)
-        ios["kind"], ios["flags"] = kind, FUA if fua else 0
-        ios["offset"], ios["length"] = first * BLOCK_SIZE, blocks * BLOCK_SIZE
-        operation = Operation(kind, first, blocks, self._next_stamp, fua, memory, ios)
-        if kind == WRITE:
-            memory[:blocks * BLOCK_SIZE] = stamped(operation.stamp, blocks)
-            self._next_stamp += blocks
-        return operation
-
-    def _submit(self, operation: Operation) -> bool:
-        """False: it shares a block with one under way (W2)."""
-        span = range(operation.first, operation.first + operation.blocks)
-        if any(other.first < span.stop and span.start < other.first + other.blocks for other in self._flying):
-            return False
-        assert self._life is not None
-        operation.ios["export_id"] = self._life.engine.exports[self._index]
-        if operation.kind not in (READ, FLUSH):
-            for i, block in enumerate(span):
+        io = bytearray(IO_STRUCT.pack(ask.kind, FUA if ask.fua else 0, 0, self._life.engine.exports[self.index],
+                                      ask.first * BLOCK_SIZE, ask.blocks * BLOCK_SIZE, 0, 0))
+        operation = Operation(ask, self._next_stamp, memory, io, self.expectation.now())
+        if ask.kind == WRITE:
+            memory[:ask.blocks * BLOCK_SIZE] = stamped(operation.stamp, ask.blocks)
+            self.expectation.asked(operation.stamp)
+            self._next_stamp += ask.blocks
+        if ask.kind not in (READ, FLUSH):
+            for i, block in enumerate(operation.span):
                 self.expectation.begin(block, operation.stamp_at(i))
         self._flying.append(operation)
-        self._trace.add(self._life.name, f"client asks {operation}")
-        operation.call = self._life.engine.start(operation.ios.view(np.uint8).data, operation.memory, 1)
+        self._trace.add(self._life.name, "client asks {}", operation)
+        self.on_asked(operation)
+        operation.call = self._life.engine.start(io, memory, 1)
         return True
 
     # ----------------------------------------------------------------------------- answers
@@ -178,19 +268,50 @@ class SimulatedClient:
         assert self._life is not None
         assert operation.call is not None
         operation.call.end()
-        error = int(operation.ios["error"][0])
-        self._trace.add(self._life.name, f"client got {operation}: {error}")
-        assert error == 0, f"{operation} through {self._life.name} ended with errno {error} (W4)"
+        operation.call = None
+        error = int.from_bytes(operation.io[ERROR_OFFSET:ERROR_OFFSET + 4], "little", signed=True)
+        self._trace.add(self._life.name, "client got {}: {}", operation, error)
+        if error:
+            self._take_error(operation, error)
+            return
         self.acknowledged += 1
-        if operation.kind == READ:
+        self.on_answered(operation)
+        expectation, kind = self.expectation, operation.ask.kind
+        expectation.now()
+        if kind == READ:
             self._check_read(operation)
-        elif operation.kind != FLUSH:
-            for i in range(operation.blocks):
-                self.expectation.settle(operation.first + i, operation.stamp_at(i))
+        elif kind == FLUSH:
+            expectation.flushed(operation.asked)
+        else:
+            for i, block in enumerate(operation.span):
+                expectation.acknowledge(block, operation.stamp_at(i))
+                if operation.ask.fua or self._always_durable:
+                    expectation.durable(block, expectation.now())
+
+    def _take_error(self, operation: Operation, error: int) -> None:
+        assert self._life is not None
+        name = errno.errorcode.get(error, str(error))
+        self.errors += 1
+        if operation.ask.kind not in (READ, FLUSH):
+            for i, block in enumerate(operation.span):
+                self.expectation.fail(block, operation.stamp_at(i))
+        if error in SESSION_OVER:
+            self.session_over = True
+        elif error == errno.EIO and self.is_damaged(operation.span):
+            return
+        elif error == errno.ENOSPC and self.may_be_full and operation.ask.kind == WRITE:
+            return
+        else:
+            raise AssertionError(f"{operation} through {self._life.name} ended with {name} (W4)")
 
     def _check_read(self, operation: Operation) -> None:
-        for i, stamp in enumerate(stamps_of(operation.memory[:operation.blocks * BLOCK_SIZE])):
-            block = operation.first + i
+        stamps = stamps_of(operation.memory[:operation.ask.blocks * BLOCK_SIZE])
+        for block, stamp in zip(operation.span, stamps, strict=True):
             may = self.expectation.of(block)
+            if self.stale_reads and stamp not in may and self.expectation.was(block, stamp):
+                continue
             assert stamp in may, f"block {block} reads as {stamp}, it may be {sorted(may)} (W1)"
-            self.expectation.settle(block, stamp)
+            if self._found is not None:
+                self._found[block] = stamp
+            elif not self.stale_reads:
+                self.expectation.settle(block, stamp)

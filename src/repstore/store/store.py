@@ -30,6 +30,7 @@ from repstore.store.root import Root
 from repstore.store.superblock import Superblock
 
 UNFINISHED_SUFFIX = ".creating"
+BOOT_BYTES = 12     # of a boot id: the kernel's. The rest may be drawn anew (B1)
 INFO_TRIES = 3      # a live store may put its root elsewhere between two reads
 
 
@@ -44,7 +45,7 @@ class OpenedStore:
     superblock_block: bytes      # the block the quorum agreed on
     root: Root
     root_bytes: bytes
-    boot_id: bytes               # of the running kernel
+    boot_id: bytes               # what the store presents as its boot (B1, B2)
     life_id: int                 # of the life that begins now
     recovery: Recovery
 
@@ -149,13 +150,23 @@ def open_store(path: str | os.PathLike[str]) -> OpenedStore:
 
 
 def open_device(device: Device, name: str, *, boot_id: bytes, life_id: int) -> OpenedStore:
-    """Like `open_store`, on any device; the two ids are the caller's."""
+    """Like `open_store`, on any device; the two ids are the caller's.
+
+    A store presents the boot id that its superblock will carry:
+      B1 where acknowledged writes may be missing it is one of its own, of this boot of the
+         machine by its beginning: to the cluster that is as if the power had failed just now
+      B2 as long as the machine runs it stays what it is: a process that dies loses nothing
+    """
     found = superblock.read(device, name)
     superblock.check_writable(found.superblock, name)
     root_bytes = roots.read(device, found.superblock, name)
     root = roots.decode(root_bytes, found.superblock.geometry, f"{name}: root")
-    decided = recovery.recover(device, found.superblock, root,
-                               same_boot=found.superblock.boot_id == boot_id, name=name)
+    same_boot = found.superblock.boot_id[:BOOT_BYTES] == boot_id[:BOOT_BYTES]
+    decided = recovery.recover(device, found.superblock, root, same_boot=same_boot, name=name)
+    if decided.tainted:
+        boot_id = boot_id[:BOOT_BYTES] + life_id.to_bytes(8, "little")[:len(boot_id) - BOOT_BYTES]
+    elif same_boot:
+        boot_id = found.superblock.boot_id
     return OpenedStore(name=name, device=device, geometry=found.superblock.geometry,
                        superblock=found.superblock, superblock_block=found.block, root=root,
                        root_bytes=root_bytes, boot_id=boot_id, life_id=life_id, recovery=decided)

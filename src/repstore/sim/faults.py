@@ -1,0 +1,340 @@
+"""What goes wrong, one function a kind: it strikes now, and ends by itself.
+
+    strike(scene, fault)        True if it met something
+
+  F1 A fault that meets nothing (a node that is down already, a block that may not be damaged)
+     does nothing and is not counted.
+  F2 Everything a fault does is drawn from its own numbers and the streams of the seed.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from repstore.format import BLOCK_SIZE
+from repstore.sim import plan as plans
+from repstore.sim.atlas import DataBlock, data_blocks
+from repstore.sim.clock import NS_PER_S
+from repstore.sim.network import Roughness
+from repstore.sim.node import NodeLife, SimulatedNode
+from repstore.sim.plan import Fault
+from repstore.sim.scene import Scene
+
+START_OPERATIONS_MOST = 24    # of the disk, until a small store has its first checkpoint
+SLOW_LINK_NS_MOST = 2_000_000_000
+SLOW_DISK_FACTOR_MOST = 200
+ROUGH_SHARE_MOST = 0.2
+BLOCKS_STRUCK_MOST = 6        # by one rot or bad sector: damage comes in neighbourhoods
+
+
+def strike(scene: Scene, fault: Fault) -> bool:
+    """Have a fault happen now."""
+    scene.note("{}", fault)
+    met = STRIKES[fault.kind](scene, fault)
+    if met:
+        scene.struck[fault.kind] += 1
+    return met
+
+
+def _running(scene: Scene, name: str) -> NodeLife | None:
+    return scene.cluster.node(name).life
+
+
+def _after(scene: Scene, fault: Fault, action: Callable[[], None]) -> None:
+    scene.cluster.clock.after(fault.duration_ns, action)
+
+
+def _until_ns(scene: Scene, fault: Fault) -> int:
+    return scene.cluster.clock.now_ns + fault.duration_ns
+
+
+# ------------------------------------------------------------------------------- processes
+
+def _crash(scene: Scene, names: list[str], fault: Fault, how: Callable[[SimulatedNode], None]) -> bool:
+    """End these processes, and start them again one by one after the fault."""
+    victims = [name for name in names if _running(scene, name) is not None]
+    for name in victims:
+        scene.down.add(name)
+        scene.crashes += 1
+        how(scene.cluster.node(name))
+    for i, name in enumerate(scene.random.sample(victims, len(victims))):
+        at_ns = _until_ns(scene, fault) + int(i * fault.share * NS_PER_S)
+        scene.cluster.clock.at(at_ns, lambda name=name: scene.start(name))
+    return bool(victims)
+
+
+def kill(scene: Scene, fault: Fault) -> bool:
+    return _crash(scene, [fault.node], fault, SimulatedNode.kill)
+
+
+def kill_all(scene: Scene, fault: Fault) -> bool:
+    return _crash(scene, [node.name for node in scene.nodes], fault, SimulatedNode.kill)
+
+
+def cut_power(scene: Scene, fault: Fault) -> bool:
+    return _crash(scene, [fault.node], fault, SimulatedNode.cut_power)
+
+
+def cut_power_of_all(scene: Scene, fault: Fault) -> bool:
+    return _crash(scene, [node.name for node in scene.nodes], fault, SimulatedNode.cut_power)
+
+
+def kill_at_start(scene: Scene, fault: Fault) -> bool:
+    """The process is killed, and killed again while it recovers."""
+    if _running(scene, fault.node) is None:
+        return False
+    scene.down.add(fault.node)
+    scene.crashes += 1
+    scene.cluster.kill(fault.node)
+    _after(scene, fault, lambda: scene.start(fault.node, int(fault.share * START_OPERATIONS_MOST)))
+    return True
+
+
+def stop(scene: Scene, fault: Fault) -> bool:
+    life = _running(scene, fault.node)
+    if life is None or life.is_stopped:
+        return False
+    scene.down.add(fault.node)
+    scene.cluster.node(fault.node).stop()
+    _after(scene, fault, lambda: scene.start(fault.node))
+    return True
+
+
+def pause(scene: Scene, fault: Fault) -> bool:
+    life = _running(scene, fault.node)
+    if life is None:
+        return False
+    life.stop_until(_until_ns(scene, fault))
+    return True
+
+
+def hold_control(scene: Scene, fault: Fault) -> bool:
+    life = _running(scene, fault.node)
+    if life is None:
+        return False
+    life.hold_control_until(_until_ns(scene, fault))
+    return True
+
+
+# ----------------------------------------------------------------------------------- links
+
+def drop_links(scene: Scene, fault: Fault) -> bool:
+    scene.cluster.network.drop(fault.node, fault.other)
+    return True
+
+
+def _cut(scene: Scene, fault: Fault, ways: list[tuple[str, str]]) -> bool:
+    network = scene.cluster.network
+    for way in ways:
+        network.cut(*way)
+    _after(scene, fault, lambda: network.mend(ways))
+    return True
+
+
+def cut_one_way(scene: Scene, fault: Fault) -> bool:
+    return _cut(scene, fault, [(fault.node, fault.other)])
+
+
+def cut_off(scene: Scene, fault: Fault) -> bool:
+    others = [node.name for node in scene.nodes if node.name != fault.node]
+    return _cut(scene, fault, [way for other in others
+                               for way in ((fault.node, other), (other, fault.node))])
+
+
+def slow_link(scene: Scene, fault: Fault) -> bool:
+    network = scene.cluster.network
+    network.slow(fault.node, fault.other, int(SLOW_LINK_NS_MOST * fault.share ** 3))
+    _after(scene, fault, lambda: network.slow(fault.node, fault.other, 0))
+    return True
+
+
+def half_open(scene: Scene, fault: Fault) -> bool:
+    return scene.cluster.network.open_half(fault.node, fault.other, _until_ns(scene, fault))
+
+
+def rough_links(scene: Scene, fault: Fault) -> bool:
+    network = scene.cluster.network
+    share = ROUGH_SHARE_MOST * fault.share ** 2
+    network.rough = Roughness(drop=share / 4, double=share, swap=share)
+    _after(scene, fault, lambda: setattr(network, "rough", Roughness()))
+    return True
+
+
+# ---------------------------------------------------------------------------- config store
+
+def _away(scene: Scene, fault: Fault, names: list[str]) -> bool:
+    faults = scene.cluster.config_faults
+    faults.away.update(names)
+    _after(scene, fault, lambda: faults.away.difference_update(names))
+    return True
+
+
+def config_away(scene: Scene, fault: Fault) -> bool:
+    return _away(scene, fault, [fault.node])
+
+
+def config_away_for_all(scene: Scene, fault: Fault) -> bool:
+    return _away(scene, fault, [node.name for node in scene.nodes])
+
+
+def config_unknown(scene: Scene, fault: Fault) -> bool:
+    faults = scene.cluster.config_faults
+    faults.unknown_share[fault.node] = fault.share
+    _after(scene, fault, lambda: void(faults.unknown_share.pop(fault.node, None)))
+    return True
+
+
+def config_late(scene: Scene, fault: Fault) -> bool:
+    faults = scene.cluster.config_faults
+    faults.watch_lag_ns[fault.node] = int(fault.share * 2 * NS_PER_S)
+    _after(scene, fault, lambda: void(faults.watch_lag_ns.pop(fault.node, None)))
+    return True
+
+
+# ---------------------------------------------------------------------- disks that say so
+
+def _arm_write(how: str) -> Callable[[Scene, Fault], bool]:
+    def arm(scene: Scene, fault: Fault) -> bool:
+        if how in ("eio", "enospc"):
+            scene.damage.fenced = True
+        else:
+            scene.damage.anywhere = scene.damage.metadata = True
+        scene.cluster.node(fault.node).disk.faults.writes.append(how)
+        return True
+    return arm
+
+
+def stale_write(scene: Scene, fault: Fault) -> bool:
+    disk = scene.cluster.node(fault.node).disk
+    _arm_write("stale")(scene, fault)
+    _after(scene, fault, lambda: scene.note("{} stale writes fall back", disk.fall_back()))
+    return True
+
+
+def flush_error(scene: Scene, fault: Fault) -> bool:
+    scene.damage.fenced = True
+    scene.cluster.node(fault.node).disk.faults.flushes.append("fails")
+    return True
+
+
+def forgetful_flush(scene: Scene, fault: Fault) -> bool:
+    scene.damage.fenced = scene.damage.anywhere = scene.damage.metadata = True
+    scene.cluster.node(fault.node).disk.faults.flushes.append("forgets")
+    return True
+
+
+def stall(scene: Scene, fault: Fault) -> bool:
+    disk = scene.cluster.node(fault.node).disk
+    disk.stall_until(_until_ns(scene, fault))
+    return True
+
+
+def slow_disk(scene: Scene, fault: Fault) -> bool:
+    faults = scene.cluster.node(fault.node).disk.faults
+    faults.slow_factor = 1 + int(SLOW_DISK_FACTOR_MOST * fault.share ** 2)
+    _after(scene, fault, lambda: setattr(faults, "slow_factor", 1))
+    return True
+
+
+def read_error(scene: Scene, fault: Fault) -> bool:
+    scene.damage.anywhere = scene.damage.metadata = True
+    scene.cluster.node(fault.node).disk.faults.failing_reads += 1 + int(fault.share * 3)
+    return True
+
+
+# -------------------------------------------------------------------------- damaged blocks
+
+def _victims(scene: Scene, fault: Fault) -> list[DataBlock]:
+    """Some neighbouring blocks of data that may be damaged there."""
+    node = scene.cluster.node(fault.node)
+    blocks = [block for block in data_blocks(node.disk.image) if scene.damage.may_strike(node.number, block)]
+    first = int(fault.share * len(blocks))
+    count = 1 + fault.duration_ns % BLOCKS_STRUCK_MOST
+    return blocks[first:first + count]
+
+
+def rot(scene: Scene, fault: Fault) -> bool:
+    """Bits of some blocks turn over."""
+    disk = scene.cluster.node(fault.node).disk
+    victims = _victims(scene, fault)
+    for block in victims:
+        byte = scene.random.randrange(BLOCK_SIZE)
+        scene.note("rot in {} of volume {}, block {} at {}", fault.node, block.volume, block.lba, block.location)
+        disk.rot(block.location * BLOCK_SIZE + byte, 1 << scene.random.randrange(8))
+        scene.damage.blocks.add((block.volume, block.lba))
+    return bool(victims)
+
+
+def bad_sector(scene: Scene, fault: Fault) -> bool:
+    """Some blocks cannot be read any more, until they are written."""
+    disk = scene.cluster.node(fault.node).disk
+    victims = _victims(scene, fault)
+    for block in victims:
+        scene.note("bad sector in {} of volume {}, block {} at {}", fault.node, block.volume, block.lba,
+                   block.location)
+        disk.faults.unreadable.add(block.location)
+        scene.damage.blocks.add((block.volume, block.lba))
+    return bool(victims)
+
+
+def rot_metadata(scene: Scene, fault: Fault) -> bool:
+    """A bit of a superblock, a root, a page or a log header turns over."""
+    disk = scene.cluster.node(fault.node).disk
+    block = int(fault.share * (len(disk.image) // BLOCK_SIZE))
+    scene.damage.anywhere = scene.damage.metadata = True
+    disk.rot(block * BLOCK_SIZE + scene.random.randrange(BLOCK_SIZE), 1 << scene.random.randrange(8))
+    return True
+
+
+def old_superblock(scene: Scene, fault: Fault) -> bool:
+    """One copy, or two, are what they were before they were written last; both are valid."""
+    disk = scene.cluster.node(fault.node).disk
+    copies = sorted(disk.superseded.items())
+    first = int(fault.share * len(copies))
+    victims = [(block, data) for block, data in copies[first:first + 2] if data]
+    for block, data in victims:
+        scene.note("superblock at {} of {} is old", block, fault.node)
+        disk.put_back(block * BLOCK_SIZE, data)
+    scene.damage.anywhere = scene.damage.metadata = True
+    return bool(victims)
+
+
+# ------------------------------------------------------------------------ clocks, clients
+
+def clock_step(scene: Scene, fault: Fault) -> bool:
+    """A little way, as leases allow for; or far, and then reads may be stale."""
+    most_s = plans.FAR_STEP_S_MOST if scene.plan.setup.stale_reads else plans.STEP_S_MOST
+    if not scene.plan.setup.stale_reads and scene.struck[fault.kind]:
+        return False                                  # the margin is for one
+    scene.cluster.node(fault.node).clock.step(int((2 * fault.share - 1) * most_s * NS_PER_S))
+    return True
+
+
+def move_client(scene: Scene, fault: Fault) -> bool:
+    number = int(fault.share * len(scene.clients))
+    client = scene.clients[number]
+    if _running(scene, fault.node) is None or (client.is_attached and client.through == fault.node):
+        return False
+    scene.attach(client, number, fault.node)
+    return True
+
+
+def void(value: object) -> None:
+    """What was there interests nobody."""
+
+
+STRIKES: dict[str, Callable[[Scene, Fault], bool]] = {
+    "kill": kill, "kill all": kill_all, "stop": stop, "kill at start": kill_at_start, "cut power": cut_power,
+    "cut power of all": cut_power_of_all, "pause": pause, "hold control": hold_control,
+    "drop links": drop_links, "cut one way": cut_one_way, "cut off": cut_off, "slow link": slow_link,
+    "half open": half_open, "rough links": rough_links,
+    "config away": config_away, "config away for all": config_away_for_all,
+    "config unknown": config_unknown, "config late": config_late,
+    "write error": _arm_write("eio"), "full disk": _arm_write("enospc"), "flush error": flush_error,
+    "stall": stall, "slow disk": slow_disk,
+    "rot": rot, "bad sector": bad_sector,
+    "rot metadata": rot_metadata, "lost write": _arm_write("lost"), "torn write": _arm_write("torn"),
+    "misdirected write": _arm_write("misdirected"), "stale write": stale_write,
+    "old superblock": old_superblock, "forgetful flush": forgetful_flush, "read error": read_error,
+    "clock step": clock_step, "move client": move_client,
+}
+assert STRIKES.keys() == set(plans.KINDS)

@@ -1,0 +1,157 @@
+"""What must hold of a whole cluster, at every step and when everything is over.
+
+  O1 Every in-sync member holds everything that was flushed, power cut or not (S1 of the protocol).
+  O2 Every in-sync member whose machine has not lost power since it joined holds everything that
+     was acknowledged (S2).
+  O3 Copies that have committed equally far have the same running hash.
+  O4 In one epoch one node leads.
+  O5 An incarnation ends only where power was lost, or a disk lost what it acknowledged.
+  O6 At the end all copies hold the same, block by block, read from their disks by a new process;
+     a block that was damaged may be missing from the copy that was struck.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from repstore._fast.control import VolumeState
+from repstore.replication.volume_config import VolumeConfig
+from repstore.format import BLOCK_SIZE
+from repstore.sim.local import LocalVolume, PlainDisk
+from repstore.sim.node import NodeLife, SimulatedNode
+from repstore.sim.scene import Scene
+from repstore.sim.workload import FLUSH, Operation
+
+LIFE_OF_READER = 1
+UNREADABLE = -1
+
+
+@dataclass
+class Promises:
+    """How far one volume's log was acknowledged, and flushed."""
+    incarnation: int = 0
+    acknowledged_lsn: int = 0
+    flushed_lsn: int = 0
+    chains: dict[int, tuple[int, str]] = field(default_factory=dict)       # by commit LSN: (chain, node)
+    leaders: dict[int, str] = field(default_factory=dict)                  # by epoch
+
+
+class Oracle:
+    """Watches a scene; raises AssertionError, naming what is broken."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self._promises = [Promises() for _ in scene.clients]
+        self._committed_when_asked: dict[int, int] = {}        # by identity of a flush under way
+        self.power_was_cut = False
+        for number, client in enumerate(scene.clients):
+            client.on_asked = lambda operation, number=number: self._on_asked(number, operation)
+            client.on_answered = lambda operation, number=number: self._on_answered(number, operation)
+
+    # ------------------------------------------------------------------------- every step
+    def _on_asked(self, number: int, operation: Operation) -> None:
+        if operation.ask.kind == FLUSH:
+            self._committed_when_asked[id(operation)] = self._committed(number)
+
+    def _on_answered(self, number: int, operation: Operation) -> None:
+        """An answer without an error: what it promises holds from now on."""
+        promises = self._promises[number]
+        promises.acknowledged_lsn = max(promises.acknowledged_lsn, self._committed(number))
+        if operation.ask.kind == FLUSH:
+            flushed_lsn = self._committed_when_asked.pop(id(operation), 0)
+            promises.flushed_lsn = max(promises.flushed_lsn, flushed_lsn)
+
+    def _committed(self, number: int) -> int:
+        """Commit LSN of the present primary, 0 if there is none in reach."""
+        config = self._scene.cluster.volume(self._scene.plan.setup.volumes[number].name)
+        life = self._scene.cluster.world.nodes[config.primary].life
+        state = None if life is None else _state(life, config.index)
+        return state.commit_lsn if state is not None and state.role == "primary" and state.epoch == config.epoch else 0
+
+    def check(self) -> None:
+        """O1 to O5, now."""
+        for number, volume in enumerate(self._scene.plan.setup.volumes):
+            self._check_volume(self._promises[number], self._scene.cluster.volume(volume.name))
+
+    def _check_volume(self, promises: Promises, config: VolumeConfig) -> None:
+        damage = self._scene.damage
+        if config.incarnation != promises.incarnation:
+            assert self.power_was_cut or damage.anywhere, \
+                f"{config.name}: incarnation {config.incarnation}, and no power was lost (O5)"
+            promises.incarnation = config.incarnation
+            promises.acknowledged_lsn = promises.flushed_lsn
+            promises.chains.clear()
+        for node in self._scene.nodes:
+            state = None if node.life is None or node.life.is_starting else _state(node.life, config.index)
+            if node.life is None or state is None:
+                continue
+            if state.role == "primary":
+                leader = promises.leaders.setdefault(state.epoch, node.life.process_name)
+                assert leader == node.life.process_name, \
+                    f"{config.name}: {leader} and {node.life.process_name} lead epoch {state.epoch} (O4)"
+            member = config.member(node.number)
+            if member is None or member.store_uuid != node.life.store_uuid or node.life.engine.failed:
+                continue
+            if not damage.anywhere or node.number != self._scene.plan.setup.bad_disk:
+                self._check_member(promises, config, node.life, state, clean=member.boot_id == node.life.boot_id)
+
+    def _check_member(self, promises: Promises, config: VolumeConfig, life: NodeLife, state: VolumeState, *,
+                      clean: bool) -> None:
+        name = f"{config.name} on {life.name}"
+        assert state.last_lsn >= promises.flushed_lsn, \
+            f"{name}: its log ends at {state.last_lsn}, flushed were {promises.flushed_lsn} (O1)"
+        assert not clean or state.last_lsn >= promises.acknowledged_lsn, \
+            f"{name}: its log ends at {state.last_lsn}, acknowledged were {promises.acknowledged_lsn} (O2)"
+        if state.epoch == config.epoch and not state.learning and state.commit_lsn == state.last_lsn:
+            chain, other = promises.chains.setdefault(state.commit_lsn, (state.chain, life.name))
+            assert chain == state.chain, f"{name}: hash {state.chain:016x} at LSN {state.commit_lsn}, " \
+                                         f"{chain:016x} on {other} (O3)"
+
+    # ----------------------------------------------------------------------------- the end
+    def copies_rest(self) -> bool:
+        """All in-sync copies have committed all they have, equally far."""
+        for volume in self._scene.plan.setup.volumes:
+            config = self._scene.cluster.volume(volume.name)
+            states = [self._member_state(config, node) for node in config.in_sync_nodes()]
+            ends = {(state.commit_lsn, state.last_lsn) for state in states if state is not None}
+            if None in states or len(ends) != 1 or any(commit != last for commit, last in ends):
+                return False
+        return True
+
+    def _member_state(self, config: VolumeConfig, number: int) -> VolumeState | None:
+        life = self._scene.cluster.world.nodes[number].life
+        return None if life is None or life.is_starting else _state(life, config.index)
+
+    def compare_copies(self) -> None:
+        """O6, of every volume; afterwards no node runs."""
+        found = {}
+        for node in self._scene.nodes:
+            if node.life is not None:
+                node.kill("is killed at the end")
+                found[node.number] = _read_offline(node)
+        for number, volume in enumerate(self._scene.plan.setup.volumes):
+            config = self._scene.cluster.volume(volume.name)
+            for node in config.in_sync_nodes():
+                if node in found:
+                    self._check_copy(number, config, node, found[node][config.index])
+
+    def _check_copy(self, number: int, config: VolumeConfig, node: int, stamps: list[int]) -> None:
+        expectation = self._scene.clients[number].expectation
+        for block, stamp in enumerate(stamps):
+            if stamp == UNREADABLE and self._scene.damage.is_damaged(config.index, range(block, block + 1)):
+                continue
+            may = expectation.of(block)
+            assert stamp in may, (f"{config.name}: block {block} of the copy on node {node} is {stamp}, "
+                                  f"it may be {sorted(may)} (O6)")
+
+
+def _read_offline(node: SimulatedNode) -> dict[int, list[int]]:
+    """The stamps of all blocks of all copies on a disk, by volume index."""
+    image = bytearray(node.disk.image)
+    for block in node.disk.faults.unreadable:
+        image[block * BLOCK_SIZE:(block + 1) * BLOCK_SIZE] = bytes(BLOCK_SIZE)
+    local = LocalVolume(PlainDisk(image), boot_id=node.boot_id, life_id=LIFE_OF_READER)
+    return {index: local.read_all(index) for index in local.engine.volume_indexes()}
+
+
+def _state(life: NodeLife, index: int) -> VolumeState | None:
+    return life.engine.volume_state(index) if index in life.engine.volume_indexes() else None

@@ -1,0 +1,251 @@
+"""Everything that a seed decides, as a list that can be read, shortened and run again.
+
+    plan = draw(seed)            the same on every machine
+    run(plan)                    see `run`
+
+A seed first draws a world and a subset of the faults (swarm testing: runs that leave most faults
+out reach states which runs with all of them never do), then the faults and the operations, each
+with its time. Nothing else is planned: what a disk or a link does in detail is drawn from
+streams of the same seed as it happens, so leaving out one entry changes no other.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+import msgspec
+
+from repstore import config, errors
+from repstore.format import BLOCK_SIZE
+from repstore.sim.clock import NS_PER_S
+from repstore.sim.workload import BLOCKS_MOST, FLUSH, READ, TRIM, WRITE, WRITE_ZEROES
+from repstore.store import geometry
+
+SEED_MAX = 2**63 - 1
+NO_NODE = -1
+MS = 1_000_000
+LONGEST_FAULT_S = 8.0
+SHORTEST_FAULT_S = 0.005
+
+# what strikes, by room: a seed draws some kinds of each room it draws
+PROCESS = ("kill", "kill all", "stop", "kill at start", "cut power", "cut power of all", "pause", "hold control")
+LINKS = ("drop links", "cut one way", "cut off", "slow link", "half open", "rough links")
+CONFIG = ("config away", "config away for all", "config unknown", "config late")
+DISK = ("write error", "full disk", "flush error", "stall", "slow disk")
+DATA_HERE = ("rot", "bad sector")                       # of blocks of data, told apart by volume and block
+DATA_DISK = ("rot metadata", "lost write", "misdirected write", "torn write", "stale write",
+             "old superblock", "read error", "forgetful flush")            # a disk that nobody can trust any more
+CLOCK = ("clock step",)
+CLIENT = ("move client",)
+KINDS = (*PROCESS, *LINKS, *CONFIG, *DISK, *DATA_HERE, *DATA_DISK, *CLOCK, *CLIENT)
+CRASHES = frozenset({"kill", "kill all", "kill at start", "cut power", "cut power of all"})
+
+GEOMETRIES = ((1024, 64), (1024, 64), (2048, 64), (2048, 128), (4096, 128))      # KiB of store and segment
+DRIFT_PPM_MOST = 20_000
+STEP_S_MOST = 0.25            # the grace period leaves that, with the drift of two clocks
+FAR_STEP_S_MOST = 20.0
+
+
+class VolumePlan(msgspec.Struct, frozen=True):
+    """One volume and its client."""
+    name: str
+    size_blocks: int
+    copies: int
+    min_copies: int
+    acknowledgement: config.Acknowledgement
+    first_node: int
+    through: str              # node that its client begins with
+    depth: int
+
+
+class Setup(msgspec.Struct, frozen=True):
+    """The world of one run."""
+    nodes: int
+    store_kib: int
+    segment_kib: int
+    quantum_ns: int
+    control_delay_most_ns: int
+    death_is_proved: bool     # nodes can see that another's process is gone
+    atlas: bool               # damage never strikes all copies of a block
+    bad_disk: int             # node whose disk may lose and misplace data, or NO_NODE
+    stale_reads: bool         # clocks step further than leases allow for
+    drift_ppm: tuple[int, ...]
+    volumes: tuple[VolumePlan, ...]
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """One thing that goes wrong; what it does not need is there all the same."""
+    at_ns: int                # after the cluster was healthy
+    kind: str
+    node: str
+    other: str
+    duration_ns: int
+    share: float              # from 0 to 1: how much, or where
+
+    def __str__(self) -> str:
+        return (f"{self.kind} ({self.node}, {self.other}, {self.duration_ns / NS_PER_S:.3f} s, "
+                f"{self.share:.3f})")
+
+
+class PlannedAsk(msgspec.Struct, frozen=True, array_like=True):
+    """One operation of a client."""
+    at_ns: int
+    volume: int               # number in the plan
+    kind: int
+    first: int
+    blocks: int
+    fua: bool
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """One run."""
+    seed: int
+    length_ns: int            # from then on everything is healed
+    setup: Setup
+    faults: tuple[Fault, ...]
+    asks: tuple[PlannedAsk, ...]
+
+
+def encode(plan: Plan) -> bytes:
+    """JSON of a plan."""
+    return msgspec.json.format(msgspec.json.encode(plan), indent=1)
+
+
+def decode(data: bytes, where: str) -> Plan:
+    """The plan in `data`, or ConfigError."""
+    try:
+        plan = msgspec.json.decode(data, type=Plan)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise errors.ConfigError(f"{where} is not a plan: {error}") from None
+    check(plan, where)
+    return plan
+
+
+def check(plan: Plan, where: str) -> None:
+    """Refuse what cannot be run."""
+    setup = plan.setup
+    config.check_range("nodes", setup.nodes, config.NODES_MIN, config.NODES_MAX)
+    names = {f"n{number + 1}" for number in range(setup.nodes)}
+    for fault in plan.faults:
+        if fault.kind not in KINDS or not {fault.node, fault.other} <= names:
+            raise errors.ConfigError(f"{where}: no fault of that kind, or no such node: {fault}")
+    for ask in plan.asks:
+        if not 0 <= ask.volume < len(setup.volumes):
+            raise errors.ConfigError(f"{where}: {len(setup.volumes)} volumes, asked for number {ask.volume}")
+        size_blocks = setup.volumes[ask.volume].size_blocks
+        if not 0 <= ask.blocks <= BLOCKS_MOST or not 0 <= ask.first <= size_blocks - ask.blocks:
+            raise errors.ConfigError(f"{where}: blocks {ask.first}+{ask.blocks} of {size_blocks}")
+
+
+# ----------------------------------------------------------------------------- drawing one
+
+def draw(seed: int) -> Plan:
+    """The plan of a seed."""
+    if not 0 <= seed <= SEED_MAX:
+        raise errors.ConfigError(f"seed {seed}: must be 0 to {SEED_MAX}")
+    random = Random(f"plan {seed}")
+    setup = _draw_setup(random)
+    kinds = _draw_kinds(random, setup)
+    length_ns = int(random.choice([2.0, 4.0, 8.0, 16.0]) * NS_PER_S)
+    faults = _draw_faults(random, setup, kinds, length_ns)
+    if any(fault.kind in DATA_DISK for fault in faults) and setup.bad_disk == NO_NODE:
+        raise AssertionError("damage without a disk for it")
+    asks = _draw_asks(random, setup, faults, length_ns)
+    return Plan(seed, length_ns, setup, faults, asks)
+
+
+def _draw_setup(random: Random) -> Setup:
+    nodes = random.choice([2, 3, 3, 3, 3, 4])
+    store_kib, segment_kib = random.choice(GEOMETRIES)
+    chosen = geometry.choose(config.StoreOptions(store_kib * config.KIB, segment_kib * config.KIB))
+    room_blocks = chosen.capacity_bytes // BLOCK_SIZE * 7 // 10
+    count = random.choice([1, 1, 1, 2])
+    volumes = tuple(_draw_volume(random, number, nodes, room_blocks // count) for number in range(count))
+    least = min(volume.min_copies for volume in volumes)
+    atlas = random.random() < 0.7
+    # who loses what was acknowledged, and does not know it, must never be all there is
+    bad_disk = random.randrange(nodes) if least >= 2 and random.random() < 0.5 else NO_NODE
+    drifts = tuple(random.randint(-DRIFT_PPM_MOST, DRIFT_PPM_MOST) for _ in range(nodes))
+    return Setup(
+        nodes=nodes, store_kib=store_kib, segment_kib=segment_kib,
+        quantum_ns=random.choice([1, 1000, 50_000, 200_000]),
+        control_delay_most_ns=random.choice([100_000, 3_000_000, 50_000_000]),
+        death_is_proved=random.random() < 0.6, atlas=atlas, bad_disk=bad_disk,
+        stale_reads=random.random() < 0.1,
+        drift_ppm=drifts if random.random() < 0.3 else (0,) * nodes, volumes=volumes)
+
+
+def _draw_volume(random: Random, number: int, nodes: int, room_blocks: int) -> VolumePlan:
+    copies = random.choice([1, 2, 3, 3, 3, 3] if nodes >= 3 else [1, 2, 2])
+    min_copies = max(1, copies - 1) if random.random() < 0.8 else random.randint(1, copies)
+    return VolumePlan(
+        name=f"v{number + 1}", size_blocks=random.randint(max(16, room_blocks // 3), room_blocks),
+        copies=copies, min_copies=min_copies, acknowledgement="durable" if random.random() < 0.15 else "dev",
+        first_node=random.randrange(nodes), through=f"n{random.randint(1, nodes)}",
+        depth=random.choice([1, 4, 4, 8]))
+
+
+def _draw_kinds(random: Random, setup: Setup) -> list[str]:
+    """A subset of the faults; each room is left out by some seeds."""
+    kinds = _some(random, PROCESS, 0.95)
+    for room, share in ((LINKS, 0.5), (CONFIG, 0.4), (DISK, 0.4), (CLOCK, 0.2), (CLIENT, 0.3)):
+        kinds += _some(random, room, share)
+    if setup.bad_disk != NO_NODE:
+        kinds += _some(random, (*DATA_DISK, *DATA_HERE), 0.9)
+    elif not setup.atlas or all(volume.min_copies > 1 for volume in setup.volumes):
+        kinds += _some(random, DATA_HERE, 0.5)
+    return kinds or ["kill"]
+
+
+def _some(random: Random, room: Sequence[str], share: float) -> list[str]:
+    if random.random() >= share:
+        return []
+    return random.sample(room, random.randint(1, len(room)))
+
+
+def _draw_faults(random: Random, setup: Setup, kinds: list[str], length_ns: int) -> tuple[Fault, ...]:
+    faults = [_draw_fault(random, setup, kinds, length_ns) for _ in range(random.randint(5, 12))]
+    crashes = [kind for kind in kinds if kind in CRASHES]
+    if crashes and not any(fault.kind in CRASHES for fault in faults):
+        faults[0] = msgspec.structs.replace(faults[0], kind=random.choice(crashes))
+    return tuple(sorted(faults, key=lambda fault: (fault.at_ns, fault.kind)))
+
+
+def _draw_fault(random: Random, setup: Setup, kinds: list[str], length_ns: int) -> Fault:
+    kind = random.choice(kinds)
+    names = [f"n{number + 1}" for number in range(setup.nodes)]
+    node, other = random.sample(names, 2)
+    if kind in DATA_DISK or (kind in DATA_HERE and setup.bad_disk != NO_NODE):
+        node = names[setup.bad_disk]
+    # as many short ones as long ones
+    duration_s = SHORTEST_FAULT_S * (LONGEST_FAULT_S / SHORTEST_FAULT_S) ** random.random()
+    return Fault(random.randrange(length_ns), kind, node, other, int(duration_s * NS_PER_S), random.random())
+
+
+def _draw_asks(random: Random, setup: Setup, faults: Sequence[Fault],
+               length_ns: int) -> tuple[PlannedAsk, ...]:
+    """Operations in bursts; most of them around a fault, so that it strikes work under way."""
+    shares = {WRITE: random.randint(30, 80), READ: random.randint(5, 40), TRIM: random.randint(0, 10),
+              WRITE_ZEROES: random.randint(0, 10), FLUSH: random.randint(0, 10)}
+    kinds, weights = list(shares), list(shares.values())
+    fua_share = random.choice([0.0, 0.05, 0.5])
+    hot_share = random.random()                    # of operations on an eighth of the blocks
+    asks: list[PlannedAsk] = []
+    count = random.randint(450, 750)
+    while len(asks) < count:
+        if faults and random.random() < 0.8:
+            begin_ns = random.choice(faults).at_ns + random.randint(-60 * MS, 20 * MS)
+        else:
+            begin_ns = random.randrange(length_ns)
+        begin_ns = min(max(0, begin_ns), length_ns)
+        step_ns = random.choice([0, 0, 1 * MS, 10 * MS])
+        number = random.randrange(len(setup.volumes))
+        size_blocks = setup.volumes[number].size_blocks
+        for i in range(random.choice([4, 16, 64])):
+            kind = random.choices(kinds, weights)[0]
+            blocks = 0 if kind == FLUSH else random.randint(1, BLOCKS_MOST)
+            reach = max(BLOCKS_MOST, size_blocks // 8) if random.random() < hot_share else size_blocks
+            first = 0 if kind == FLUSH else random.randint(0, reach - blocks)
+            fua = kind not in (READ, FLUSH) and random.random() < fua_share
+            asks.append(PlannedAsk(begin_ns + i * step_ns, number, kind, first, blocks, fua))
+    return tuple(sorted(asks, key=lambda ask: ask.at_ns))

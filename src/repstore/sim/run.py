@@ -1,0 +1,140 @@
+"""One planned run, from a healthy cluster to the verdict.
+
+    outcome = run(draw(seed))
+    outcome.failure            what was broken, empty: nothing
+
+  R1 The cluster becomes healthy, then faults strike and clients ask at the times of the plan,
+     then everything is healed.
+  R2 From then on it must converge: every operation is answered, and every copy is in sync again,
+     within CONVERGE_S of virtual time. Where data was damaged and nothing repairs it yet
+     (MUST_RECOVER), or a store does not open any more and nothing may replace it, a copy may
+     never come back, and with too few copies nothing is answered: right data, or none.
+  R3 Then everything is read, through the clients and from the disks.
+"""
+from __future__ import annotations
+
+import traceback
+from collections import Counter
+from dataclasses import dataclass, field
+
+from repstore.sim.clock import NS_PER_S
+from repstore.sim.faults import strike
+from repstore.sim.oracles import Oracle
+from repstore.sim.plan import Fault, Plan
+from repstore.sim.scene import Scene
+from repstore.sim.trace import Trace
+from repstore.sim.workload import FLUSH, Ask
+
+# Damage that the atlas allows for is mended from another copy. Until read repair is there a bad
+# block is an error for exactly that block; then this becomes True, and nothing else changes.
+MUST_RECOVER = False
+
+CONVERGE_S = 60.0
+REST_S = 20.0
+CHECK_NS = 50_000_000         # between two looks of the oracle at everything
+SETTLE_S = 3.0                # a lease, so that no stale read is about
+
+
+@dataclass
+class Outcome:
+    """What came of one run."""
+    seed: int
+    failure: str = ""                   # the first thing that was broken
+    detail: str = ""                    # where in our code it was noticed
+    simulated_s: float = 0.0
+    operations: int = 0
+    errors: int = 0                     # answers that were errors, each of them due
+    crashes: int = 0
+    faults: dict[str, int] = field(default_factory=dict)     # by kind, those that met something
+    trace: Trace | None = None
+
+
+def run(plan: Plan) -> Outcome:
+    """Carry out a plan. A failure is a result; only an interrupt comes through."""
+    outcome = Outcome(plan.seed)
+    scene: Scene | None = None
+    try:
+        scene = Scene(plan)
+        outcome.trace = scene.cluster.trace
+        _play(scene, Oracle(scene))
+    except Exception as error:
+        outcome.failure = f"{type(error).__name__}: {error}" if not isinstance(error, AssertionError) else str(error)
+        outcome.detail = traceback.format_exc()
+    if scene is not None:
+        _count(outcome, scene)
+    return outcome
+
+
+def _play(scene: Scene, oracle: Oracle) -> None:
+    plan, cluster = scene.plan, scene.cluster
+    clock = cluster.clock
+
+    def watch() -> None:
+        oracle.check()
+        clock.after(CHECK_NS, watch)
+
+    watch()
+    for fault in plan.faults:
+        clock.at(scene.began_ns + fault.at_ns, lambda fault=fault: _strike(scene, oracle, fault))
+    cluster.run_for(plan.length_ns / NS_PER_S)
+    scene.heal()
+    if scene.condemned or (scene.damage.any and not MUST_RECOVER):
+        if cluster.comes_to(lambda: _all_done(scene), CONVERGE_S):
+            _read_everything(scene)
+        return
+    cluster.run_until(lambda: _all_done(scene), CONVERGE_S, lambda: f"{_unanswered(scene)} (liveness)")
+    cluster.run_until(scene.all_healthy, CONVERGE_S, lambda: f"{_unhealthy(scene)} (liveness)")
+    _read_everything(scene)
+    cluster.run_until(lambda: _all_done(scene), CONVERGE_S, lambda: f"{_unanswered(scene)} (liveness)")
+    cluster.run_until(oracle.copies_rest, REST_S, lambda: "copies do not come to rest (liveness)")
+    oracle.check()
+    oracle.compare_copies()
+
+
+def _all_done(scene: Scene) -> bool:
+    return all(client.is_done for client in scene.clients)
+
+
+def _strike(scene: Scene, oracle: Oracle, fault: Fault) -> None:
+    if scene.is_healed:
+        return
+    if fault.kind.startswith("cut power"):
+        oracle.power_was_cut = True
+    strike(scene, fault)
+    oracle.check()
+
+
+def _read_everything(scene: Scene) -> None:
+    """Flush, let leases pass, and read every block through the clients."""
+    cluster = scene.cluster
+    cluster.run_for(SETTLE_S)
+    for client in scene.clients:
+        client.stale_reads = False
+        client.ask_more([Ask(FLUSH), *client.all_blocks()])
+    cluster.comes_to(lambda: _all_done(scene), CONVERGE_S)
+
+
+def _unanswered(scene: Scene) -> str:
+    return "; ".join(f"{volume.name}: {client.flying} operations are not answered through {client.through}"
+                     for volume, client in scene.configs() if not client.is_done)
+
+
+def _unhealthy(scene: Scene) -> str:
+    return "; ".join(
+        f"{volume.name}: in sync {[member.node for member in scene.cluster.volume(volume.name).in_sync]} of "
+        f"{volume.copies} copies" for volume, _ in scene.configs() if not scene.cluster.is_healthy(volume.name))
+
+
+def _count(outcome: Outcome, scene: Scene) -> None:
+    cluster = scene.cluster
+    outcome.simulated_s = scene.seconds()
+    outcome.operations = sum(client.acknowledged + client.errors for client in scene.clients)
+    outcome.errors = sum(client.errors for client in scene.clients)
+    outcome.crashes = scene.crashes
+    counts: Counter[str] = Counter(scene.struck)
+    for what, count in cluster.network.struck.items():
+        counts["message " + what] += count
+    for what, count in cluster.config_faults.struck.items():
+        counts["unknown swap " + what] += count
+    outcome.faults = dict(sorted(counts.items()))
+
