@@ -11,8 +11,9 @@ from repstore import config
 from repstore._fast.simulated import DiskFlush, DiskWrite
 from repstore.sim.crash_states import CrashState, crash_states
 from repstore.sim.disk import DiskAsk
-from repstore.sim.durability import RecordedVolume, flush, trim, write, write_zeroes
-from repstore.sim.local import Request
+from repstore.sim.durability import BOOT_ID, NEXT_BOOT_ID, RecordedVolume, flush, trim, write, write_zeroes
+from repstore.sim.engine import open_engine
+from repstore.sim.local import LocalVolume, Request
 from repstore.sim.recording import (
     FlushBegun,
     FlushDone,
@@ -128,6 +129,25 @@ def test_crashes_while_a_store_is_opened_leave_legal_states() -> None:
     volume.kill_and_open()
     volume.run([write(1, 2)])
     assert judged(volume) == []
+
+
+def test_a_crash_while_what_a_crash_left_is_opened_leaves_a_store() -> None:
+    """Superblocks that a crash left half written are made whole before anything newer is."""
+    volume = RecordedVolume(size_blocks=64)
+    volume.begin_recording()
+    volume.run([write(0)])
+    volume.checkpoint()
+    opened = 0
+    for first in crash_states(volume.recording, subset_limit=3):
+        disk = RecordingDisk(first.image(volume.recording))
+        disk.begin_recording()
+        boot_id = NEXT_BOOT_ID if first.power_lost else BOOT_ID
+        LocalVolume(disk, boot_id=boot_id, life_id=77)
+        assert disk.recording is not None
+        for second in list(crash_states(disk.recording, subset_limit=2))[::9]:
+            open_engine(second.image(disk.recording), f"{first}, then {second}", number=0, boot_id=boot_id, life_id=78)
+            opened += 1
+    assert opened > 200
 
 
 @pytest.mark.slow

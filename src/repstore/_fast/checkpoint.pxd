@@ -1,6 +1,6 @@
 """Checkpoints: the maps to their shadow slots, then the root, then the superblocks.
 
-    drain > pages > directories > root > flush > superblocks 0, 1 > flush > 2, 3 > flush
+    drain > pages > directories > root > flush > two superblocks > flush > the others > flush
 
 Rules
   K1 it describes exactly the state after batch S: the log is held until every batch up to S
@@ -16,5 +16,6 @@ from repstore._fast.state cimport engine_t
 
 cdef int checkpoint_init(engine_t* engine) noexcept nogil
 cdef void checkpoint_free(engine_t* engine) noexcept nogil
+cdef void checkpoint_order_superblocks(engine_t* engine, uint32_t lagging) noexcept nogil
 cdef bint checkpoint_step(engine_t* engine) noexcept nogil
 cdef void checkpoint_done(engine_t* engine, uint64_t value, int32_t result) noexcept nogil

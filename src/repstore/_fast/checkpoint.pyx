@@ -336,9 +336,22 @@ cdef void build_superblocks(engine_t* engine) noexcept nogil:
         block.crc = crc32c(0, block, BLOCK_SIZE)
 
 
+cdef void checkpoint_order_superblocks(engine_t* engine, uint32_t lagging) noexcept nogil:
+    """Which copies are written first: those that do not have the state that was opened (a bit
+    each). Two copies of it or two of the new one are then whole at any time (K1)."""
+    cdef uint32_t copy, place = 0
+    cdef int wanted
+    for wanted in range(1, -1, -1):
+        for copy in range(4):
+            if <int>((lagging >> copy) & 1) == wanted:
+                engine.store.checkpoint.superblock_order[place] = <uint8_t>copy
+                place += 1
+
+
 cdef void write_superblocks(engine_t* engine, uint32_t first) noexcept nogil:
-    cdef uint32_t copy
-    for copy in range(first, first + 2):
+    cdef uint32_t i, copy
+    for i in range(first, first + 2):
+        copy = engine.store.checkpoint.superblock_order[i]
         engine.store.checkpoint.flying += 1
         engine.backend.disk(engine.backend.context, DISK_WRITE,
                             superblock_block(&engine.store, copy) << BLOCK_SHIFT,

@@ -17,6 +17,7 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from repstore._fast.backend cimport backend_t
 from repstore._fast.calls cimport call_begin, call_end
+from repstore._fast.checkpoint cimport checkpoint_order_superblocks
 from repstore._fast.checks cimport first_broken
 from repstore._fast.engine cimport (
     engine_disk_done, engine_frame, engine_free, engine_link_down, engine_link_up, engine_new,
@@ -212,10 +213,10 @@ cdef class Engine:
     # ------------------------------------------------------------------ store, loop, frontend
 
     def load(self, const unsigned char[::1] superblock not None, const unsigned char[::1] root not None,
-             batches not None, int descriptor=-1, unsigned char[::1] memory=None):
+             batches not None, int descriptor=-1, unsigned char[::1] memory=None, lagging=()):
         """Take over a store: its checkpoint, then the log batches (segment, offset) in order.
 
-        Reads come from `descriptor`, or from `memory`. Blocks; call it before the loop runs.
+        `lagging` are the superblock copies that do not have this state. Reads come from `descriptor`, or from `memory`. Blocks; call it before the loop runs.
         Raises ValueError naming what is wrong with the store.
         """
         cdef int fault
@@ -229,6 +230,7 @@ cdef class Engine:
         fault = store_load(self.engine, &superblock[0], &root[0], root.shape[0])
         if fault != LOAD_OK:
             raise ValueError(f"store cannot be loaded: {FAULTS[fault]}")
+        checkpoint_order_superblocks(self.engine, sum([1 << copy for copy in lagging]))
         for segment, offset in batches:
             fault = store_replay(self.engine, segment, offset)
             if fault != LOAD_OK:

@@ -313,6 +313,7 @@ cdef void go_on_tail(engine_t* engine, volume_t* volume, member_t* member) noexc
     if member.tail_next > volume.last_lsn and volume.unapplied_records == 0:
         member.tailing = False
         member.streaming = True
+        volume.told_commit_lsn = 0             # it may not know what was committed
 
 
 cdef bint append_epoch(engine_t* engine, volume_t* volume) noexcept nogil:

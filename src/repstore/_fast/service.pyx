@@ -330,6 +330,8 @@ cdef int log_write(engine_t* engine, volume_t* volume, request_t* request) noexc
     """
     cdef uint32_t count
     if request.logged_blocks == 0 and not has_space(engine, volume, request):
+        if volume.crc_count + volume.unapplied_blocks:
+            return WAIT                        # what is on its way may take the place of what is there
         event_push(engine, EVENT_NO_SPACE, volume.index, engine.node, 0, engine.store.live_blocks,
                    engine.store.capacity_blocks, 0, 0, NULL)
         request_finish(request, ENOSPC)

@@ -231,6 +231,7 @@ cdef struct checkpoint_t:
     uint32_t root_bytes
     uint32_t root_written
     uint8_t* superblocks           # four blocks
+    uint8_t superblock_order[4]    # two are written, then the other two; those that lag come first
     uint32_t emptied               # segments that the new plan adds
     uint64_t batch_sequence
     uint32_t batch_crc

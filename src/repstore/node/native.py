@@ -99,7 +99,7 @@ class Native:
         if opened is not None:
             try:
                 self.engine.load(opened.superblock_block, opened.root_bytes,
-                                 opened.batches.tolist(), descriptor)
+                                 opened.batches.tolist(), descriptor, lagging=opened.lagging)
             except ValueError as error:
                 raise errors.CorruptionError(opened.name, "a store that can be loaded", error) from None
             self.engine.begin_life(opened.life_id)

@@ -95,7 +95,8 @@ def open_engine(image: bytearray, name: str, *, number: int, boot_id: bytes, lif
         for block in unreadable:
             image[block * BLOCK_SIZE:(block + 1) * BLOCK_SIZE] = UNREADABLE_FILL * BLOCK_SIZE
     try:
-        engine.load(opened.superblock_block, opened.root_bytes, opened.batches.tolist(), memory=image)
+        engine.load(opened.superblock_block, opened.root_bytes, opened.batches.tolist(), memory=image,
+                    lagging=opened.lagging)
     except ValueError as error:
         raise errors.CorruptionError(name, "a store that can be loaded", str(error)) from None
     engine.begin_life(life_id)

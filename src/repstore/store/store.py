@@ -43,6 +43,7 @@ class OpenedStore:
     geometry: Geometry
     superblock: Superblock
     superblock_block: bytes      # the block the quorum agreed on
+    lagging: tuple[int, ...]     # superblock copies that do not have it
     root: Root
     root_bytes: bytes
     boot_id: bytes               # what the store presents as its boot (B1, B2)
@@ -168,7 +169,7 @@ def open_device(device: Device, name: str, *, boot_id: bytes, life_id: int) -> O
     elif same_boot:
         boot_id = found.superblock.boot_id
     return OpenedStore(name=name, device=device, geometry=found.superblock.geometry,
-                       superblock=found.superblock, superblock_block=found.block, root=root,
+                       superblock=found.superblock, superblock_block=found.block, lagging=found.lagging, root=root,
                        root_bytes=root_bytes, boot_id=boot_id, life_id=life_id, recovery=decided)
 
 

@@ -4,13 +4,12 @@
      where its own geometry puts it: torn, rotten and misdirected ones do not count
   S2 a store opens with the state that two copies of four agree on, the one with the highest
      sequence. The newest single copy would not do: one stray block would outvote the rest
-  S3 writing: copies 0 and 1, flush, copies 2 and 3, flush. A crash in between leaves either
-     two copies of the old state or two of the new
+  S3 writing: two copies, flush, the other two, flush; those that lag behind the state that was
+     opened come first. A crash in between leaves two copies of the old state or two of the new
   S4 a newer major version, or an unknown incompatible feature, is refused, whatever follows
   S5 where both ends are damaged the inner copies are looked for at every place where `create`
      can have put them
 """
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,11 +62,21 @@ class Superblock:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a quorum agreed on: its meaning, one of its blocks, and how many copies agree."""
+    """What a quorum agreed on: its meaning, one of its blocks, and which copies agree."""
 
     superblock: Superblock
     block: bytes
-    copies: int
+    agreeing: tuple[int, ...]
+
+    @property
+    def copies(self) -> int:
+        """How many agree."""
+        return len(self.agreeing)
+
+    @property
+    def lagging(self) -> tuple[int, ...]:
+        """The others: damaged, or of another state. They are written first (S3)."""
+        return tuple(copy for copy in range(SUPERBLOCK_COPIES) if copy not in self.agreeing)
 
 
 def encode(superblock: Superblock, copy_number: int) -> bytes:
@@ -164,19 +173,19 @@ def check_writable(superblock: Superblock, name: str) -> None:
 
 
 def _agreed(device: Device, geometries: list[Geometry]) -> Found | None:
-    votes: Counter[Superblock] = Counter()
+    votes: dict[Superblock, list[int]] = {}
     blocks: dict[Superblock, bytes] = {}
     for geometry in geometries:
         for copy_number, position in enumerate(geometry.superblock_positions):
             copy = _read_copy(device, position, copy_number)
             if copy is not None and copy[0].geometry == geometry:
-                votes[copy[0]] += 1
+                votes.setdefault(copy[0], []).append(copy_number)
                 blocks.setdefault(*copy)
-    agreed = [superblock for superblock, count in votes.items() if count >= SUPERBLOCK_READ_QUORUM]
+    agreed = [superblock for superblock, copies in votes.items() if len(copies) >= SUPERBLOCK_READ_QUORUM]
     if not agreed:
         return None
     newest = max(agreed, key=lambda superblock: superblock.sequence)
-    return Found(newest, blocks[newest], votes[newest])
+    return Found(newest, blocks[newest], tuple(votes[newest]))
 
 
 def _read_copy(device: Device, position: int, copy_number: int) -> tuple[Superblock, bytes] | None:
