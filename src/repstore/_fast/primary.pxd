@@ -8,6 +8,8 @@ Rules
      held, then every batch as it is closed
   P4 with fewer copies in sync than min_copies nothing is acknowledged: the volume stalls
   P5 a new primary serves when its EPOCH record is in the log: after the tails of its members
+  P6 what a member told before counts for nothing: its log may have grown by a promotion that lost. Its
+     first answer of a session proves by its running hash that its log is a prefix of ours
 """
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 

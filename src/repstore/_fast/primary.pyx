@@ -11,13 +11,13 @@ from repstore._fast.layout cimport (
     BLOCK_SHIFT, BLOCK_SIZE, CLASS_USER, DESCRIPTOR_BYTES, DIVERGED_FLAG, DURABLE_FLAG, FRAME_ACK, FRAME_APPEND, FRAME_COMMIT,
     FRAME_COPIED, FRAME_FLUSH, FRAME_LEARN, FRAME_PING, FRAME_PONG, FRAME_REJECT, FRAME_WANT, FULL_FLAG,
     GRANT_FLAG, JOIN_FLAG, LEARNING_FLAG, MEMBERS_MAX, OP_EPOCH, OP_TRIM, OP_WRITE, OP_ZERO,
-    descriptor_t,
+    descriptor_t, pending_t,
 )
 from repstore._fast.page_tree cimport page_t, page_tree_t, tree_page
 from repstore._fast.quorum cimport copies_in_sync, durable_on_all, member_counts
 from repstore._fast.service cimport add_record, reserve_record, service_drop
 from repstore._fast.state cimport (
-    MEMBER_IN_SYNC, MEMBER_JOINING, MEMBER_LEARNER, ROLE_NONE, ROLE_PRIMARY, SENT_BATCH, token,
+    MEMBER_IN_SYNC, MEMBER_JOINING, MEMBER_LEARNER, PENDING_RECORDS, ROLE_NONE, ROLE_PRIMARY, SENT_BATCH, token,
 )
 from repstore._fast.transfer cimport transfer_copies, transfer_record, transfers_forget
 from repstore._fast.volume cimport (
@@ -102,8 +102,10 @@ cdef int primary_add_member(engine_t* engine, volume_t* volume, uint32_t node, u
 
 
 cdef void begin_tail(engine_t* engine, volume_t* volume, member_t* member, uint64_t last_lsn) noexcept nogil:
-    member.acked_lsn = min(last_lsn, volume.last_lsn)
-    member.tail_next = member.acked_lsn + 1
+    member.acked_lsn = min(last_lsn, volume.commit_lsn)    # beyond it counts what it proves to have
+    member.tail_next = min(last_lsn, volume.last_lsn) + 1
+    member.linked = False
+    member.claimed = False
     member.tailing = True
     member.streaming = False
     member.silent_told = False
@@ -278,6 +280,8 @@ cdef void primary_step(engine_t* engine, volume_t* volume) noexcept nogil:
             go_on_copying(engine, volume, member)
         if member.state == MEMBER_JOINING:
             go_on_joining(engine, volume, member)
+        if member.claimed:
+            link_member(engine, volume, member)
         heartbeat(engine, volume, member)
         ask_flush(engine, volume, member)
         held |= member.tailing or member.attaching
@@ -359,6 +363,7 @@ cdef void attach_learner(engine_t* engine, volume_t* volume, member_t* member) n
     member.progress_ns = engine.now_ns
     volume.learn_serials += 1
     member.learn_serial = volume.learn_serials
+    member.linked = True                       # it takes our history, from the running hash in this frame on
     frame_begin(engine, &header, FRAME_LEARN, volume.index, volume.epoch)
     header.extra = member.learn_serial
     header.lsn = volume.last_lsn
@@ -524,14 +529,54 @@ cdef void primary_frame(engine_t* engine, volume_t* volume, uint32_t node, const
         member.copies_flying -= min(member.copies_flying, <uint32_t>header.lsn)
 
 
+cdef void count_answer(engine_t* engine, member_t* member, uint64_t lsn, uint64_t durable_lsn) noexcept nogil:
+    if lsn > member.acked_lsn:
+        member.acked_lsn = lsn
+        member.progress_ns = engine.now_ns
+        member.silent_told = False
+    member.durable_lsn = max(member.durable_lsn, min(durable_lsn, member.acked_lsn))
+
+
+cdef void link_member(engine_t* engine, volume_t* volume, member_t* member) noexcept nogil:
+    """The first answer of a session counts when its running hash is ours at that LSN (P6). What lies
+    below our commit tells nothing: more will come. What is not in our own log yet is looked at then."""
+    if member.claim_lsn < volume.commit_lsn or member.claim_lsn > volume.local_lsn:
+        return
+    member.claimed = False
+    if not is_our_history(volume, member.claim_lsn, member.claim_chain):
+        event_push(engine, EVENT_DIVERGED, volume.index, member.node, volume.epoch, 0, 0, 0, 0, NULL)
+        return
+    member.linked = True
+    engine.more = True
+    count_answer(engine, member, member.claim_lsn, member.claim_durable_lsn)
+
+
+cdef bint is_our_history(const volume_t* volume, uint64_t lsn, uint64_t chain) noexcept nogil:
+    """Is `chain` the running hash of our log behind a record that ends at `lsn`?"""
+    cdef uint32_t i
+    cdef const pending_t* entry
+    if lsn == volume.local_lsn:
+        return chain == volume.chain_local
+    if lsn == volume.commit_lsn:
+        return chain == volume.chain_commit
+    for i in range(volume.pending_count):
+        entry = &volume.pending[(volume.pending_head + i) % PENDING_RECORDS]
+        if entry.lsn + entry.blocks - 1 == lsn:
+            return chain == entry.chain
+    return False
+
+
 cdef void acknowledged(engine_t* engine, volume_t* volume, member_t* member, const frame_header_t* header) noexcept nogil:
     if header.lsn > volume.last_lsn or not (member.streaming or member.tailing):
         return                                 # of records this session has not sent
-    if header.lsn > member.acked_lsn:
-        member.acked_lsn = header.lsn
-        member.progress_ns = engine.now_ns
-        member.silent_told = False
-    member.durable_lsn = max(member.durable_lsn, min(header.commit, member.acked_lsn))
+    if not member.linked:
+        member.claimed = True
+        member.claim_lsn = header.lsn
+        member.claim_durable_lsn = header.commit
+        member.claim_chain = header.extra
+        link_member(engine, volume, member)
+        return
+    count_answer(engine, member, header.lsn, header.commit)
     if header.flags & JOIN_FLAG and member.state == MEMBER_JOINING and not member.join_told:
         member.join_told = True
         event_push(engine, EVENT_JOIN_READY, volume.index, member.node, volume.epoch, 0, 0, 0, 0, NULL)

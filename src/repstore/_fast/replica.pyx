@@ -40,6 +40,9 @@ cdef enum:
     SELF_BIT = 0x80000000
 
 
+cdef uint64_t UNTOLD = ~<uint64_t>0    # the next session begins with an answer, whatever was answered before
+
+
 # ------------------------------------------------------------------------ what Python decides
 
 cdef void replica_follow(engine_t* engine, volume_t* volume, uint32_t epoch, uint32_t primary, bint member) noexcept nogil:
@@ -59,6 +62,7 @@ cdef void replica_follow(engine_t* engine, volume_t* volume, uint32_t epoch, uin
     if not same:
         volume.heard = False
         volume.missing = False
+        volume.told_ack_lsn = UNTOLD
         volume.want_ns = engine.now_ns + (WANT_AFTER_NS if member else 0)
 
 
@@ -80,6 +84,7 @@ cdef void replica_seal(engine_t* engine, volume_t* volume, uint32_t epoch, uint3
         volume.sealed_epoch = epoch
         inbox_drop(volume)
         volume.heard = False
+        volume.told_ack_lsn = UNTOLD
         volume.want_ns = 0
         volume.barriers[BARRIER_SEAL] = BARRIER_WANTED
     elif volume.barriers[BARRIER_SEAL] == BARRIER_IDLE:
@@ -125,6 +130,8 @@ cdef void accept(engine_t* engine, volume_t* volume, uint32_t node, const frame_
         if volume.pulling != <int32_t>node:
             return                             # of a promotion that is over
     else:
+        if volume.epoch != header.epoch or volume.primary_node != node:
+            volume.told_ack_lsn = UNTOLD
         volume.primary_node = node
         volume.role = ROLE_REPLICA
         volume.epoch = header.epoch
@@ -553,6 +560,7 @@ cdef void acknowledge(engine_t* engine, volume_t* volume, int flags) noexcept no
     header.lsn = written
     header.commit = min(volume.durable_lsn, written)
     header.chain = volume.learn_serial
+    header.extra = volume.chain_local if written == volume.local_lsn else volume.chain_last
     header.flags = <uint8_t>flags
     frame_send_node(engine, volume.primary_node, &header, NULL, 0, NULL, 0, 0)
 
@@ -608,6 +616,7 @@ cdef void say_want(engine_t* engine, volume_t* volume) noexcept nogil:
     that both logs share."""
     cdef frame_header_t header
     cdef uint32_t last_epoch = 0
+    volume.told_ack_lsn = UNTOLD
     frame_begin(engine, &header, FRAME_WANT, volume.index, volume.epoch)
     if volume.pending_count:
         last_epoch = volume.pending[(volume.pending_head + volume.pending_count - 1) % PENDING_RECORDS].epoch

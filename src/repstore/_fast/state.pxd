@@ -358,6 +358,11 @@ cdef struct member_t:
     bint join_told
     bint copy_failed               # a block of ours cannot be read: it cannot be brought back from here
     uint64_t learn_serial          # of this session as learner; its answers carry it
+    bint linked                    # this session's answers count: its log is a prefix of ours (P6)
+    bint claimed                   # it answered, and that cannot be told yet
+    uint64_t claim_lsn             # so far
+    uint64_t claim_durable_lsn
+    uint64_t claim_chain           # with this running hash
     uint64_t acked_lsn
     uint64_t durable_lsn
     uint64_t tail_next

@@ -93,7 +93,7 @@ def decide(volume: VolumeConfig, me: NodeId, reports: dict[NodeId, Report],
 
 def _is_prefix(report: Report, mine: Report) -> bool:
     """Whether our pending records can complete this member's log."""
-    if (report.last_lsn, report.commit_lsn) == (mine.last_lsn, mine.commit_lsn):
+    if report.last_lsn == mine.last_lsn:
         return report.chain == mine.chain
     return mine.commit_lsn <= report.last_lsn <= mine.last_lsn
 
