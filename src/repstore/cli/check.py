@@ -1,0 +1,9 @@
+"""`repstore check`: proofs that anyone can run. Each command has a module of its own."""
+from __future__ import annotations
+
+import typer
+
+from repstore.cli import check_history
+
+app = typer.Typer(help="Check what repstore promises; nothing that is checked is changed.", no_args_is_help=True)
+app.command()(check_history.history)
