@@ -16,6 +16,7 @@ always holds such a pair. Time O(n log n) a block.
      unknown one (the first read tells it), or, after a crash, of one that may have survived.
   Z4 after a crash value v may have survived where no durable write d is forced after v. Forced
      is what begins, in any of its operations, after a cluster ended that is v or forced itself.
+     A write that was not acknowledged must, to survive, lie inside no zone of another value.
   Z5 the first contradiction of a block is told; what follows it in that block is not looked at.
 """
 from libc.stdint cimport INT64_MAX, INT64_MIN, UINT32_MAX, UINT64_MAX, int64_t, uint8_t, uint16_t
@@ -252,6 +253,21 @@ cdef inline uint64_t first_after(const work_t* work, const segment_t* segment, i
     return low
 
 
+cdef uint32_t excluded_by(const work_t* work, const segment_t* segment, uint32_t which) noexcept nogil:
+    """A cluster inside whose zone an unacknowledged write lies, so that it never happened; INITIAL
+    for what was there at first, NONE if it may have happened."""
+    cdef const cluster_t* cluster = &work.clusters[which]
+    cdef uint64_t at
+    if cluster.flags & (HAPPENED | WAS_READ):
+        return NONE
+    if segment.initial.last_begin > cluster.end:
+        return INITIAL
+    at = first_after(work, segment, cluster.end)
+    if at < segment.first + segment.happened and work.least_end[at] < cluster.begin:
+        return work.least_cluster[at]
+    return NONE
+
+
 cdef bint may_survive(const work_t* work, const segment_t* segment, uint32_t which, uint32_t* chain,
                       int* links) noexcept nogil:
     """Z4. `chain` gets the clusters through which a durable one is forced, ending with it."""
@@ -285,7 +301,8 @@ cdef bint group_may_survive(work_t* work, const segment_t* segment, uint64_t val
     if work.clusters[group].survival == 0:
         work.clusters[group].survival = 1
         while at < stop and work.clusters[at].value == value:
-            if may_survive(work, segment, <uint32_t>at, chain, &links):
+            if (excluded_by(work, segment, <uint32_t>at) == NONE
+                    and may_survive(work, segment, <uint32_t>at, chain, &links)):
                 work.clusters[group].survival = 2
                 break
             at += 1
@@ -385,10 +402,17 @@ cdef int explain_lost(work_t* work, uint64_t number, uint64_t older, uint32_t wh
     cdef uint32_t[CHAIN] chain
     cdef int links = 0, i
     cdef uint64_t at = older
-    cdef segment_t* segment
+    cdef uint32_t excluding = NONE
+    cdef segment_t* segment = &work.segments[older]
     finding.kind = LOST
     finding.older_segment = work.segments[older].number
-    name_cluster(finding, 0, &work.segments[older].initial if which == INITIAL else &work.clusters[which])
+    name_cluster(finding, 0, &segment.initial if which == INITIAL else &work.clusters[which])
+    if which != INITIAL:
+        excluding = excluded_by(work, segment, which)
+    if excluding != NONE:
+        name_cluster(finding, 1, &segment.initial if excluding == INITIAL else &work.clusters[excluding])
+        finding.kind = CROSSED
+        return CROSSED
     if which != INITIAL and not may_survive(work, &work.segments[older], which, chain, &links):
         for i in range(links):
             name_cluster(finding, i + 1, &work.clusters[chain[i]])

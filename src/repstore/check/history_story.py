@@ -116,7 +116,9 @@ class _Telling:
 
     def _crossed(self) -> str:
         a, b = self._clusters
-        return (f"{self._of(a)} and {self._of(b)} each come before the other. "
+        seen = "" if self._read == NO_OPERATION else (
+            f"{self._name(self._read)} brought {self._text(self._value)}, so {self._name(a.write)} happened. ")
+        return (f"{seen}{self._of(a)} and {self._of(b)} each come before the other. "
                 f"{self._before(a, b)}; but {self._before(b, a)}.")
 
     def _lost(self) -> str:
