@@ -23,6 +23,7 @@ from repstore._fast.history_lines import (
     TIME_MAX,
     parse,
 )
+from repstore._fast.layout import BLOCK_SIZE
 
 HISTORY_VERSION = 1
 HEADER_BYTES_MAX = 4096
@@ -91,9 +92,9 @@ def _header(line: bytes) -> Header:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise unusable(1, f"no header: {error}") from error
     size = header.block_size
-    if not config.HISTORY_SECTOR_BYTES_MIN <= size <= config.BLOCK_SIZE or size & (size - 1):
+    if not config.HISTORY_SECTOR_BYTES_MIN <= size <= BLOCK_SIZE or size & (size - 1):
         raise unusable(1, f"block_size {size}: must be a power of two from "
-                          f"{config.HISTORY_SECTOR_BYTES_MIN} to {config.BLOCK_SIZE}")
+                          f"{config.HISTORY_SECTOR_BYTES_MIN} to {BLOCK_SIZE}")
     if not 1 <= header.blocks <= config.VOLUME_BYTES_MAX // size:
         raise unusable(1, f"blocks {header.blocks}: must be 1 to {config.VOLUME_BYTES_MAX // size}")
     if not 0 <= header.incarnation <= TIME_MAX:

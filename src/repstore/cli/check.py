@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import typer
 
-from repstore.cli import check_history
+from repstore.cli import check_history, check_record
 
 app = typer.Typer(help="Check what repstore promises; nothing that is checked is changed.", no_args_is_help=True)
 app.command()(check_history.history)
+app.command()(check_record.record)
