@@ -1,6 +1,7 @@
 """Random small histories, one a block, with common crashes and flushes; about half are right."""
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ def make_batch(chance: Random, blocks: int, manner: Manner) -> Batch:
     for number in range(crashes):
         incarnation += not kept[number]
         lines.append({"op": "crash", "begin": (number + 1) * SEGMENT_TIME, "incarnation": incarnation})
-    for begin, end, error in itertools_chain(flushes):
+    for begin, end, error in itertools.chain(*flushes):
         lines.append({"op": "flush", "begin": begin, "end": end, **({"error": 5} if error else {})})
     made = []
     for block in range(blocks):
@@ -52,10 +53,6 @@ def make_batch(chance: Random, blocks: int, manner: Manner) -> Batch:
     end = {"op": "end", "operations": len(lines)}
     text = "".join(json.dumps(line) + "\n" for line in [head, *lines, end]).encode()
     return Batch(text, made, ANY if manner.unknown_initial else 0)
-
-
-def itertools_chain(flushes: list[list[tuple[int, int, bool]]]) -> list[tuple[int, int, bool]]:
-    return [flush for segment in flushes for flush in segment]
 
 
 def _flushes(chance: Random, start: int) -> list[tuple[int, int, bool]]:
@@ -82,7 +79,7 @@ def _block(chance: Random, block: int, crashes: int, manner: Manner, lines: list
                          manner.operations_max if not crashes else max(2, manner.operations_max // 2))))
         ops, contents = [], [content]
         floor = 0
-        for begin, moment, end in moments_by_effect(moments):
+        for _, begin, end in moments:
             is_read = chance.random() < 0.5
             pending = chance.random() < (0.1 if is_read else 0.2)
             line: dict[str, object] = {"op": "read" if is_read else "write", "block": block, "begin": begin}
@@ -120,7 +117,8 @@ def _block(chance: Random, block: int, crashes: int, manner: Manner, lines: list
             if is_read and pending:
                 continue
             last = min(until, (number + 1) * SEGMENT_TIME if number < crashes else math.inf)
-            ops.append(Op(begin, last if pending else end, ANY if unknown else value, is_read, pending, durable))
+            ops.append(Op(begin, last if pending else end, ANY if unknown else value, is_read, pending,
+                          durable))
         segments.append(tuple(ops))
         content = chance.choice(contents[0 if chance.random() < 0.2 else floor:])
     return segments
@@ -133,6 +131,3 @@ def _moment(chance: Random, start: int) -> tuple[int, int, int]:
     end = min(start + length, moment + chance.randrange(6))
     return moment, begin, end
 
-
-def moments_by_effect(moments: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
-    return [(begin, moment, end) for moment, begin, end in moments]

@@ -383,7 +383,7 @@ cdef bint find_older(work_t* work, uint64_t number, uint64_t value, uint64_t* ol
             older[0], which[0] = number, <uint32_t>at
             return True
     older[0], which[0] = 0, INITIAL
-    return work.initial_known and work.initial_value == value
+    return not work.initial_known or work.initial_value == value
 
 
 cdef int explain_disagreed(work_t* work, const segment_t* segment, uint32_t which) noexcept nogil:
@@ -417,11 +417,13 @@ cdef int explain_lost(work_t* work, uint64_t number, uint64_t older, uint32_t wh
         for i in range(links):
             name_cluster(finding, i + 1, &work.clusters[chain[i]])
         return LOST
+    if which != INITIAL:
+        at += 1                                # what happened in its own segment allows it
     while at <= number:
         segment = &work.segments[at]
-        if at > older and segment.initial_known:
+        if segment.initial_known and segment.initial.value != finding.value:
             return explain_disagreed(work, segment, which)
-        if (at > older or which == INITIAL) and segment.durable != NONE:
+        if segment.durable != NONE:
             name_cluster(finding, 1, &work.clusters[segment.durable])
             return LOST
         at += 1

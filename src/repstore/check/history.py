@@ -69,7 +69,8 @@ def check(history: History) -> Verdict:
                    bad_blocks, contradiction)
 
 
-def find(history: History, crashes: Crashes, findings_max: int) -> tuple[int, int, NDArray[np.void], int, int]:
+def find(history: History, crashes: Crashes,
+         findings_max: int) -> tuple[int, int, NDArray[np.void], int, int]:
     """Blocks and reads that were checked, the first `findings_max` findings, how many blocks
     contradict themselves, and how many reads are undecided."""
     operations = history.operations
@@ -98,7 +99,8 @@ def _flags(operations: NDArray[np.void], segments: NDArray[np.uint16],
     acknowledged = (operations["end"] != NEVER_TIME) & (operations["error"] == 0)
     is_write = (kind == WRITE) | (kind == ZERO)
     used = is_write | ((kind == READ) & acknowledged)
-    flags: NDArray[np.uint8] = used * np.uint8(FLAG_USED) | (used & acknowledged) * np.uint8(FLAG_HAPPENED)
+    flags: NDArray[np.uint8] = (used * np.uint8(FLAG_USED)
+                                | (used & acknowledged) * np.uint8(FLAG_HAPPENED))
     if len(kept):
         covered_until = np.full(len(kept) + 1, -1, np.int64)        # by segment: the last flush
         flushes = acknowledged & (kind == FLUSH)

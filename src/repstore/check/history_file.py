@@ -154,7 +154,8 @@ def _without_end(operations: NDArray[np.void]) -> NDArray[np.void]:
 def _check_ranges(header: Header, operations: NDArray[np.void]) -> None:
     about_blocks = operations["kind"] < FLUSH
     block, count = operations["block"], operations["count"].astype(np.uint64)
-    outside = about_blocks & ((block >= header.blocks) | (count > header.blocks - np.minimum(block, header.blocks)))
+    room = header.blocks - np.minimum(block, header.blocks)
+    outside = about_blocks & (count > room)
     if outside.any():
         at = int(np.argmax(outside))
         raise unusable(History.line(at), f"blocks {block[at]} to {int(block[at]) + int(count[at]) - 1}: "

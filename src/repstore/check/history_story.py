@@ -1,6 +1,8 @@
 """The smallest contradiction of a history, in words and as a picture of its intervals."""
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -50,11 +52,6 @@ class Cluster:
     first_end: int                            # nothing of the value ended earlier
     last_begin: int                           # nothing of it began later
 
-    @property
-    def operations(self) -> list[int]:
-        """Those of them that are operations of the file."""
-        return [each for each in (self.write, self.first_end, self.last_begin) if each < INITIAL_CONTENT]
-
 
 def smallest(history: History, findings: NDArray[np.void], crashes: Crashes) -> Contradiction:
     """The one with the fewest operations; of several the one that shows first."""
@@ -79,7 +76,8 @@ class _Telling:
         self._value = int(finding["value"])
         self._segment = int(finding["segment"])
         self._older_segment = int(finding["older_segment"])
-        self._clusters = [Cluster(*map(int, row)) for row in finding["clusters"] if row[0] != NO_OPERATION]
+        rows = finding["clusters"].tolist()
+        self._clusters = [Cluster(*row) for row in rows if row[0] != NO_OPERATION]
 
     def contradiction(self) -> Contradiction:
         tell: dict[str, Callable[[], str]] = {
@@ -87,22 +85,32 @@ class _Telling:
             "crossed": self._crossed, "lost": self._lost, "disagreed": self._disagreed}
         begins = self._history.operations["begin"]
         order = sorted(self.involved(), key=lambda each: (int(begins[each]), each))
-        return Contradiction(self._block, self._kind, tell[self._kind](), tuple(map(self._step, order)))
+        # every sentence begins with the name of an operation
+        reason = re.sub(r"(^|\. )[a-z]", lambda found: found[0].upper(), tell[self._kind]())
+        return Contradiction(self._block, self._kind, reason, tuple(map(self._step, order)))
 
     def involved(self) -> set[int]:
         """The operations that make the contradiction."""
-        found = {self._read} - {NO_OPERATION}
-        for cluster in self._clusters:
-            found.update(cluster.operations)
+        found = {self._read}
+        for place, cluster in enumerate(self._clusters):
+            found.add(cluster.write)
+            if self._kind == "crossed" and cluster.write != INITIAL_CONTENT:
+                found.add(cluster.first_end)
+            if self._kind == "crossed" or (self._kind == "lost" and place > 0):
+                found.add(cluster.last_begin)
+            if self._kind == "lost" and cluster is not self._clusters[-1]:
+                found.add(cluster.first_end)
         if self._kind == "lost":
             found |= {self._crash_after(self._durable_segment()), *self._what_made_durable()[1]}
         elif self._kind == "disagreed":
-            found.add(self._crash_after(self._older_segment - 1))
-        return found
+            found.add(self._clusters[0].first_end)
+            if self._older_segment > 0:
+                found.add(self._crash_after(self._older_segment - 1))
+        return found - {INITIAL_CONTENT, NO_OPERATION}
 
     # ------------------------------------------------------------------------------ words
     def _unwritten(self) -> str:
-        return f"{self._name(self._read)} brought {self._text(self._value)}, which nothing ever wrote there."
+        return f"{self._name(self._read)} brought {self._text(self._value)}, which no write there explains."
 
     def _future(self) -> str:
         return (f"{self._name(self._read)} brought {self._text(self._value)} and had ended before "
@@ -116,8 +124,10 @@ class _Telling:
 
     def _crossed(self) -> str:
         a, b = self._clusters
-        seen = "" if self._read == NO_OPERATION else (
-            f"{self._name(self._read)} brought {self._text(self._value)}, so {self._name(a.write)} happened. ")
+        seen = ""
+        if self._read != NO_OPERATION:
+            seen = (f"{self._name(self._read)} brought {self._text(self._value)}, so "
+                    f"{self._name(a.write)} happened. ")
         return (f"{seen}{self._of(a)} and {self._of(b)} each come before the other. "
                 f"{self._before(a, b)}; but {self._before(b, a)}.")
 
@@ -130,15 +140,17 @@ class _Telling:
                  f"({self._what_made_durable()[0]}), and it came later"]
         chain = [old, *forced]
         if self._segment_of(old.write) == self._segment_of(durable.write) and old.write != INITIAL_CONTENT:
-            words.append(": " + ", ".join(self._before(*pair) for pair in zip(chain, chain[1:], strict=False)))
+            words.append(": " + ", ".join(self._before(*pair) for pair in itertools.pairwise(chain)))
         return "".join(words) + "."
 
     def _disagreed(self) -> str:
-        first = self._clusters[0]
+        first, other = self._clusters[0], f"{self._name(self._read)} brought {self._text(self._value)}"
+        if self._older_segment == 0:
+            return (f"{self._name(first.first_end)} brought what was there at first. {other}, which is "
+                    "something else, and no write explains it.")
         crash = self._name(self._crash_after(self._older_segment - 1))
-        return (f"after {crash}, {self._name(first.first_end)} brought what had survived it. "
-                f"{self._name(self._read)} brought {self._text(self._value)}, which was written before the "
-                "crash, and only one value survives.")
+        return (f"after {crash}, {self._name(first.first_end)} brought what had survived it. {other}, which "
+                "is something older, and only one content survives.")
 
     def _before(self, a: Cluster, b: Cluster) -> str:
         """Why what belongs to `a` precedes what belongs to `b`."""
@@ -147,7 +159,9 @@ class _Telling:
         return f"{self._name(a.first_end)} had ended when {self._name(b.last_begin)} began"
 
     def _of(self, cluster: Cluster) -> str:
-        return "what was there at first" if cluster.write == INITIAL_CONTENT else f"the value of {self._name(cluster.write)}"
+        if cluster.write == INITIAL_CONTENT:
+            return "what was there at first"
+        return f"the value of {self._name(cluster.write)}"
 
     def _origin(self, cluster: Cluster) -> str:
         if cluster.write == INITIAL_CONTENT:
@@ -187,7 +201,7 @@ class _Telling:
         if len(flushes):
             flush = int(flushes[np.argmin(begin[flushes])])
             return f"it had been acknowledged when {self._name(flush)} began", [flush]
-        return "it had been acknowledged, and the incarnation is the same after the crash", []
+        return "it had been acknowledged, and the incarnation was kept", []
 
     # ------------------------------------------------------------------------------- steps
     def _step(self, operation: int) -> Step:
@@ -197,44 +211,33 @@ class _Telling:
         if int(row["kind"]) == CRASH:
             value, end = f"incarnation {row['block']}", int(row["begin"])
         elif row["has_values"]:
-            value = self._text(int(self._history.values[int(row["first_value"]) + self._block - int(row["block"])]))
-        elif int(row["kind"]) != FLUSH:
-            value = "zeros"
-        if row["fua"]:
-            value += ", FUA"
-        if row["error"]:
-            value += f", errno {row['error']}"
-        return Step(self._history.line(operation), KINDS[row["kind"]], int(row["client"]), int(row["begin"]),
-                    end, end is not None and not row["error"], value)
+            place = int(row["first_value"]) + self._block - int(row["block"])
+            value = self._text(int(self._history.values[place]))
+        marks = [value, "FUA" * int(row["fua"]), f"errno {row['error']}" * bool(row["error"])]
+        return Step(self._history.line(operation), KINDS[row["kind"]], int(row["client"]),
+                    int(row["begin"]), end, end is not None and not row["error"],
+                    ", ".join(filter(None, marks)))
 
 
 def picture(steps: tuple[Step, ...]) -> list[str]:
-    """A line for each operation: who, what, and its interval. Equal distances stand for any
-    time; `?` ends an interval whose operation was never acknowledged."""
+    """A line for each operation: where, who, what, from when to when, and its interval. Moments
+    are drawn at equal distances; a `?` ends the interval of what was never acknowledged."""
     moments = sorted({time for step in steps for time in (step.begin, step.end) if time is not None})
     column = {time: CELL * place for place, time in enumerate(moments)}
-    width = CELL * len(moments)
-    heads = [f"line {step.line}" for step in steps]
-    clients = ["" if step.kind == "crash" else f"client {step.client}" for step in steps]
-    words = [f"{step.kind} {step.value}".strip() for step in steps]
-    wide = [max(map(len, texts)) for texts in (heads, clients, words)]
+    rows = [(f"line {step.line}", "" if step.kind == "crash" else f"client {step.client}",
+             f"{step.kind} {step.value}".strip(), f"+{step.begin - moments[0]}",
+             "?" if step.end is None else f"+{step.end - moments[0]}") for step in steps]
+    widths = [max(map(len, texts)) for texts in zip(*rows, strict=True)]
     lines = []
-    for step, *texts in zip(steps, heads, clients, words, strict=True):
-        names = "  ".join(text.ljust(size) for text, size in zip(texts, wide, strict=True))
-        lines.append(f"  {names}  {_interval(step, column, width)}".rstrip())
-    return [*lines, "", *_legend(steps)]
+    for step, row in zip(steps, rows, strict=True):
+        texts = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
+        lines.append(f"  {texts}  {_interval(step, column)}")
+    return [*lines, f"  (times are counted from {moments[0]})"]
 
 
-def _interval(step: Step, column: dict[int, int], width: int) -> str:
+def _interval(step: Step, column: dict[int, int]) -> str:
     begin = column[step.begin]
     if step.kind == "crash":
         return " " * begin + "X"
-    end = width if step.end is None or not step.acknowledged else column[step.end]
+    end = column[step.end] if step.acknowledged and step.end is not None else CELL * len(column)
     return " " * begin + "|" + "-" * max(0, end - begin - 1) + ("|" if step.acknowledged else "?")
-
-
-def _legend(steps: tuple[Step, ...]) -> list[str]:
-    first = min(step.begin for step in steps)
-    return [f"  line {step.line}: {step.begin - first:+d} to "
-            + ("never" if step.end is None else f"{step.end - first:+d}") for step in steps if step.kind != "crash"] + [
-        f"  (counted from {first})"]

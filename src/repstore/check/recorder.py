@@ -212,7 +212,8 @@ class Recorder:
     def _pieces(self, operation: Operation) -> Iterator[tuple[str, int, int, list[int | None] | None]]:
         """The lines of an operation: kind, first block, blocks, values."""
         first, whole, end_whole, end = self._blocks(operation.offset, operation.length)
-        if operation.length < 1 or operation.offset < 0 or operation.offset + operation.length > self.size_bytes:
+        if (operation.length < 1 or operation.offset < 0
+                or operation.offset + operation.length > self.size_bytes):
             return                                       # refused: it was about no block
         if operation.kind == "zero":
             if whole < end_whole:
@@ -298,5 +299,6 @@ class _failure_of:
                  trace: TracebackType | None) -> None:
         if error is not None:
             number = getattr(error, "errno", None)
-            known = isinstance(number, int) and number > 0
-            self._operation.failed(number if known else errors.RepstoreError.default_errno)
+            if not isinstance(number, int) or number <= 0:
+                number = errors.RepstoreError.default_errno
+            self._operation.failed(number)

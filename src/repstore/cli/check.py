@@ -5,6 +5,6 @@ import typer
 
 from repstore.cli import check_history, check_record
 
-app = typer.Typer(help="Check what repstore promises; nothing that is checked is changed.", no_args_is_help=True)
+app = typer.Typer(help="Check what repstore promises; what is checked is not changed.", no_args_is_help=True)
 app.command()(check_history.history)
 app.command()(check_record.record)

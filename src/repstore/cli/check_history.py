@@ -38,7 +38,7 @@ def _show(verdict: history_check.Verdict) -> None:
     print(f"{'consistent' if verdict.consistent else 'NOT CONSISTENT'}: {verdict.operations} operations, "
           f"{verdict.crashes} crashes, {verdict.reads_checked} reads of {verdict.blocks_checked} blocks")
     if verdict.undecided_reads:
-        print(f"{verdict.undecided_reads} reads are undecided: equal values were written at about the same time")
+        print(f"{verdict.undecided_reads} reads are undecided: equal values were written close together")
     if verdict.contradiction is not None:
-        print(f"{verdict.bad_blocks} blocks contradict themselves; the smallest contradiction:\n")
+        print(f"blocks that contradict themselves: {verdict.bad_blocks}; the smallest contradiction:\n")
         print(verdict.contradiction)

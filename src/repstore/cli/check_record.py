@@ -29,14 +29,15 @@ Address = Path | tuple[str, int]
 
 
 def record(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The history to write; there must be none yet.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The history to write: a new file.")],
     server: Annotated[str, typer.Option(
         "--server", metavar="URI", help="Where the volume is served: an NBD URI, a socket, HOST:PORT.")],
     listen: Annotated[str, typer.Option(
-        "--listen", metavar="ADDRESS", help="Where clients connect instead: a socket or HOST:PORT of loopback.")],
+        "--listen", metavar="ADDRESS", help="Where clients connect: a socket, or HOST:PORT of loopback.")],
     block_size: Annotated[int, typer.Option(
         "--block-size", metavar="BYTES", help="512 for clients that write less than 4096 at a time.")] = 4096,
-    fresh: Annotated[bool, typer.Option("--fresh", help="The volume is new: all of it reads as zeros.")] = False,
+    fresh: Annotated[bool, typer.Option(
+        "--fresh", help="The volume is new: all of it reads as zeros.")] = False,
     json: Json = False,
 ) -> None:
     """Record what NBD clients ask and are told, until SIGINT or SIGTERM; then `check history`."""
@@ -156,7 +157,8 @@ class RecordingProxy:
     def _open(self, export: str, size_bytes: int) -> Recorder:
         """All connections of a recording are to one export."""
         if self.recorder is None:
-            self.recorder = Recorder(self._file, size_bytes, block_size=self._block_size, initial=self._initial)
+            self.recorder = Recorder(
+                self._file, size_bytes, block_size=self._block_size, initial=self._initial)
             self._opened = export, size_bytes
         if self._opened != (export, size_bytes):
             raise UnrecordableError(f"export {export!r} of {size_bytes} bytes, but the history is about "
