@@ -21,7 +21,7 @@ TIME_MAX = NEVER - 1
 
 # what is wrong with a line: text of each reason, in the order of the enum below
 REASONS = (
-    "", "is not one JSON object", "has a field that no operation has", "has the field twice",
+    "", "is not one JSON object", "has a field that no operation has", "has twice the field",
     "is of no known kind", "lacks the field", "must not have the field",
     "has a value that is no whole number, or too large a one, in the field",
     "must be true or false in the field", "must list numbers and null only in the field",

@@ -327,11 +327,16 @@ cdef bint initial_allows(work_t* work, uint64_t number, uint64_t value) noexcept
 
 
 cdef void close_segment(work_t* work, segment_t* segment) noexcept nogil:
-    """Prepare the questions of Z4."""
+    """Prepare the questions of Z4. Unknown writes that were read have a value by now."""
     cdef uint64_t i, count = 0
     cdef int64_t least = INT64_MAX
     cdef uint32_t which, least_cluster = NONE
     cdef key_t* keys = &work.by_last_begin[segment.first]
+    if find_group(work, segment, UNKNOWN) < segment.first + segment.count:
+        for i in range(segment.first, segment.first + segment.count):
+            if work.clusters[i].value == UNKNOWN:
+                work.clusters[i].value = work.clusters[i].seen
+        qsort(&work.clusters[segment.first], segment.count, sizeof(cluster_t), compare_clusters)
     for i in range(segment.first, segment.first + segment.count):
         if work.clusters[i].flags & (HAPPENED | WAS_READ):
             keys[count].key = work.clusters[i].last_begin
