@@ -48,6 +48,10 @@ def write(begin: int, end: int | None, value: int | None, block: int = 0, **more
     return {"op": "write", "block": block, "begin": begin, "end": end, "values": [value], **more}
 
 
+def zero(begin: int, end: int, block: int = 0, count: int = 1) -> dict[str, Any]:
+    return {"op": "zero", "block": block, "count": count, "begin": begin, "end": end}
+
+
 def read(begin: int, end: int, value: int | None, block: int = 0, **more: Any) -> dict[str, Any]:
     return {"op": "read", "block": block, "begin": begin, "end": end, "values": [value], **more}
 
@@ -115,7 +119,7 @@ PLANTED = {
     "a read of what was there at first": (
         "stale", [2, 3], [write(0, 1, 5), read(2, 3, 0)]),
     "a read of what a trim replaced": (
-        "stale", [2, 3, 4], [write(0, 1, 5), {"op": "zero", "block": 0, "begin": 2, "end": 3}, read(4, 5, 5)]),
+        "stale", [2, 3, 4], [write(0, 1, 5), zero(2, 3), read(4, 5, 5)]),
     "bytes that nobody wrote: a torn block": (
         "unwritten", [3], [write(0, 1, 5), read(2, 3, 99)]),
     "a read of what is written later": (
@@ -142,9 +146,11 @@ PLANTED = {
         "lost", [2, 3, 4, 5, 6], [write(0, 9, 5), read(1, 2, 5), write(3, 10, 6), write(11, 12, 7, fua=True),
                                   crash(13), read(14, 15, 5)]),
     "two different contents after a crash": (
-        "disagreed", [3, 4, 5, 6], [write(0, 9, 5), write(0, 9, 6), crash(10), read(11, 12, 5), read(13, 14, 6)]),
+        "disagreed", [3, 4, 5, 6], [write(0, 9, 5), write(0, 9, 6), crash(10), read(11, 12, 5),
+                                    read(13, 14, 6)]),
     "a write of before the crash happens after it": (
-        "disagreed", [3, 4, 5, 6], [write(0, 1, 5), write(2, None, 6), crash(3), read(4, 5, 5), read(6, 7, 6)]),
+        "disagreed", [3, 4, 5, 6], [write(0, 1, 5), write(2, None, 6), crash(3), read(4, 5, 5),
+                                    read(6, 7, 6)]),
     "a write that could not happen any more": (
         "crossed", [2, 3, 4, 5], [write(0, None, 5, until=2), write(3, 4, 6), read(5, 6, 6), read(7, 8, 5)]),
 }
@@ -179,11 +185,11 @@ CONSISTENT = {
                                           read(6, 7, 5)],
     "a flush that failed promises nothing": [write(0, 1, 5), flush(2, 3, error=5), crash(5), read(6, 7, 0)],
     "unanswered, and there after a crash": [write(0, None, 5), crash(5), read(6, 7, 5)],
-    "carried through a life that nobody read in": [write(0, 1, 5, fua=True), crash(2), crash(3, 3), read(4, 5, 5)],
+    "carried through a life that nobody read in": [write(0, 1, 5, fua=True), crash(2), crash(3, 3),
+                                                   read(4, 5, 5)],
     "part of a block": [write(0, 1, 5), write(2, 3, None), read(4, 5, 99), read(6, 7, 99)],
     "a part that was not read": [write(0, 1, 5), read(2, 3, None)],
-    "zeros, over and over": [write(0, 1, 5), {"op": "zero", "block": 0, "begin": 2, "end": 9},
-                             {"op": "zero", "block": 0, "begin": 3, "end": 8}, read(4, 5, 0)],
+    "zeros, over and over": [write(0, 1, 5), zero(2, 9), zero(3, 8), read(4, 5, 0)],
 }
 
 
@@ -234,22 +240,26 @@ UNUSABLE: dict[str, tuple[bytes, str]] = {
     "lines after the end": (GOOD + GOOD.splitlines(keepends=True)[1], "line 6: comes after the end"),
     "another format": (GOOD.replace(b'"history": 1', b'"history": 2'), "line 1: no header"),
     "no history at all": (b"\x7fELF\x02\x01\x01\n" * 5, "line 1: no header"),
-    "a block size nobody has": (file_of(blocks=8, initial="zero").replace(b"4096", b"4095"), "line 1: block_size 4095"),
+    "a block size nobody has": (GOOD.replace(b"4096", b"4095"), "line 1: block_size 4095"),
     "no blocks": (file_of(blocks=0), "line 1: blocks 0"),
     "ends before it begins": (file_of(write(5, 4, 5)), "line 2: ends before it begins"),
     "outside the volume": (file_of(write(0, 1, 5), write(0, 1, 5, block=8)), "line 3: blocks 8 to 8"),
-    "outside by its length": (file_of({"op": "zero", "block": 7, "count": 2, "begin": 0, "end": 1}),
+    "outside by its length": (file_of(zero(0, 1, block=7, count=2)),
                               "line 2: blocks 7 to 8"),
     "two values for one block": (file_of({**read(0, 1, 5), "values": [5, 6]}), "line 2: has another number"),
-    "a read of nothing": (file_of({"op": "read", "block": 0, "begin": 0, "end": 1}), "line 2: lacks the field 'values'"),
+    "a read of nothing": (file_of({"op": "read", "block": 0, "begin": 0, "end": 1}),
+                          "line 2: lacks the field 'values'"),
     "a negative time": (file_of(write(-1, 1, 5)), "line 2: has a value that is no whole number"),
     "half a time": (file_of({**write(0, 1, 5), "begin": 0.5}), "line 2: is not one JSON object"),
-    "too large a number": (file_of({**write(0, 1, 5), "begin": 2**63}), "line 2: has a value that is no whole"),
+    "too large a number": (file_of({**write(0, 1, 5), "begin": 2**63}),
+                           "line 2: has a value that is no whole number, or too large a one, in the field 'begin'"),
     "an unknown operation": (file_of({**write(0, 1, 5), "op": "cas"}), "line 2: is of no known kind"),
     "an unknown field": (file_of(write(0, 1, 5, offset=3)), "line 2: has a field that no operation has"),
-    "a field twice": (GOOD.replace(b'"begin": 2', b'"begin": 2, "begin": 3'), "line 3: has twice the field 'begin'"),
+    "a field twice": (GOOD.replace(b'"begin": 2', b'"begin": 2, "begin": 3'),
+                      "line 3: has twice the field 'begin'"),
     "acknowledged, and yet uncertain": (file_of(write(0, 1, 5, until=4)), "line 2: was acknowledged and has"),
-    "acknowledged across a crash": (file_of(write(0, 5, 5), crash(3)), "line 2: began at 0 and was acknowledged"),
+    "acknowledged across a crash": (file_of(write(0, 5, 5), crash(3)),
+                                    "line 2: began at 0 and was acknowledged at 5, across the crash at 3"),
     "an incarnation that goes back": (file_of(crash(3, 2), crash(5, 1)), "line 3: incarnation 1 after 2"),
 }
 
@@ -302,10 +312,14 @@ def usable_or_not(text: bytes) -> None:
     try:
         verdict = verdict_on(text)
     except errors.ConfigError as error:
-        assert str(error).startswith("not a usable history: ")
+        assert "not a usable history: " in str(error)                  # noqa: PT017
     else:
         assert verdict.consistent == (verdict.contradiction is None)
         assert verdict.consistent or str(verdict.contradiction)
+
+
+DAMAGE = st.tuples(st.sampled_from(["flip", "cut", "drop", "twice", "swap", "digit"]),
+                   st.integers(0, 2**30), st.integers(0, 255))
 
 
 @given(st.binary(max_size=300))
@@ -315,9 +329,7 @@ def test_any_bytes_are_a_history_or_refused(data: bytes) -> None:
 
 
 @settings(max_examples=300)
-@given(st.integers(0, 40), st.lists(st.tuples(
-    st.sampled_from(["flip", "cut", "drop", "twice", "swap", "digit"]), st.integers(0, 2**30), st.integers(0, 255)),
-    min_size=1, max_size=4))
+@given(st.integers(0, 40), st.lists(DAMAGE, min_size=1, max_size=4))
 def test_a_damaged_history_is_a_history_or_refused(seed: int, damage: list[tuple[str, int, int]]) -> None:
     data = bytearray(make_batch(Random(seed), 3, MANNERS["all together"]).text)
     for kind, place, byte in damage:

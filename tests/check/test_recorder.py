@@ -88,7 +88,8 @@ def test_every_call_is_written_down(path: Path) -> None:
     common = {"client": 3}
     assert lines_of(path) == [
         {"history": 1, "block_size": BLOCK, "blocks": 64, "initial": "zero", "incarnation": 1},
-        {"op": "write", **common, "block": 1, "count": 2, "begin": 0, "end": 1, "fua": True, "values": [one, one]},
+        {"op": "write", **common, "block": 1, "count": 2, "begin": 0, "end": 1, "fua": True,
+         "values": [one, one]},
         {"op": "read", **common, "block": 1, "count": 1, "begin": 2, "end": 3, "values": [one]},
         {"op": "zero", **common, "block": 2, "count": 1, "begin": 4, "end": 5},
         {"op": "zero", **common, "block": 1, "count": 1, "begin": 6, "end": 7},
@@ -141,7 +142,8 @@ def test_a_crash_ends_what_is_under_way(path: Path) -> None:
         late.done()                                          # too late: nobody believes it
         memory.content[:BLOCK] = bytes(BLOCK)
         volume.read(0, BLOCK)
-    assert [line.get("op") for line in lines_of(path)[1:]] == ["write", "flush", "write", "crash", "read", "end"]
+    kinds = [line["op"] for line in lines_of(path)[1:]]
+    assert kinds == ["write", "flush", "write", "crash", "read", "end"]
     verdict = check_file(path)
     assert verdict.contradiction is not None
     assert verdict.contradiction.kind == "lost"
@@ -321,7 +323,8 @@ def test_a_read_that_brings_an_error_is_no_read(path: Path) -> None:
     recorded = Recorded(path)
     recorded.talk(HANDSHAKES["structured replies"])
     recorded.engine.error_of = lambda *_: 5
-    recorded.ask(wire.request(wire.READ, 0, BLOCK), wire.request(wire.WRITE, 0, payload=b"a" * BLOCK, cookie=2))
+    recorded.ask(wire.request(wire.READ, 0, BLOCK),
+                 wire.request(wire.WRITE, 0, payload=b"a" * BLOCK, cookie=2))
     lines = recorded.finish()
     assert {line["op"]: line["error"] for line in lines} == {"read": 5, "write": 5}
 
@@ -353,7 +356,7 @@ def test_a_connection_that_goes_dark_is_refused(path: Path, option: int) -> None
     observer = NbdObserver(0, lambda *_: pytest.fail("nothing was opened"))
     observer.from_server(wire.GREETING)
     observer.from_client(wire.client_flags() + wire.option(option))
-    with pytest.raises(UnrecordableError, match="TLS|extended headers"):
+    with pytest.raises(UnrecordableError, match=r"TLS|extended headers"):
         observer.from_server(wire.struct.pack(">QIII", wire.OPTION_REPLY_MAGIC, option, wire.ACK, 0))
 
 
