@@ -252,7 +252,7 @@ UNUSABLE: dict[str, tuple[bytes, str]] = {
     "a negative time": (file_of(write(-1, 1, 5)), "line 2: has a value that is no whole number"),
     "half a time": (file_of({**write(0, 1, 5), "begin": 0.5}), "line 2: is not one JSON object"),
     "too large a number": (file_of({**write(0, 1, 5), "begin": 2**63}),
-                           "line 2: has a value that is no whole number, or too large a one, in the field 'begin'"),
+                           "line 2: has a value that is no whole number, or too large a one, in the field"),
     "an unknown operation": (file_of({**write(0, 1, 5), "op": "cas"}), "line 2: is of no known kind"),
     "an unknown field": (file_of(write(0, 1, 5, offset=3)), "line 2: has a field that no operation has"),
     "a field twice": (GOOD.replace(b'"begin": 2', b'"begin": 2, "begin": 3'),

@@ -60,7 +60,8 @@ def test_fio_qemu_and_nbdcopy_are_recorded_and_consistent(recording: Recording, 
     run("fio", "--name=verify", "--ioengine=nbd", "--rw=randrw", "--bs=4k", "--iodepth=32", "--size=8M",
         "--verify=crc32c", "--verify_backlog=256", "--fsync=32", f"--uri={recording.uri}", directory=tmp_path)
     qemu_io(recording.uri, "write -P 17 0 1M", "write -P 18 4097 3", "write -P 19 8704 512",
-            "read -P 19 8704 512", "discard 128k 64k", "read -P 0 128k 64k", "write -z 1M 100k", "flush", "read 4096 8192")
+            "read -P 19 8704 512", "discard 128k 64k", "read -P 0 128k 64k", "write -z 1M 100k", "flush",
+            "read 4096 8192")
     image = tmp_path / "image"
     image.write_bytes(os.urandom(5 * MIB) + bytes(MIB) + os.urandom(MIB + 512))
     os.truncate(image, SIZE)
