@@ -78,7 +78,6 @@ cdef struct segment_t:       # what happened to the block between two crashes
     bint initial_known
     uint64_t first           # of its clusters
     uint64_t count
-    uint64_t happened        # of them: those in `by_last_begin`
     uint32_t durable         # with the latest last_begin, and the next one; NONE
     uint32_t second_durable
     uint16_t number
@@ -243,7 +242,7 @@ cdef int count_living(work_t* work, const segment_t* segment, uint64_t group_val
 # ------------------------------------------------------------------------------------ after a crash
 cdef inline uint64_t first_after(const work_t* work, const segment_t* segment, int64_t time) noexcept nogil:
     """Of by_last_begin, the first whose last_begin is after `time`."""
-    cdef uint64_t low = segment.first, high = segment.first + segment.happened, middle
+    cdef uint64_t low = segment.first, high = segment.first + segment.count, middle
     while low < high:
         middle = (low + high) // 2
         if work.by_last_begin[middle].key <= time:
@@ -263,7 +262,7 @@ cdef uint32_t excluded_by(const work_t* work, const segment_t* segment, uint32_t
     if segment.initial.last_begin > cluster.end:
         return INITIAL
     at = first_after(work, segment, cluster.end)
-    if at < segment.first + segment.happened and work.least_end[at] < cluster.begin:
+    if at < segment.first + segment.count and work.least_end[at] < cluster.begin:
         return work.least_cluster[at]
     return NONE
 
@@ -272,7 +271,7 @@ cdef bint may_survive(const work_t* work, const segment_t* segment, uint32_t whi
                       int* links) noexcept nogil:
     """Z4. `chain` gets the clusters through which a durable one is forced, ending with it."""
     cdef int64_t until = work.clusters[which].first_end
-    cdef uint64_t stop = segment.first + segment.happened, at
+    cdef uint64_t stop = segment.first + segment.count, at
     cdef uint32_t durable = segment.durable
     links[0] = 0
     if durable == which:
@@ -327,23 +326,21 @@ cdef bint initial_allows(work_t* work, uint64_t number, uint64_t value) noexcept
 
 
 cdef void close_segment(work_t* work, segment_t* segment) noexcept nogil:
-    """Prepare the questions of Z4. Unknown writes that were read have a value by now."""
-    cdef uint64_t i, count = 0
+    """Prepare the questions of Z4. Unknown writes that were read have a value by now. Those that
+    may not have happened are in it too: they force nothing, for all that ends in them began before."""
+    cdef uint64_t i, count = segment.count, stop = segment.first + segment.count
     cdef int64_t least = INT64_MAX
     cdef uint32_t which, least_cluster = NONE
     cdef key_t* keys = &work.by_last_begin[segment.first]
-    if find_group(work, segment, UNKNOWN) < segment.first + segment.count:
-        for i in range(segment.first, segment.first + segment.count):
+    if find_group(work, segment, UNKNOWN) < stop:
+        for i in range(segment.first, stop):
             if work.clusters[i].value == UNKNOWN:
                 work.clusters[i].value = work.clusters[i].seen
-        qsort(&work.clusters[segment.first], segment.count, sizeof(cluster_t), compare_clusters)
-    for i in range(segment.first, segment.first + segment.count):
-        if work.clusters[i].flags & (HAPPENED | WAS_READ):
-            keys[count].key = work.clusters[i].last_begin
-            keys[count].cluster = <uint32_t>i
-            count += 1
+        qsort(&work.clusters[segment.first], count, sizeof(cluster_t), compare_clusters)
+    for i in range(count):
+        keys[i].cluster = <uint32_t>(segment.first + i)
+        keys[i].key = work.clusters[segment.first + i].last_begin
     sort_keys(keys, count)
-    segment.happened = count
     while count > 0:
         count -= 1
         which = keys[count].cluster
