@@ -1,19 +1,4 @@
-from typing import Final
+"""Whether one block of a history is a register.
 
-import numpy as np
-from numpy.typing import NDArray
-
-FINDING_DTYPE: Final[np.dtype[np.void]]
-FINDING_KINDS: Final[tuple[str, ...]]
-FLAG_HAPPENED: Final[int]
-FLAG_DURABLE: Final[int]
-FLAG_USED: Final[int]
-NO_OPERATION: Final[int]
-INITIAL_CONTENT: Final[int]
-
-def blocks_read(operations: NDArray[np.void], flags: NDArray[np.uint8], values: NDArray[np.uint64],
-                room: int) -> NDArray[np.uint64]: ...
-def check_blocks(operations: NDArray[np.void], flags: NDArray[np.uint8], segments: NDArray[np.uint16],
-                 values: NDArray[np.uint64], blocks: NDArray[np.uint64], initial_known: bool,
-                 entries_max: int, findings_max: int,
-                 ) -> tuple[NDArray[np.void] | None, int, int, int]: ...
+Native only: nothing of it is seen from Python.
+"""

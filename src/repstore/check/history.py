@@ -22,15 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repstore import config, errors
-from repstore._fast.history_lines import KINDS, NEVER_TIME
-from repstore._fast.history_zones import (
-    FINDING_DTYPE,
+from repstore._fast.history_blocks import (
     FLAG_DURABLE,
     FLAG_HAPPENED,
     FLAG_USED,
     blocks_read,
     check_blocks,
 )
+from repstore._fast.history_findings import FINDING_DTYPE
+from repstore._fast.history_lines import KINDS, NEVER_TIME
 from repstore.check.history_file import Crashes, History, cut_pending, find_crashes, load
 from repstore.check.history_story import Contradiction, smallest
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from repstore._fast.history_findings import FINDING_KINDS, INITIAL_CONTENT, NO_OPERATION
 from repstore._fast.history_lines import KINDS, NEVER_TIME, UNKNOWN_VALUE
-from repstore._fast.history_zones import FINDING_KINDS, INITIAL_CONTENT, NO_OPERATION
 from repstore.check.history_file import Crashes, History
 
 CELL = 4                     # characters from one moment of the picture to the next
