@@ -299,7 +299,7 @@ def test_a_line_without_end_is_refused_before_memory_is_short(monkeypatch: pytes
 
 def test_more_than_fits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "HISTORY_ENTRIES_MAX", 1)
-    with pytest.raises(errors.ConfigError, match="2 operations on single blocks"):
+    with pytest.raises(errors.ConfigError, match="more than 1 operations on single blocks"):
         verdict_on(GOOD)
 
 

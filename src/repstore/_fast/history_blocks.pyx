@@ -33,9 +33,11 @@ cdef inline uint64_t lower_bound(const uint64_t* blocks, uint64_t count, uint64_
 
 cdef uint64_t spread(const operation_t* operations, uint64_t count, const uint8_t* flags,
                      const uint16_t* segments, const uint64_t* values, const uint64_t* blocks,
-                     uint64_t block_count, uint64_t* places, entry_t* entries) noexcept nogil:
+                     uint64_t block_count, uint64_t* places, entry_t* entries,
+                     uint64_t entries_max) noexcept nogil:
     """Every operation onto every block that was read. Without `entries` they are only counted,
-    in `places`; with them `places` says where the next one of each block goes."""
+    in `places`; with them `places` says where the next one of each block goes. Ends early when
+    there are more than `entries_max`."""
     cdef uint64_t i, at, value, total = 0
     cdef const operation_t* operation
     cdef entry_t* entry
@@ -44,7 +46,7 @@ cdef uint64_t spread(const operation_t* operations, uint64_t count, const uint8_
             continue
         operation = &operations[i]
         at = lower_bound(blocks, block_count, operation.block)
-        while at < block_count and blocks[at] - operation.block < operation.count:
+        while at < block_count and blocks[at] - operation.block < operation.count and total <= entries_max:
             value = 0
             if operation.has_values:
                 value = values[operation.first_value + blocks[at] - operation.block]
@@ -90,7 +92,7 @@ def check_blocks(const operation_t[::1] operations, const uint8_t[::1] flags, co
     Of each operation `flags` says HAPPENED, DURABLE, USED, and `segments` how many crashes came
     before; an unacknowledged one's `until` is at most the crash after it. Values of operations
     lie inside `values`. `initial_known`: blocks were zeros at first.
-    Returns (findings, blocks with a contradiction, undecided reads, entries): at most
+    Returns (findings, blocks with a contradiction, undecided reads): at most
     `findings_max` findings as an array of FINDING_DTYPE. Raises MemoryError; more than
     `entries_max` entries (32 bytes each) give None for the findings. Releases the GIL; pure.
     """
@@ -108,9 +110,9 @@ def check_blocks(const operation_t[::1] operations, const uint8_t[::1] flags, co
             raise MemoryError
         with nogil:
             total = spread(&operations[0], operations.shape[0], &flags[0], &segments[0], value, &blocks[0],
-                           block_count, places, NULL)
+                           block_count, places, NULL, entries_max)
         if total > entries_max:
-            return None, 0, 0, total
+            return None, 0, 0
         begin = 0
         for i in range(block_count):
             count, places[i] = places[i], begin
@@ -122,7 +124,7 @@ def check_blocks(const operation_t[::1] operations, const uint8_t[::1] flags, co
             raise MemoryError
         with nogil:
             spread(&operations[0], operations.shape[0], &flags[0], &segments[0], value, &blocks[0],
-                   block_count, places, entries)
+                   block_count, places, entries, entries_max)
             work.initial_known = initial_known
             begin = 0
             for i in range(block_count):         # places[i] is by now the end of block i
@@ -134,7 +136,7 @@ def check_blocks(const operation_t[::1] operations, const uint8_t[::1] flags, co
         free(places)
         free(entries)
         release(&work)
-    return findings[:min(bad, findings_max)], bad, work.undecided, total
+    return findings[:min(bad, findings_max)], bad, work.undecided
 
 
 cdef int allocate(work_t* work, uint64_t most) except -1:

@@ -83,12 +83,12 @@ def find(history: History, crashes: Crashes,
     blocks = np.unique(seen)
     if len(blocks) == 0:
         return 0, 0, np.empty(0, FINDING_DTYPE), 0, 0
-    findings, bad_blocks, undecided, entries = check_blocks(
+    findings, bad_blocks, undecided = check_blocks(
         operations, flags, segments, history.values, blocks, history.header.initial == "zero",
         config.HISTORY_ENTRIES_MAX, findings_max)
     if findings is None:
-        raise errors.ConfigError(f"not a usable history: {entries} operations on single blocks that were "
-                                 f"read, at most {config.HISTORY_ENTRIES_MAX} can be checked")
+        raise errors.ConfigError(f"not a usable history: more than {config.HISTORY_ENTRIES_MAX} operations "
+                                 "on single blocks that were read")
     return len(blocks), len(seen), findings, bad_blocks, undecided
 
 

@@ -14,6 +14,7 @@
 """
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 import time
@@ -286,19 +287,14 @@ class RecordedVolume:
         operation.done()
 
 
-class _failure_of:
+@contextlib.contextmanager
+def _failure_of(operation: Operation) -> Iterator[None]:
     """Whatever is raised ends the operation as failed."""
-
-    def __init__(self, operation: Operation) -> None:
-        self._operation = operation
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        if error is not None:
-            number = getattr(error, "errno", None)
-            if not isinstance(number, int) or number <= 0:
-                number = errors.RepstoreError.default_errno
-            self._operation.failed(number)
+    try:
+        yield
+    except BaseException as error:
+        number = getattr(error, "errno", None)
+        if not isinstance(number, int) or number <= 0:
+            number = errors.RepstoreError.default_errno
+        operation.failed(number)
+        raise
