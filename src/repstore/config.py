@@ -70,6 +70,16 @@ EVENTS_MAX = 4096                      # facts waiting for the control thread
 PENDING_RECORDS_MAX = 1024             # records of a volume that are not committed yet
 PENDING_BLOCKS_MAX = 4096              # their payload: 16 MiB
 
+# ---------------------------------------------------------------------------- histories
+HISTORY_LINE_BYTES_MAX = 16 * MIB      # of a history file; the recorders write far shorter ones
+HISTORY_CHUNK_BYTES = 16 * MIB         # read and parsed at a time
+HISTORY_OPERATIONS_MAX = 200_000_000   # 56 bytes each in memory
+HISTORY_VALUES_MAX = 400_000_000       # 8 bytes each
+HISTORY_ENTRIES_MAX = 400_000_000      # operations, once for each block that was read: 32 bytes
+HISTORY_CRASHES_MAX = 65_535           # 16 bits an entry
+HISTORY_FINDINGS_MAX = 1000            # blocks among which the smallest contradiction is chosen
+HISTORY_SECTOR_BYTES_MIN = 512         # the smallest block a history may be about
+
 # --------------------------------------------------------------- times (s, CLOCK_BOOTTIME)
 HEARTBEAT_S = 0.5                      # native ping of every link
 LEASE_S = 2.0                          # a primary serves reads this long after a grant

@@ -9,20 +9,27 @@ block number, and their sum. A torn, misplaced or mixed block shows.
   2. A value is dead as soon as another write is known to have happened (acknowledged, or seen
      by a read) that began after the value's own write had ended. What is not dead is legal.
   3. A read may also bring what was legal when it began, or was begun while it ran.
+
+This judges every read at once, and a little too kindly. With a `recorder` the same is written
+down for `repstore check history`, which judges all of it, exactly.
 """
 from __future__ import annotations
 
 import math
 import struct
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
+
+from repstore.check.recorder import Operation, Recorder
 
 BLOCK_BYTES = 4096
 STAMP = struct.Struct("<QQQQ")
 STAMP_MAGIC = 0x7065_7374_6F72_6531
 STAMPS_PER_BLOCK = BLOCK_BYTES // STAMP.size
 ZEROS = 0                    # the value of a block that was trimmed or never written
+NOBODYS = 2**63              # recorded for a block that holds nothing that was ever written
 
 
 def content(value: int, first_block: int, count: int) -> bytes:
@@ -61,6 +68,7 @@ class Write:
     count: int
     begun: int
     ended: float = math.inf
+    recorded: Operation | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -69,6 +77,7 @@ class Read:
 
     first_block: int
     legal: list[set[int]]
+    recorded: Operation | None = None
 
 
 @dataclass
@@ -76,6 +85,7 @@ class History:
     """The legal values of all blocks of a volume. One thread."""
 
     blocks: int
+    recorder: Recorder | None = None
     acknowledged: int = 0
     _tick: int = 0
     _sequence: int = 0
@@ -91,7 +101,11 @@ class History:
         """A write is about to be sent."""
         self._tick += 1
         self._sequence += 1
-        write = Write(ZEROS if zeros else self._sequence, first_block, count, self._tick)
+        value = ZEROS if zeros else self._sequence
+        write = Write(value, first_block, count, self._tick)
+        write.recorded = self._record("write", first_block, count)
+        if write.recorded is not None:
+            write.recorded.values = [value] * count
         for block in range(first_block, first_block + count):
             self._candidates[block].append(write)
             for read in self._reads:
@@ -104,6 +118,8 @@ class History:
         self._tick += 1
         self.acknowledged += 1
         write.ended = self._tick
+        if write.recorded is not None:
+            write.recorded.done()
         for block in range(write.first_block, write.first_block + write.count):
             self._happened(block, write.begun)
 
@@ -117,12 +133,15 @@ class History:
         self._tick += 1
         for write in self._lost:
             write.ended = self._tick
+            if write.recorded is not None:
+                write.recorded.over()
         self._lost.clear()
 
     def begin_read(self, first_block: int, count: int) -> Read:
         """A read is about to be sent."""
         read = Read(first_block, [{write.value for write in self._candidates[block]}
-                                  for block in range(first_block, first_block + count)])
+                                  for block in range(first_block, first_block + count)],
+                    self._record("read", first_block, count))
         self._reads.add(read)
         return read
 
@@ -130,7 +149,11 @@ class History:
         """It brought `data`. Returns what is wrong with it."""
         self._reads.discard(read)
         wrong = []
-        for i, value in enumerate(values(data, read.first_block)):
+        found = values(data, read.first_block)
+        if read.recorded is not None:
+            read.recorded.values = [NOBODYS if isinstance(value, str) else value for value in found]
+            read.recorded.done()
+        for i, value in enumerate(found):
             block = read.first_block + i
             if value not in read.legal[i]:
                 wrong.append(self._complaint(block, value, read.legal[i]))
@@ -141,6 +164,11 @@ class History:
     def check(self, first_block: int, data: bytes) -> list[str]:
         """What is wrong with content that was read while nothing was under way."""
         return self.end_read(self.begin_read(first_block, len(data) // BLOCK_BYTES), data)
+
+    def _record(self, kind: Literal["read", "write"], first_block: int, count: int) -> Operation | None:
+        if self.recorder is None:
+            return None
+        return self.recorder.begin(0, kind, first_block * BLOCK_BYTES, count * BLOCK_BYTES)
 
     def _seen(self, block: int, value: int | str) -> None:
         for write in self._candidates[block]:

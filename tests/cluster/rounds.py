@@ -4,6 +4,8 @@ One round: a client writes through one node; at a random moment nodes are killed
 says; the client goes on; the dead return while it writes; all copies become in sync. Then the
 volume, read through another node, holds a legal value in every block, and the three copies,
 read from the stopped stores, are the same byte for byte. The next round goes on from there.
+All rounds are one history, which `verdict` has the checker judge at the end: no round is a
+crash in its sense, since nothing acknowledged may be missing and clients go on.
 """
 from __future__ import annotations
 
@@ -12,6 +14,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from repstore.check.history import Verdict, check_file
+from repstore.check.recorder import Recorder
 from tests.cluster.harness import MIB, ClusterHarness, Shape
 from tests.cluster.history import BLOCK_BYTES, History, content
 from tests.cluster.writer import Writer
@@ -47,7 +51,8 @@ class KillRounds:
 
     def __init__(self, directory: Path, seed: int, shape: Shape = SHAPE) -> None:
         self.cluster = ClusterHarness(directory, shape)
-        self.history = History(shape.volume_bytes // BLOCK_BYTES)
+        self._recorder = Recorder(directory / "history", shape.volume_bytes, initial="zero")
+        self.history = History(shape.volume_bytes // BLOCK_BYTES, self._recorder)
         self.failed = False
         self.cleaned_segments = 0              # so far, for whoever runs the rounds
         self._seed = seed
@@ -60,6 +65,13 @@ class KillRounds:
 
     def __exit__(self, *error: object) -> None:
         self.cluster.__exit__(*error)
+        self._recorder.close()
+
+    def verdict(self) -> Verdict:
+        """What the checker says of all rounds; there can be none after it."""
+        self.failed = True
+        self._recorder.close()
+        return check_file(self.cluster.directory / "history")
 
     def run(self, number: int) -> Result:
         """Round `number`; its case and its moments follow from the seed."""

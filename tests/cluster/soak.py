@@ -42,6 +42,11 @@ def main() -> int:
             cases[result.case] += 1
             acknowledged += result.acknowledged
             print(f"{number:4} {result}", flush=True)
+        verdict = rounds.verdict()
+        if not verdict.consistent:
+            print(f"seed {seed}: NOT CONSISTENT, see {directory}/history\n{verdict.contradiction}")
+            return 1
+        print(verdict)
     shutil.rmtree(directory)
     told = ", ".join(f"{case} {count}" for case, count in sorted(cases.items()))
     print(f"PASS {options.rounds} rounds ({told}), {acknowledged} acknowledged writes, none lost, "

@@ -32,5 +32,15 @@ def test_nothing_acknowledged_is_lost(rounds: KillRounds, number: int) -> None:
     rounds.cleaned_segments += result.cleaned_segments
 
 
+def test_all_that_clients_were_told_is_consistent(rounds: KillRounds) -> None:
+    if rounds.failed:
+        pytest.fail("a round failed")
+    verdict = rounds.verdict()
+    print(verdict)
+    assert verdict.consistent, verdict.contradiction
+    assert verdict.reads_checked > ROUNDS * rounds.history.blocks
+    assert verdict.undecided_reads < verdict.reads_checked / 1000
+
+
 def test_the_cleaner_was_running(rounds: KillRounds) -> None:
     assert rounds.cleaned_segments > 0

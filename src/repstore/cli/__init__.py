@@ -6,6 +6,7 @@
     nodes        node run | start | stop
     volumes      volume create | list | show | delete
     stores       store create | info
+    check        check history | record
     simulate     sim
     supervisor   what `up` does: make, start, wait, watch, stop
     processes    node processes: started, waited for, stopped; and being one

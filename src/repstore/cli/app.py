@@ -18,7 +18,7 @@ from typing import NoReturn, cast
 import typer
 
 from repstore import errors
-from repstore.cli import cluster, nodes, simulate, stores, volumes
+from repstore.cli import check, cluster, nodes, simulate, stores, volumes
 from repstore.cli.options import EXIT_INTERRUPTED, EXIT_REFUSED, EXIT_USAGE, complain
 
 # typer carries the library it is built on along, under a name of its own
@@ -36,6 +36,7 @@ app.command("sim")(simulate.simulate)
 app.add_typer(nodes.app, name="node")
 app.add_typer(volumes.app, name="volume")
 app.add_typer(stores.app, name="store")
+app.add_typer(check.app, name="check")
 
 
 def main() -> NoReturn:

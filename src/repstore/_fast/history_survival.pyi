@@ -1,0 +1,4 @@
+"""Which contents of a block may have survived a crash.
+
+Native only: nothing of it is seen from Python.
+"""

@@ -1,0 +1,4 @@
+"""Whether one block of a history is a register.
+
+Native only: nothing of it is seen from Python.
+"""

@@ -1,0 +1,8 @@
+"""Checks that anyone can run on what repstore promises. They read, and change nothing.
+
+    history          is what clients were told consistent? the verdict
+    history_file     the file: header, lines, what makes one unusable
+    history_story    the smallest contradiction in words, with a picture
+    recorder         writes such a file: wraps anything that reads and writes like a Volume
+    nbd_observer     the same from the bytes of an NBD connection; sans-I/O
+"""

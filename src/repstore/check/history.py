@@ -1,0 +1,111 @@
+"""Is what clients were told consistent? The verdict on a history.
+
+    verdict = check_file(Path("run.history"))
+    if not verdict.consistent:
+        print(verdict.contradiction)
+
+1. Each block is a register of its own; an operation on several is the same interval on each.
+2. "Inconsistent" is always proved: no order of the operations explains what was read. Where
+   equal values were written at about the same time a read may stay undecided; it is counted.
+3. After a crash of all copies a block holds the last write, or one that no durable write is
+   known to have followed. Durable is what was acknowledged before the last successful flush
+   began, or with FUA; if the incarnation is the same afterwards, all that was acknowledged.
+
+The algorithm stands in `_fast/history_zones.pyx`.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from repstore import config, errors
+from repstore._fast.history_blocks import (
+    FLAG_DURABLE,
+    FLAG_HAPPENED,
+    FLAG_USED,
+    blocks_read,
+    check_blocks,
+)
+from repstore._fast.history_findings import FINDING_DTYPE
+from repstore._fast.history_lines import KINDS, NEVER_TIME
+from repstore.check.history_file import Crashes, History, cut_pending, find_crashes, load
+from repstore.check.history_story import Contradiction, smallest
+
+READ, WRITE, ZERO, FLUSH = (KINDS.index(kind) for kind in ("read", "write", "zero", "flush"))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the check of a history found."""
+
+    consistent: bool
+    operations: int
+    crashes: int
+    blocks_checked: int          # those that were read
+    reads_checked: int           # a read of several blocks counts once for each
+    undecided_reads: int         # of them: may be of any of several equal writes, so left out
+    bad_blocks: int              # blocks with a contradiction
+    contradiction: Contradiction | None
+
+
+def check_file(path: Path) -> Verdict:
+    """Check the history in a file. Raises ConfigError if it is not a usable history."""
+    try:
+        with path.open("rb") as file:
+            return check(load(file))
+    except OSError as error:
+        raise errors.ConfigError(f"{path}: {error.strerror or error}") from error
+
+
+def check(history: History) -> Verdict:
+    """Check a history. Raises ConfigError if it claims what cannot have been."""
+    crashes = find_crashes(history)
+    blocks, reads, findings, bad_blocks, undecided = find(history, crashes, config.HISTORY_FINDINGS_MAX)
+    contradiction = smallest(history, findings, crashes) if bad_blocks else None
+    return Verdict(bad_blocks == 0, len(history.operations), len(crashes.times), blocks, reads, undecided,
+                   bad_blocks, contradiction)
+
+
+def find(history: History, crashes: Crashes,
+         findings_max: int) -> tuple[int, int, NDArray[np.void], int, int]:
+    """Blocks and reads that were checked, the first `findings_max` findings, how many blocks
+    contradict themselves, and how many reads are undecided."""
+    operations = history.operations
+    segments = np.searchsorted(crashes.times, operations["begin"], side="right").astype(np.uint16)
+    cut_pending(history, crashes, segments)
+    flags = _flags(operations, segments, crashes.kept)
+    is_read = (operations["kind"] == READ) & (flags != 0)
+    room = int(operations["count"][is_read].sum(dtype=np.uint64))
+    seen = blocks_read(operations, flags, history.values, room)
+    blocks = np.unique(seen)
+    if len(blocks) == 0:
+        return 0, 0, np.empty(0, FINDING_DTYPE), 0, 0
+    findings, bad_blocks, undecided = check_blocks(
+        operations, flags, segments, history.values, blocks, history.header.initial == "zero",
+        config.HISTORY_ENTRIES_MAX, findings_max)
+    if findings is None:
+        raise errors.ConfigError(f"not a usable history: more than {config.HISTORY_ENTRIES_MAX} operations "
+                                 "on single blocks that were read")
+    return len(blocks), len(seen), findings, bad_blocks, undecided
+
+
+def _flags(operations: NDArray[np.void], segments: NDArray[np.uint16],
+           kept: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """What the kernel wants to know of each operation."""
+    kind = operations["kind"]
+    acknowledged = (operations["end"] != NEVER_TIME) & (operations["error"] == 0)
+    is_write = (kind == WRITE) | (kind == ZERO)
+    used = is_write | ((kind == READ) & acknowledged)
+    flags: NDArray[np.uint8] = (used * np.uint8(FLAG_USED)
+                                | (used & acknowledged) * np.uint8(FLAG_HAPPENED))
+    if len(kept):
+        covered_until = np.full(len(kept) + 1, -1, np.int64)        # by segment: the last flush
+        flushes = acknowledged & (kind == FLUSH)
+        np.maximum.at(covered_until, segments[flushes], operations["begin"][flushes])
+        covered_until[:-1][kept] = NEVER_TIME
+        durable = (operations["fua"] != 0) | (operations["end"] < covered_until[segments])
+        flags |= (is_write & acknowledged & durable) * np.uint8(FLAG_DURABLE)
+    return flags

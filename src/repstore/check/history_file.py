@@ -1,0 +1,194 @@
+"""A history file: one JSON object a line. What each may hold is in `docs/history.md`.
+
+1. The first line is the header, the last one counts the operations: a file that was cut is
+   not a history. So is nothing that claims the impossible; the error names the line.
+2. The order of the lines between says nothing, the times do.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import BinaryIO, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from repstore import config, errors
+from repstore._fast.history_lines import (
+    FIELDS,
+    KINDS,
+    NEVER_TIME,
+    OPERATION_DTYPE,
+    REASONS,
+    TIME_MAX,
+    parse,
+)
+from repstore._fast.layout import BLOCK_SIZE
+
+HISTORY_VERSION = 1
+HEADER_BYTES_MAX = 4096
+FIRST_OPERATION_LINE = 2                  # the header is line 1
+LINE_BYTES_MIN = 16                       # no right line is shorter
+CRASH, END = KINDS.index("crash"), KINDS.index("end")
+FLUSH = KINDS.index("flush")
+
+
+class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The first line of a history file."""
+
+    history: Literal[1]                   # version of the format
+    block_size: int                       # bytes; a power of two from 512 to 4096
+    blocks: int                           # of the volume
+    initial: Literal["zero", "unknown"] = "unknown"
+    incarnation: int = 1                  # of the volume when the history begins
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class History:
+    """All of a history in memory, checked line by line.
+
+    `operations` has OPERATION_DTYPE, a row a line, without the last line; `values` (uint64) are
+    the values of all of them, each operation's at `first_value`.
+    """
+
+    header: Header
+    operations: NDArray[np.void]
+    values: NDArray[np.uint64]
+
+    @staticmethod
+    def line(operation: int) -> int:
+        """The number of an operation's line in its file."""
+        return operation + FIRST_OPERATION_LINE
+
+
+@dataclass(frozen=True, slots=True)
+class Crashes:
+    """The crashes of a history, in order."""
+
+    times: NDArray[np.int64]
+    kept: NDArray[np.bool_]                   # the incarnation was the same afterwards
+    operations: NDArray[np.intp]              # which say so
+
+
+def load(file: BinaryIO) -> History:
+    """Read a history. Raises ConfigError, naming the line, if the file holds none."""
+    header = _header(file.readline(HEADER_BYTES_MAX))
+    operations, values = _lines(file)
+    operations = _without_end(operations)
+    _check_ranges(header, operations)
+    return History(header, operations, values)
+
+
+def unusable(line: int, reason: str) -> errors.ConfigError:
+    """The error for a line of a file that is no history."""
+    return errors.ConfigError(f"not a usable history: line {line}: {reason}")
+
+
+def _header(line: bytes) -> Header:
+    if not line.endswith(b"\n"):
+        raise unusable(1, f"no header: it must be one line of at most {HEADER_BYTES_MAX} bytes")
+    try:
+        header = msgspec.json.decode(line, type=Header)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise unusable(1, f"no header: {error}") from error
+    size = header.block_size
+    if not config.HISTORY_SECTOR_BYTES_MIN <= size <= BLOCK_SIZE or size & (size - 1):
+        raise unusable(1, f"block_size {size}: must be a power of two from "
+                          f"{config.HISTORY_SECTOR_BYTES_MIN} to {BLOCK_SIZE}")
+    if not 1 <= header.blocks <= config.VOLUME_BYTES_MAX // size:
+        raise unusable(1, f"blocks {header.blocks}: must be 1 to {config.VOLUME_BYTES_MAX // size}")
+    if not 0 <= header.incarnation <= TIME_MAX:
+        raise unusable(1, f"incarnation {header.incarnation}: must be 0 to {TIME_MAX}")
+    return header
+
+
+def _lines(file: BinaryIO) -> tuple[NDArray[np.void], NDArray[np.uint64]]:
+    """All lines after the header, parsed chunk by chunk."""
+    rows: list[NDArray[np.void]] = []
+    found: list[NDArray[np.uint64]] = []
+    lines = values = 0
+    rest = b""
+    while chunk := file.read(config.HISTORY_CHUNK_BYTES):
+        text = rest + chunk
+        cut = text.rfind(b"\n") + 1
+        text, rest = text[:cut], text[cut:]
+        if len(rest) > config.HISTORY_LINE_BYTES_MAX:
+            raise unusable(lines + text.count(b"\n") + FIRST_OPERATION_LINE,
+                           f"is longer than {config.HISTORY_LINE_BYTES_MAX} bytes")
+        room = np.empty(text.count(b"\n"), OPERATION_DTYPE)
+        value_room = np.empty(len(text) // 2, np.uint64)
+        right, used, reason, field = parse(text, room, value_room, values)
+        if reason:
+            raise unusable(lines + right + FIRST_OPERATION_LINE, _reason(reason, field))
+        rows.append(room)
+        found.append(value_room[:used].copy())
+        lines, values = lines + right, values + used
+        if lines > config.HISTORY_OPERATIONS_MAX or values > config.HISTORY_VALUES_MAX:
+            raise unusable(lines, f"more than {config.HISTORY_OPERATIONS_MAX} operations or "
+                                  f"{config.HISTORY_VALUES_MAX} values")
+    if rest:
+        raise unusable(lines + FIRST_OPERATION_LINE, "has no line feed: the file was cut")
+    if not rows:
+        raise unusable(FIRST_OPERATION_LINE, "is missing: the file was cut")
+    return np.concatenate(rows), np.concatenate(found)
+
+
+def _reason(reason: int, field: int) -> str:
+    text = REASONS[reason]
+    return f"{text} {FIELDS[field]!r}" if text.endswith("field") else text
+
+
+def _without_end(operations: NDArray[np.void]) -> NDArray[np.void]:
+    ends = np.flatnonzero(operations["kind"] == END)
+    count = len(operations) - 1
+    if len(ends) == 0:
+        raise unusable(History.line(count), 'the last line is not {"op":"end"}: the file was cut')
+    if ends[0] != count:
+        raise unusable(History.line(int(ends[0]) + 1), "comes after the end of the history")
+    promised = int(operations[count]["block"])
+    if promised != count:
+        raise unusable(History.line(count), f"promises {promised} operations, there are {count}")
+    return operations[:count]
+
+
+def _check_ranges(header: Header, operations: NDArray[np.void]) -> None:
+    about_blocks = operations["kind"] < FLUSH
+    block, count = operations["block"], operations["count"].astype(np.uint64)
+    room = header.blocks - np.minimum(block, header.blocks)
+    outside = about_blocks & (count > room)
+    if outside.any():
+        at = int(np.argmax(outside))
+        raise unusable(History.line(at), f"blocks {block[at]} to {int(block[at]) + int(count[at]) - 1}: "
+                                         f"the volume has {header.blocks}")
+
+
+def find_crashes(history: History) -> Crashes:
+    """The crashes of a history. Raises ConfigError for what cannot have been."""
+    operations = history.operations
+    found = np.flatnonzero(operations["kind"] == CRASH)
+    if len(found) > config.HISTORY_CRASHES_MAX:
+        raise unusable(History.line(int(found[config.HISTORY_CRASHES_MAX])),
+                       f"more than {config.HISTORY_CRASHES_MAX} crashes")
+    found = found[np.argsort(operations["begin"][found], kind="stable")]
+    incarnations = [history.header.incarnation, *map(int, operations["block"][found])]
+    for before, after, operation in zip(incarnations, incarnations[1:], found, strict=False):
+        if after < before:
+            raise unusable(History.line(int(operation)),
+                           f"incarnation {after} after {before}: it never decreases")
+    return Crashes(operations["begin"][found].astype(np.int64), np.diff(incarnations) == 0, found)
+
+
+def cut_pending(history: History, crashes: Crashes, segments: NDArray[np.uint16]) -> None:
+    """What was not acknowledged cannot happen after the next crash: its `until` becomes that.
+
+    `segments`: how many crashes came before each operation. Raises ConfigError for one that was
+    acknowledged across a crash.
+    """
+    operations = history.operations
+    next_crash = np.append(crashes.times, NEVER_TIME)[segments]
+    across = (operations["end"] > next_crash) & (operations["end"] != NEVER_TIME) & (operations["error"] == 0)
+    if across.any():
+        at = int(np.argmax(across))
+        raise unusable(History.line(at), f"began at {operations['begin'][at]} and was acknowledged at "
+                                         f"{operations['end'][at]}, across the crash at {next_crash[at]}")
+    operations["until"] = np.minimum(operations["until"], next_crash)

@@ -1,0 +1,243 @@
+"""The smallest contradiction of a history, in words and as a picture of its intervals."""
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from repstore._fast.history_findings import FINDING_KINDS, INITIAL_CONTENT, NO_OPERATION
+from repstore._fast.history_lines import KINDS, NEVER_TIME, UNKNOWN_VALUE
+from repstore.check.history_file import Crashes, History
+
+CELL = 4                     # characters from one moment of the picture to the next
+FLUSH, CRASH = KINDS.index("flush"), KINDS.index("crash")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One operation of a contradiction, as its line says it, about the one block."""
+
+    line: int
+    kind: str
+    client: int
+    begin: int
+    end: int | None
+    acknowledged: bool
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Contradiction:
+    """Operations on one block that no order explains, and why."""
+
+    block: int
+    kind: str
+    reason: str
+    steps: tuple[Step, ...]                   # by their beginnings
+
+    def __str__(self) -> str:
+        lines = [f"block {self.block}: {self.reason}", ""]
+        return "\n".join([*lines, *picture(self.steps)])
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A write and two operations of its value; INITIAL_CONTENT stands for what was there first."""
+
+    write: int
+    first_end: int                            # nothing of the value ended earlier
+    last_begin: int                           # nothing of it began later
+
+
+def smallest(history: History, findings: NDArray[np.void], crashes: Crashes) -> Contradiction:
+    """The one with the fewest operations; of several the one that shows first."""
+    begins = history.operations["begin"]
+
+    def size(finding: NDArray[np.void]) -> tuple[int, int]:
+        involved = _Telling(history, finding, crashes).involved()
+        return len(involved), max(int(begins[each]) for each in involved)
+
+    return _Telling(history, min(findings, key=size), crashes).contradiction()
+
+
+class _Telling:
+    """One finding of the kernel, being put into words."""
+
+    def __init__(self, history: History, finding: NDArray[np.void], crashes: Crashes) -> None:
+        self._history = history
+        self._crashes = crashes
+        self._block = int(finding["block"])
+        self._kind = FINDING_KINDS[int(finding["kind"])]
+        self._read = int(finding["read"])
+        self._value = int(finding["value"])
+        self._segment = int(finding["segment"])
+        self._older_segment = int(finding["older_segment"])
+        rows = finding["clusters"].tolist()
+        self._clusters = [Cluster(*row) for row in rows if row[0] != NO_OPERATION]
+
+    def contradiction(self) -> Contradiction:
+        tell: dict[str, Callable[[], str]] = {
+            "unwritten": self._unwritten, "future": self._future, "stale": self._stale,
+            "crossed": self._crossed, "lost": self._lost, "disagreed": self._disagreed}
+        begins = self._history.operations["begin"]
+        order = sorted(self.involved(), key=lambda each: (int(begins[each]), each))
+        # every sentence begins with the name of an operation
+        reason = re.sub(r"(^|\. )[a-z]", lambda found: found[0].upper(), tell[self._kind]())
+        return Contradiction(self._block, self._kind, reason, tuple(map(self._step, order)))
+
+    def involved(self) -> set[int]:
+        """The operations that make the contradiction."""
+        found = {self._read}
+        for place, cluster in enumerate(self._clusters):
+            found.add(cluster.write)
+            if self._kind == "crossed" and cluster.write != INITIAL_CONTENT:
+                found.add(cluster.first_end)
+            if self._kind == "crossed" or (self._kind == "lost" and place > 0):
+                found.add(cluster.last_begin)
+            if self._kind == "lost" and cluster is not self._clusters[-1]:
+                found.add(cluster.first_end)
+        if self._kind == "lost":
+            found |= {self._crash_after(self._durable_segment()), *self._what_made_durable()[1]}
+        elif self._kind == "disagreed":
+            found.add(self._clusters[0].first_end)
+            if self._older_segment > 0:
+                found.add(self._crash_after(self._older_segment - 1))
+        return found - {INITIAL_CONTENT, NO_OPERATION}
+
+    # ------------------------------------------------------------------------------ words
+    def _unwritten(self) -> str:
+        return f"{self._name(self._read)} brought {self._text(self._value)}, which no write there explains."
+
+    def _future(self) -> str:
+        return (f"{self._name(self._read)} brought {self._text(self._value)} and had ended before "
+                f"{self._name(self._clusters[0].write)}, which wrote it, began.")
+
+    def _stale(self) -> str:
+        old, newer = self._clusters
+        return (f"{self._name(self._read)} brought {self._text(self._value)}, {self._origin(old)}. But "
+                f"{self._name(newer.write)} had replaced it: it began after that had ended, and ended "
+                "before the read began.")
+
+    def _crossed(self) -> str:
+        a, b = self._clusters
+        seen = ""
+        if self._read != NO_OPERATION:
+            seen = (f"{self._name(self._read)} brought {self._text(self._value)}, so "
+                    f"{self._name(a.write)} happened. ")
+        return (f"{seen}{self._of(a)} and {self._of(b)} each come before the other. "
+                f"{self._before(a, b)}; but {self._before(b, a)}.")
+
+    def _lost(self) -> str:
+        old, *forced = self._clusters
+        durable = forced[-1]
+        crash = self._name(self._crash_after(self._durable_segment()))
+        words = [f"{self._name(self._read)} brought {self._text(self._value)}, {self._origin(old)}. It "
+                 f"cannot be what {crash} left: {self._name(durable.write)} was durable "
+                 f"({self._what_made_durable()[0]}), and it came later"]
+        chain = [old, *forced]
+        if self._segment_of(old.write) == self._segment_of(durable.write) and old.write != INITIAL_CONTENT:
+            words.append(": " + ", ".join(self._before(*pair) for pair in itertools.pairwise(chain)))
+        return "".join(words) + "."
+
+    def _disagreed(self) -> str:
+        first, other = self._clusters[0], f"{self._name(self._read)} brought {self._text(self._value)}"
+        if self._older_segment == 0:
+            return (f"{self._name(first.first_end)} brought what was there at first. {other}, which is "
+                    "something else, and no write explains it.")
+        crash = self._name(self._crash_after(self._older_segment - 1))
+        return (f"after {crash}, {self._name(first.first_end)} brought what had survived it. {other}, which "
+                "is something older, and only one content survives.")
+
+    def _before(self, a: Cluster, b: Cluster) -> str:
+        """Why what belongs to `a` precedes what belongs to `b`."""
+        if a.write == INITIAL_CONTENT:
+            return f"what was there at first comes before {self._name(b.last_begin)}"
+        return f"{self._name(a.first_end)} had ended when {self._name(b.last_begin)} began"
+
+    def _of(self, cluster: Cluster) -> str:
+        if cluster.write == INITIAL_CONTENT:
+            return "what was there at first"
+        return f"the value of {self._name(cluster.write)}"
+
+    def _origin(self, cluster: Cluster) -> str:
+        if cluster.write == INITIAL_CONTENT:
+            return "what was there at first"
+        return f"which {self._name(cluster.write)} wrote"
+
+    def _name(self, operation: int) -> str:
+        kind = KINDS[self._history.operations["kind"][operation]]
+        return f"the {kind} of line {self._history.line(operation)}"
+
+    def _text(self, value: int) -> str:
+        return "zeros" if value == 0 else "an unknown value" if value == UNKNOWN_VALUE else f"value {value}"
+
+    # --------------------------------------------------------------------------- durability
+    def _segment_of(self, operation: int) -> int:
+        if operation >= INITIAL_CONTENT:
+            return self._older_segment
+        begin = self._history.operations["begin"][operation]
+        return int(np.searchsorted(self._crashes.times, begin, side="right"))
+
+    def _durable_segment(self) -> int:
+        return self._segment_of(self._clusters[-1].write)
+
+    def _crash_after(self, segment: int) -> int:
+        return int(self._crashes.operations[segment])
+
+    def _what_made_durable(self) -> tuple[str, list[int]]:
+        """In words, and the operation that did it."""
+        operations, segment = self._history.operations, self._durable_segment()
+        write = self._clusters[-1].write
+        if operations["fua"][write]:
+            return "FUA", []
+        begin = operations["begin"]
+        flushes = np.flatnonzero((operations["kind"] == FLUSH) & (operations["error"] == 0)
+                                 & (operations["end"] != NEVER_TIME) & (begin > operations["end"][write]))
+        flushes = flushes[np.searchsorted(self._crashes.times, begin[flushes], side="right") == segment]
+        if len(flushes):
+            flush = int(flushes[np.argmin(begin[flushes])])
+            return f"it had been acknowledged when {self._name(flush)} began", [flush]
+        return "it had been acknowledged, and the incarnation was kept", []
+
+    # ------------------------------------------------------------------------------- steps
+    def _step(self, operation: int) -> Step:
+        row = self._history.operations[operation]
+        end = None if row["end"] == NEVER_TIME else int(row["end"])
+        value = ""
+        if int(row["kind"]) == CRASH:
+            value, end = f"incarnation {row['block']}", int(row["begin"])
+        elif row["has_values"]:
+            place = int(row["first_value"]) + self._block - int(row["block"])
+            value = self._text(int(self._history.values[place]))
+        marks = [value, "FUA" * int(row["fua"]), f"errno {row['error']}" * bool(row["error"])]
+        return Step(self._history.line(operation), KINDS[row["kind"]], int(row["client"]),
+                    int(row["begin"]), end, end is not None and not row["error"],
+                    ", ".join(filter(None, marks)))
+
+
+def picture(steps: tuple[Step, ...]) -> list[str]:
+    """A line for each operation: where, who, what, from when to when, and its interval. Moments
+    are drawn at equal distances; a `?` ends the interval of what was never acknowledged."""
+    moments = sorted({time for step in steps for time in (step.begin, step.end) if time is not None})
+    column = {time: CELL * place for place, time in enumerate(moments)}
+    rows = [(f"line {step.line}", "" if step.kind == "crash" else f"client {step.client}",
+             f"{step.kind} {step.value}".strip(), f"+{step.begin - moments[0]}",
+             "?" if step.end is None else f"+{step.end - moments[0]}") for step in steps]
+    widths = [max(map(len, texts)) for texts in zip(*rows, strict=True)]
+    lines = []
+    for step, row in zip(steps, rows, strict=True):
+        texts = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
+        lines.append(f"  {texts}  {_interval(step, column)}")
+    return [*lines, f"  (times are counted from {moments[0]})"]
+
+
+def _interval(step: Step, column: dict[int, int]) -> str:
+    begin = column[step.begin]
+    if step.kind == "crash":
+        return " " * begin + "X"
+    end = column[step.end] if step.acknowledged and step.end is not None else CELL * len(column)
+    return " " * begin + "|" + "-" * max(0, end - begin - 1) + ("|" if step.acknowledged else "?")

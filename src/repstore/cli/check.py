@@ -1,0 +1,10 @@
+"""`repstore check`: proofs that anyone can run. Each command has a module of its own."""
+from __future__ import annotations
+
+import typer
+
+from repstore.cli import check_history, check_record
+
+app = typer.Typer(help="Check what repstore promises; what is checked is not changed.", no_args_is_help=True)
+app.command()(check_history.history)
+app.command()(check_record.record)

@@ -1,0 +1,396 @@
+"""The history checker: against a search of every order, on planted contradictions, on garbage."""
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench.history_speed import write_history
+from repstore import config, errors
+from repstore.check import history as history_check
+from repstore.check.history import Verdict, check, check_file, find
+from repstore.check.history_file import find_crashes, load
+from repstore.cli import app
+from tests.check.brute_force import consistent
+from tests.check.random_histories import Batch, Manner, make_batch
+
+BLOCKS = 100                  # histories a batch
+MANNERS = {
+    "one register": Manner(),
+    "crashes": Manner(crashes_max=3),
+    "equal values": Manner(equal_values=True),
+    "equal values and crashes": Manner(crashes_max=2, equal_values=True),
+    "unknown at first": Manner(unknown_initial=True, crashes_max=1),
+    "parts of blocks": Manner(partial_writes=True, crashes_max=1),
+    "all together": Manner(crashes_max=2, equal_values=True, partial_writes=True, unknown_initial=True),
+}
+EXACT = ("one register", "crashes")
+
+
+def verdict_on(text: bytes) -> Verdict:
+    return check(load(io.BytesIO(text)))
+
+
+def file_of(*lines: dict[str, Any], blocks: int = 8, initial: str = "zero", **header: Any) -> bytes:
+    head = {"history": 1, "block_size": 4096, "blocks": blocks, "initial": initial, **header}
+    return "".join(json.dumps(line) + "\n" for line in [
+        head, *lines, {"op": "end", "operations": len(lines)}]).encode()
+
+
+def write(begin: int, end: int | None, value: int | None, block: int = 0, **more: Any) -> dict[str, Any]:
+    return {"op": "write", "block": block, "begin": begin, "end": end, "values": [value], **more}
+
+
+def zero(begin: int, end: int, block: int = 0, count: int = 1) -> dict[str, Any]:
+    return {"op": "zero", "block": block, "count": count, "begin": begin, "end": end}
+
+
+def read(begin: int, end: int, value: int | None, block: int = 0, **more: Any) -> dict[str, Any]:
+    return {"op": "read", "block": block, "begin": begin, "end": end, "values": [value], **more}
+
+
+def flush(begin: int, end: int | None, **more: Any) -> dict[str, Any]:
+    return {"op": "flush", "begin": begin, "end": end, **more}
+
+
+def crash(begin: int, incarnation: int = 2) -> dict[str, Any]:
+    return {"op": "crash", "begin": begin, "incarnation": incarnation}
+
+
+# ------------------------------------------------------------------------ against brute force
+def compare(batch: Batch, exact: bool) -> tuple[int, int]:
+    """Check every block both ways; returns how many are inconsistent, and how many were missed."""
+    history = load(io.BytesIO(batch.text))
+    *_, findings, bad_blocks, undecided = find(history, find_crashes(history), BLOCKS)
+    flagged = set(map(int, findings["block"]))
+    assert len(flagged) == bad_blocks
+    truth = {block for block, segments in enumerate(batch.blocks) if not consistent(segments, batch.initial)}
+    assert flagged <= truth, f"called inconsistent, but is not: {[batch.blocks[i] for i in flagged - truth]}"
+    missed = truth - flagged
+    assert not (exact and missed), f"called consistent, but is not: {[batch.blocks[i] for i in missed]}"
+    assert not (exact and undecided)
+    for block in missed:
+        assert verdict_on(alone(batch, block)).undecided_reads > 0, batch.blocks[block]
+    if flagged:
+        assert str(check(history).contradiction)
+    return len(truth), len(missed)
+
+
+def alone(batch: Batch, block: int) -> bytes:
+    """The history of one block of a batch."""
+    head, *lines, _ = map(json.loads, batch.text.splitlines())
+    kept = [line for line in lines if line.get("block", block) == block]
+    return "".join(json.dumps(line) + "\n" for line in [
+        head, *kept, {"op": "end", "operations": len(kept)}]).encode()
+
+
+def compare_many(name: str, batches: int, seed: int) -> None:
+    bad = missed = 0
+    for number in range(batches):
+        found = compare(make_batch(Random(f"{name} {seed + number}"), BLOCKS, MANNERS[name]), name in EXACT)
+        bad, missed = bad + found[0], missed + found[1]
+    print(f"{name}: {batches * BLOCKS} histories, {bad} inconsistent, {missed} of them undecided")
+    assert bad > batches * BLOCKS * 0.02, "too few to prove anything"
+    assert missed < bad * 0.12
+
+
+@pytest.mark.parametrize("name", MANNERS)
+def test_the_verdict_is_that_of_a_search_of_every_order(name: str) -> None:
+    compare_many(name, batches=10, seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MANNERS)
+def test_the_verdict_is_that_of_a_search_on_many_histories(name: str) -> None:
+    compare_many(name, batches=200, seed=1_000)
+
+
+# ---------------------------------------------------------------------- planted contradictions
+PLANTED = {
+    "a read of what was replaced": (
+        "stale", [2, 3, 4], [write(0, 1, 5), write(2, 3, 6), read(4, 5, 5)]),
+    "a read of what was there at first": (
+        "stale", [2, 3], [write(0, 1, 5), read(2, 3, 0)]),
+    "a read of what a trim replaced": (
+        "stale", [2, 3, 4], [write(0, 1, 5), zero(2, 3), read(4, 5, 5)]),
+    "bytes that nobody wrote: a torn block": (
+        "unwritten", [3], [write(0, 1, 5), read(2, 3, 99)]),
+    "a read of what is written later": (
+        "future", [2, 3], [read(0, 1, 5), write(2, 3, 5)]),
+    "two readers see two writes in different orders": (
+        "crossed", [2, 3, 4, 5], [write(0, 9, 5), write(0, 9, 6), read(10, 11, 5), read(12, 13, 6)]),
+    "a value comes back": (
+        "crossed", [2, 3, 4, 5], [write(0, None, 5), read(1, 2, 5), write(3, 4, 6), read(5, 6, 5)]),
+    "a lost write, on the second of two blocks": (
+        "stale", [2, 3, 4], [
+            {"op": "write", "block": 0, "count": 2, "begin": 0, "end": 1, "values": [4, 5]},
+            {"op": "write", "block": 0, "count": 2, "begin": 2, "end": 3, "values": [6, 7]},
+            {"op": "read", "block": 0, "count": 2, "begin": 4, "end": 5, "values": [6, 5]}]),
+    "flushed, and gone after a crash": (
+        "lost", [2, 3, 4, 5, 6], [write(0, 1, 5), write(2, 3, 6), flush(4, 5), crash(6), read(7, 8, 5)]),
+    "written with FUA, and gone after a crash": (
+        "lost", [2, 3, 4, 5], [write(0, 1, 5), write(2, 3, 6, fua=True), crash(6), read(7, 8, 5)]),
+    "acknowledged, and gone although the incarnation is the same": (
+        "lost", [2, 3, 4, 5], [write(0, 1, 5), write(2, 3, 6), crash(6, 1), read(7, 8, 5)]),
+    "flushed, and gone after the second crash": (
+        "lost", [2, 3, 4, 6], [write(0, 1, 5, fua=True), write(2, 3, 6, fua=True), crash(6),
+                               crash(8, 3), read(9, 10, 5)]),
+    "a durable write forced after the survivor by a third": (
+        # 5 had ended when 6 was read, and 6 when the write of 7 began: so 7 came after 5
+        "lost", [2, 3, 4, 5, 6, 7], [write(0, 10, 5), write(1, 2, 6), read(12, 13, 6),
+                                     write(5, 20, 7, fua=True), crash(25), read(26, 27, 5)]),
+    "of two durable writes the later read one, but the other was later": (
+        "lost", [2, 3, 5, 6], [write(0, 1, 5, fua=True), write(5, 20, 6, fua=True), read(10, 11, 5),
+                               crash(25), read(26, 27, 5)]),
+    "an unanswered write survived that had no room to happen": (
+        "crossed", [2, 3, 4, 6], [write(0, 1, 6), write(2, None, 5, until=3), read(4, 5, 6), crash(9),
+                                  read(10, 11, 5)]),
+    "an unanswered write survived that had no room before the first one": (
+        "crossed", [2, 3, 5], [write(2, None, 5, until=3), read(4, 5, 0), crash(9), read(10, 11, 5)]),
+    "two different contents after a crash": (
+        "disagreed", [3, 4, 5, 6], [write(0, 9, 5), write(0, 9, 6), crash(10), read(11, 12, 5),
+                                    read(13, 14, 6)]),
+    "a write of before the crash happens after it": (
+        "disagreed", [3, 4, 5, 6], [write(0, 1, 5), write(2, None, 6), crash(3), read(4, 5, 5),
+                                    read(6, 7, 6)]),
+    "a write that could not happen any more": (
+        "stale", [2, 3, 5], [write(0, None, 5, until=2), write(3, 4, 6), read(5, 6, 6), read(7, 8, 5)]),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_contradiction_is_found_and_told(name: str) -> None:
+    kind, lines, operations = PLANTED[name]
+    verdict = verdict_on(file_of(*operations))
+    assert not verdict.consistent
+    found = verdict.contradiction
+    assert found is not None
+    told = {step.line for step in found.steps}
+    assert (found.kind, told) == (kind, set(lines))
+    # what is told contradicts itself: nothing else is needed
+    alone_lines = [operations[line - 2] for line in sorted(told)]
+    assert not verdict_on(file_of(*alone_lines)).consistent
+    assert all(f"line {line}" in str(found) for line in told)
+
+
+CONSISTENT = {
+    "concurrent writes in either order": [write(0, 9, 5), write(0, 9, 6), read(10, 11, 5), read(12, 13, 5)],
+    "a write that was never answered": [write(0, None, 5), read(1, 2, 0), read(3, 4, 5)],
+    "a write that was answered with an error": [write(0, 1, 5, error=28), read(2, 3, 0), read(4, 5, 5)],
+    "ends and beginnings at the same moment": [write(0, 5, 5), write(5, 9, 6), read(9, 10, 5)],
+    "unflushed, and gone after a crash": [write(0, 1, 5, fua=True), write(2, 3, 6), flush(2, 4), crash(5),
+                                          read(6, 7, 5)],
+    "a flush that failed promises nothing": [write(0, 1, 5), flush(2, 3, error=5), crash(5), read(6, 7, 0)],
+    "unanswered, and there after a crash": [write(0, None, 5), crash(5), read(6, 7, 5)],
+    "carried through a life that nobody read in": [write(0, 1, 5, fua=True), crash(2), crash(3, 3),
+                                                   read(4, 5, 5)],
+    "part of a block": [write(0, 1, 5), write(2, 3, None), read(4, 5, 99), read(6, 7, 99)],
+    "a part that was not read": [write(0, 1, 5), read(2, 3, None)],
+    "zeros, over and over": [write(0, 1, 5), zero(2, 9), zero(3, 8), read(4, 5, 0)],
+}
+
+
+@pytest.mark.parametrize("name", CONSISTENT)
+def test_what_may_happen_is_consistent(name: str) -> None:
+    assert verdict_on(file_of(*CONSISTENT[name])).consistent
+
+
+def test_an_equal_value_is_never_called_inconsistent_but_counted() -> None:
+    # either write of 5 explains the second read; the third one proves nothing then
+    verdict = verdict_on(file_of(write(0, 20, 5), write(1, 20, 5), read(2, 3, 5)))
+    assert verdict.consistent
+    assert verdict.undecided_reads == 1
+
+
+def test_two_partial_writes_cannot_bring_three_contents() -> None:
+    verdict = verdict_on(file_of(write(0, 1, None), read(2, 3, 7), read(4, 5, 8)))
+    assert not verdict.consistent
+
+
+def test_an_unknown_beginning_is_told_by_the_first_read() -> None:
+    operations = [read(0, 1, 7), read(2, 3, 8)]
+    assert verdict_on(file_of(operations[0], initial="unknown")).consistent
+    verdict = verdict_on(file_of(*operations, initial="unknown"))
+    assert verdict.contradiction is not None
+    assert verdict.contradiction.kind == "disagreed"
+
+
+def test_the_smallest_contradiction_is_told() -> None:
+    verdict = verdict_on(file_of(
+        write(0, 9, 5), write(0, 9, 6), read(10, 11, 5), read(12, 13, 6),
+        write(0, 1, 5, block=3), read(2, 3, 0, block=3)))
+    assert verdict.bad_blocks == 2
+    assert verdict.contradiction is not None
+    assert verdict.contradiction.block == 3
+
+
+# ---------------------------------------------------------------------------- no usable history
+GOOD = file_of(write(0, 1, 5), read(2, 3, 5), flush(4, 5))
+UNUSABLE: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "line 1: no header"),
+    "only a header": (GOOD.splitlines(keepends=True)[0], "line 2: is missing"),
+    "cut between lines": (b"".join(GOOD.splitlines(keepends=True)[:3]), "line 3: the last line is not"),
+    "cut inside a line": (GOOD[:-4], "line 5: has no line feed"),
+    "a line is missing": (b"".join(GOOD.splitlines(keepends=True)[:2] + GOOD.splitlines(keepends=True)[3:]),
+                          "line 4: promises 3 operations, there are 2"),
+    "two histories in one file": (GOOD + GOOD, "line 6: has a field that no operation has"),
+    "lines after the end": (GOOD + GOOD.splitlines(keepends=True)[1], "line 6: comes after the end"),
+    "another format": (GOOD.replace(b'"history": 1', b'"history": 2'), "line 1: no header"),
+    "no history at all": (b"\x7fELF\x02\x01\x01\n" * 5, "line 1: no header"),
+    "a block size nobody has": (GOOD.replace(b"4096", b"4095"), "line 1: block_size 4095"),
+    "no blocks": (file_of(blocks=0), "line 1: blocks 0"),
+    "ends before it begins": (file_of(write(5, 4, 5)), "line 2: ends before it begins"),
+    "outside the volume": (file_of(write(0, 1, 5), write(0, 1, 5, block=8)), "line 3: blocks 8 to 8"),
+    "outside by its length": (file_of(zero(0, 1, block=7, count=2)),
+                              "line 2: blocks 7 to 8"),
+    "two values for one block": (file_of({**read(0, 1, 5), "values": [5, 6]}), "line 2: has another number"),
+    "a read of nothing": (file_of({"op": "read", "block": 0, "begin": 0, "end": 1}),
+                          "line 2: lacks the field 'values'"),
+    "a negative time": (file_of(write(-1, 1, 5)), "line 2: has a value that is no whole number"),
+    "half a time": (file_of({**write(0, 1, 5), "begin": 0.5}), "line 2: is not one JSON object"),
+    "too large a number": (file_of({**write(0, 1, 5), "begin": 2**63}),
+                           "line 2: has a value that is no whole number, or too large a one, in the field"),
+    "an unknown operation": (file_of({**write(0, 1, 5), "op": "cas"}), "line 2: is of no known kind"),
+    "an unknown field": (file_of(write(0, 1, 5, offset=3)), "line 2: has a field that no operation has"),
+    "a field twice": (GOOD.replace(b'"begin": 2', b'"begin": 2, "begin": 3'),
+                      "line 3: has twice the field 'begin'"),
+    "acknowledged, and yet uncertain": (file_of(write(0, 1, 5, until=4)), "line 2: was acknowledged and has"),
+    "acknowledged across a crash": (file_of(write(0, 5, 5), crash(3)),
+                                    "line 2: began at 0 and was acknowledged at 5, across the crash at 3"),
+    "an incarnation that goes back": (file_of(crash(3, 2), crash(5, 1)), "line 3: incarnation 1 after 2"),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_what_is_no_history_is_refused_with_its_line(name: str, tmp_path: Path,
+                                                    capsys: pytest.CaptureFixture[str]) -> None:
+    text, complaint = UNUSABLE[name]
+    with pytest.raises(errors.ConfigError, match=re.escape(f"not a usable history: {complaint}")):
+        verdict_on(text)
+    path = tmp_path / "history"
+    path.write_bytes(text)
+    assert app.run(["check", "history", str(path)]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.count("\n") == 1
+    assert complaint in shown.err
+
+
+def test_a_file_that_cannot_be_read_is_no_history(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.run(["check", "history", str(tmp_path)]) == 2
+    assert app.run(["check", "history", str(tmp_path / "missing")]) == 2
+    assert "missing: No such file or directory" in capsys.readouterr().err
+
+
+def test_a_line_without_end_is_refused_before_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "HISTORY_CHUNK_BYTES", 64)
+    monkeypatch.setattr(config, "HISTORY_LINE_BYTES_MAX", 200)
+    head = GOOD.splitlines(keepends=True)[0]
+    with pytest.raises(errors.ConfigError, match="line 2: is longer than 200 bytes"):
+        verdict_on(head + b"[" * 1000)
+
+
+def test_more_than_fits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "HISTORY_ENTRIES_MAX", 1)
+    with pytest.raises(errors.ConfigError, match="more than 1 operations on single blocks"):
+        verdict_on(GOOD)
+
+
+@pytest.mark.parametrize("chunk_bytes", [17, 64, 100])
+def test_a_file_is_the_same_in_chunks_of_any_size(chunk_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = make_batch(Random(7), 20, MANNERS["all together"])
+    whole = verdict_on(batch.text)
+    monkeypatch.setattr(config, "HISTORY_CHUNK_BYTES", chunk_bytes)
+    assert verdict_on(batch.text) == whole
+
+
+def usable_or_not(text: bytes) -> None:
+    """Garbage is refused; what is no garbage has a verdict; nothing else happens."""
+    try:
+        verdict = verdict_on(text)
+    except errors.ConfigError as error:
+        assert "not a usable history: " in str(error)                  # noqa: PT017
+    else:
+        assert verdict.consistent == (verdict.contradiction is None)
+        assert verdict.consistent or str(verdict.contradiction)
+
+
+DAMAGE = st.tuples(st.sampled_from(["flip", "cut", "drop", "twice", "swap", "digit"]),
+                   st.integers(0, 2**30), st.integers(0, 255))
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_history_or_refused(data: bytes) -> None:
+    usable_or_not(data)
+    usable_or_not(GOOD.splitlines(keepends=True)[0] + data)
+
+
+@settings(max_examples=300)
+@given(st.integers(0, 40), st.lists(DAMAGE, min_size=1, max_size=4))
+def test_a_damaged_history_is_a_history_or_refused(seed: int, damage: list[tuple[str, int, int]]) -> None:
+    data = bytearray(make_batch(Random(seed), 3, MANNERS["all together"]).text)
+    for kind, place, byte in damage:
+        lines = data.splitlines(keepends=True)
+        at = place % max(1, len(lines))
+        if kind == "flip" and data:
+            data[place % len(data)] ^= byte
+        elif kind == "cut":
+            del data[place % (len(data) + 1):]
+        elif kind == "drop":
+            data = bytearray(b"".join(lines[:at] + lines[at + 1:]))
+        elif kind == "twice":
+            data = bytearray(b"".join(lines[:at + 1] + lines[at:]))
+        elif kind == "swap":
+            data = bytearray(b"".join(lines[at:] + lines[:at]))
+        else:
+            digits = [found.start() for found in re.finditer(rb"[0-9]", data)]
+            if digits:
+                data[digits[place % len(digits)]] = b"0123456789"[byte % 10]
+    usable_or_not(bytes(data))
+
+
+# ------------------------------------------------------------------------------------- command
+def test_the_command_says_so_with_its_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    good.write_bytes(GOOD)
+    bad.write_bytes(file_of(write(0, 1, 5), read(2, 3, 0)))
+    assert app.run(["check", "history", str(good)]) == 0
+    assert capsys.readouterr().out.startswith("consistent: 3 operations, 0 crashes, 1 reads of 1 blocks")
+    assert app.run(["check", "history", str(bad)]) == 1
+    shown = capsys.readouterr().out
+    assert shown.startswith("NOT CONSISTENT")
+    assert "line 2  client 0  write value 5  +0  +1  |---|" in shown
+    assert app.run(["check", "history", "--json", str(bad)]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["consistent"], told["bad_blocks"]) == (False, 1)
+    assert [step["line"] for step in told["contradiction"]["steps"]] == [2, 3]
+
+
+def test_a_larger_history_is_checked(tmp_path: Path) -> None:
+    path = tmp_path / "history"
+    write_history(path, operations=20_000, blocks=64, clients=16)
+    verdict = check_file(path)
+    assert verdict.consistent
+    assert (verdict.operations, verdict.undecided_reads) == (20_000, 0)
+    lines = path.read_text().splitlines()
+    reads = [number for number, line in enumerate(lines) if '"read"' in line]
+    spoiled = json.loads(lines[reads[-1]])
+    stale = next(json.loads(line)["values"] for line in lines[1:]
+                 if '"write"' in line and json.loads(line)["block"] == spoiled["block"])
+    lines[reads[-1]] = json.dumps({**spoiled, "values": stale})
+    path.write_text("\n".join(lines) + "\n")
+    verdict = check_file(path)
+    assert verdict.bad_blocks == 1
+    assert verdict.contradiction is not None
+    assert reads[-1] + 1 in {step.line for step in verdict.contradiction.steps}
+
+
+def test_nothing_is_checked_where_nothing_was_read() -> None:
+    assert verdict_on(file_of(write(0, 1, 5))) == history_check.Verdict(True, 1, 0, 0, 0, 0, 0, None)
