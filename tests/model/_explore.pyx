@@ -20,6 +20,7 @@ cdef enum:
     ALONE = 0                      # a step of one node,
     PAIR = 1                       # of one towards another,
     CUT = 2                        # or of one and a number of LSNs
+    STEP_COUNT = 24
 
 ctypedef bint (*rule_t)(world_t*, const bounds_t*, int, int) noexcept nogil
 
@@ -28,21 +29,21 @@ ctypedef struct step_t:
     rule_t rule
     int kind
 
-cdef step_t[25] STEPS
+cdef step_t[STEP_COUNT] STEPS
 STEPS[0] = step_t(b"write", rules.write, ALONE)
-STEPS[1] = step_t(b"written", rules.written, ALONE)
-STEPS[2] = step_t(b"append", rules.append, PAIR)
-STEPS[3] = step_t(b"acknowledge", rules.acknowledge, PAIR)
+STEPS[1] = step_t(b"append", rules.append, PAIR)
+STEPS[2] = step_t(b"say written", rules.say_written, PAIR)
+STEPS[3] = step_t(b"flush", rules.flush, PAIR)
 STEPS[4] = step_t(b"reply", rules.reply, ALONE)
-STEPS[5] = step_t(b"flush", rules.flush, ALONE)
-STEPS[6] = step_t(b"reply flush", rules.reply_flush, ALONE)
-STEPS[7] = step_t(b"learn", rules.learn, PAIR)
-STEPS[8] = step_t(b"copy", rules.copy, PAIR)
-STEPS[9] = step_t(b"begin join", rules.begin_join, PAIR)
-STEPS[10] = step_t(b"say flushed", rules.say_flushed, PAIR)
-STEPS[11] = step_t(b"forget learner", rules.forget_learner, PAIR)
-STEPS[12] = step_t(b"submit eject", rules.submit_eject, PAIR)
-STEPS[13] = step_t(b"submit join", rules.submit_join, PAIR)
+STEPS[5] = step_t(b"reply flush", rules.reply_flush, ALONE)
+STEPS[6] = step_t(b"learn", rules.learn, PAIR)
+STEPS[7] = step_t(b"copy", rules.copy, PAIR)
+STEPS[8] = step_t(b"begin join", rules.begin_join, PAIR)
+STEPS[9] = step_t(b"say flushed", rules.say_flushed, PAIR)
+STEPS[10] = step_t(b"forget learner", rules.forget_learner, PAIR)
+STEPS[11] = step_t(b"submit eject", rules.submit_eject, PAIR)
+STEPS[12] = step_t(b"submit join", rules.submit_join, PAIR)
+STEPS[13] = step_t(b"submit promotion", rules.submit_promotion, ALONE)
 STEPS[14] = step_t(b"win", rules.win, ALONE)
 STEPS[15] = step_t(b"lose", rules.lose, ALONE)
 STEPS[16] = step_t(b"hear outcome", rules.hear_outcome, ALONE)
@@ -51,9 +52,8 @@ STEPS[18] = step_t(b"stand", rules.stand, ALONE)
 STEPS[19] = step_t(b"move up", rules.move_up, ALONE)
 STEPS[20] = step_t(b"seal", rules.seal, PAIR)
 STEPS[21] = step_t(b"pull", rules.pull, PAIR)
-STEPS[22] = step_t(b"submit promotion", rules.submit_promotion, ALONE)
-STEPS[23] = step_t(b"kill", rules.kill, ALONE)
-STEPS[24] = step_t(b"cut power", rules.cut_power, CUT)
+STEPS[22] = step_t(b"kill", rules.kill, CUT)
+STEPS[23] = step_t(b"cut power", rules.cut_power, CUT)
 STEP_NAMES = tuple((<bytes>step.name).decode() for step in STEPS)
 
 
@@ -114,15 +114,15 @@ cdef void node_fields(codec_t* codec, node_t* node, const bounds_t* bounds) noex
     for i in range(bounds.lsns):
         field(codec, &node.log[i], codec.epoch_bits)
     field(codec, &node.last, codec.lsn_bits)
-    field(codec, &node.written, codec.lsn_bits)
     field(codec, &node.flushed, codec.lsn_bits)
     field(codec, &node.sealed, codec.epoch_bits)
     field(codec, &node.learning, 1)
     field(codec, &node.stale, 1)
+    field(codec, &node.answered, 1)
     field(codec, &node.tainted, 1)
     field(codec, &node.swap, 2)
     if node.swap != NO_SWAP:
-        field(codec, &node.outcome, 2)
+        field(codec, &node.won, 1)
         field(codec, &node.swap_epoch, codec.epoch_bits)
         node_set(codec, &node.swap_set)
         node_set(codec, &node.swap_old_boots)
@@ -135,7 +135,7 @@ cdef void node_fields(codec_t* codec, node_t* node, const bounds_t* bounds) noex
         node_set(codec, &node.told_old_boots)
     if node.role == LEADER:
         field(codec, &node.epoch, codec.epoch_bits)
-        field(codec, &node.incarnation, 3)
+        field(codec, &node.current, 1)
         field(codec, &node.acknowledged, codec.lsn_bits)
         node_set(codec, &node.installed)
         each(codec, node.phase, 2)
@@ -156,7 +156,6 @@ cdef void world_fields(codec_t* codec, world_t* world, const bounds_t* bounds) n
     world.primary = codec.name[primary]
     field(codec, &world.epoch, codec.epoch_bits)
     node_set(codec, &world.in_sync)
-    field(codec, &world.incarnation, 3)
     for i in range(1, bounds.epochs + 1):
         field(codec, &world.first[i], codec.lsn_bits + 1)
     wide(codec, &world.dead, bounds.epochs + 1)
@@ -206,9 +205,9 @@ cdef uint64_t what_it_is(const world_t* world, const bounds_t* bounds, int a) no
     cdef int i
     for i in range(bounds.lsns):
         key = key * 17 + node.log[i]
-    key = ((key * 17 + node.last) * 17 + node.written) * 17 + node.flushed
+    key = (key * 17 + node.last) * 17 + node.flushed
     key = ((key * 17 + node.sealed) * 5 + node.swap) * 5 + node.role
-    key = ((key * 17 + node.epoch) * 17 + node.acknowledged) * 17 + node.outcome
+    key = ((key * 17 + node.epoch) * 17 + node.acknowledged) * 17 + node.won
     key = key * 64 + (node.learning | node.stale << 1 | node.tainted << 2 | has(world.in_sync, a) << 3
                       | (world.primary == a) << 4)
     return key
@@ -239,7 +238,7 @@ cdef void name_rest(world_t* world, const bounds_t* bounds, codec_t* codec, uint
                     uint64_t* words, int count) noexcept nogil:
     """Try every order of the nodes whose keys are equal, from place `at` on."""
     cdef int i
-    if at == bounds.nodes:
+    if at >= bounds.nodes or at >= NODES_MAX:
         codec.position = 0
         memset(codec.words, 0, sizeof(codec.words))
         for i in range(at):
@@ -317,7 +316,7 @@ cdef class Explorer:
                 layer_end = self.count
             unpack(world, self.states + head * self.words, self.words, &self.bounds)
             memcpy(&next, world, sizeof(world_t))
-            for s in range(25):
+            for s in range(STEP_COUNT):
                 for a in range(self.bounds.nodes):
                     for b in range(arguments(s, &self.bounds)):
                         if STEPS[s].kind == PAIR and a == b:
@@ -325,6 +324,7 @@ cdef class Explorer:
                         if not STEPS[s].rule(&next, &self.bounds, a, b):
                             continue
                         self.transitions += 1
+                        rules.forget_the_past(&next, &self.bounds)
                         canonical(&next, &self.bounds, words, self.words)
                         if not self.add(words, <uint32_t>head):
                             return
@@ -435,13 +435,14 @@ cdef class Explorer:
         memcpy(&world, <char*>state, sizeof(world_t))
         if not STEPS[number].rule(&world, &self.bounds, a, b):
             return None
+        rules.forget_the_past(&world, &self.bounds)
         return <bytes>(<char*>&world)[:sizeof(world_t)]
 
     def successors(self, bytes state):
         """All (step number, a, b, world) that may come next."""
         cdef int s, a, b
         found = []
-        for s in range(25):
+        for s in range(STEP_COUNT):
             for a in range(self.bounds.nodes):
                 for b in range(arguments(s, &self.bounds)):
                     if STEPS[s].kind != PAIR or a != b:
@@ -483,11 +484,11 @@ cdef int arguments(int step, const bounds_t* bounds) noexcept nogil:
 cdef int packed_words(const bounds_t* bounds) noexcept nogil:
     """Words that the largest state takes: all of its nodes lead, with swaps under way."""
     cdef int lsn_bits = bits_for(bounds.lsns), epoch_bits = bits_for(bounds.epochs), n = bounds.nodes
-    cdef int copy = bounds.lsns * epoch_bits + 3 * lsn_bits + epoch_bits + 3
-    cdef int swap = 2 + 2 + epoch_bits + 2 * n + 1
-    cdef int leader = 2 + epoch_bits + 3 + lsn_bits + 3 * n + 2 * n + 2 * n * lsn_bits
+    cdef int copy = bounds.lsns * epoch_bits + 2 * lsn_bits + epoch_bits + 4
+    cdef int swap = 2 + 1 + epoch_bits + 2 * n + 1
+    cdef int leader = 2 + epoch_bits + 1 + lsn_bits + 3 * n + 2 * n + 2 * n * lsn_bits
     cdef int candidate = 2 + epoch_bits + n * (lsn_bits + 1) + 2 * n
-    cdef int config = 2 + epoch_bits + n + 3 + bounds.epochs * (lsn_bits + 1) + bounds.epochs + 1 + 4
+    cdef int config = 2 + epoch_bits + n + bounds.epochs * (lsn_bits + 1) + bounds.epochs + 1 + 1 + 3
     cdef int clients = bounds.lsns * (2 * epoch_bits + bounds.epochs + 1)
     if bounds.removed:
         candidate += 2 * n * lsn_bits

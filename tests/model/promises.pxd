@@ -40,7 +40,7 @@ cdef inline int broken_promise(const world_t* world, const bounds_t* bounds) noe
     for i in range(bounds.nodes):
         node = &world.nodes[i]
         able += may_acknowledge(world, bounds, i)
-        leads = node.role == LEADER and node.epoch == world.epoch and node.incarnation == world.incarnation
+        leads = node.role == LEADER and node.epoch == world.epoch and node.current
         if has(world.in_sync, i) and node.stale:
             return S5
         for lsn in range(bounds.lsns):
@@ -50,7 +50,7 @@ cdef inline int broken_promise(const world_t* world, const bounds_t* bounds) noe
             if world.acked[lsn] == 0:
                 continue
             if has(world.in_sync, i) and not node.tainted and (
-                    node.written <= lsn or node.log[lsn] != world.acked[lsn]):
+                    node.last <= lsn or node.log[lsn] != world.acked[lsn]):
                 return S2
             if leads and (node.last <= lsn or node.log[lsn] != world.acked[lsn]):
                 return S3

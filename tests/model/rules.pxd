@@ -13,15 +13,15 @@ Rules that can be taken out, to see what they are for (`docs/model.md`):
   R-client    an acknowledgement is worth no more than the incarnation it was given in
   R-epoch     a primary that restarted takes a new epoch
   R-prefix    a member whose log is longer than the new primary's leaves the set
-  R-regrow    a candidate whose log grew under its seal seals again before anything else
+  R-told      a log does not grow by a pull under a seal that others were told of
   R-void      a copy that committed beyond the common point is copied whole
 """
 from libc.stdint cimport uint8_t
 from libc.string cimport memset
 
 from tests.model.world cimport (
-    CANDIDATE, COPYING, EJECT, FOLLOWER, IN_FLIGHT, JOIN, JOINING, LEADER, LOST, MISSING, NODES_MAX,
-    NO_LEARNER, NO_SWAP, PROMOTE, READY, WON, bit, bounds_t, has, keeps, node_t, world_t,
+    CANDIDATE, COPYING, EJECT, FOLLOWER, JOIN, JOINING, LEADER, MISSING, NODES_MAX, NO_LEARNER, NO_SWAP,
+    PROMOTE, READY, bit, bounds_t, has, keeps, node_t, world_t,
 )
 
 cdef enum:
@@ -36,7 +36,7 @@ cdef enum:
     R_CLIENT
     R_EPOCH
     R_PREFIX
-    R_REGROW
+    R_TOLD
     R_VOID
 
 
@@ -81,7 +81,6 @@ cdef inline void cut(node_t* node, int lsns) noexcept nogil:
     for i in range(kept, node.last):
         node.log[i] = MISSING
     node.last = kept
-    node.written = min(node.written, node.last)
     node.flushed = min(node.flushed, node.last)
 
 
@@ -91,7 +90,8 @@ cdef inline void forget_role(node_t* node) noexcept nogil:
     node.epoch = 0
     memset(node.told, 0, NODES_MAX)
     node.told_tainted = node.told_old_boots = 0
-    node.incarnation = node.acknowledged = node.installed = node.lost = node.old_boots = 0
+    node.answered = False
+    node.current = node.acknowledged = node.installed = node.lost = node.old_boots = 0
     memset(node.phase, 0, NODES_MAX)
 
 
@@ -104,11 +104,11 @@ cdef inline void step_down(node_t* node, const bounds_t* bounds) noexcept nogil:
 
 
 cdef inline void refuse_below(node_t* node, const bounds_t* bounds, int epoch) noexcept nogil:
-    """replica_seal. What is appended is written before a seal is answered."""
+    """replica_seal. What a deposed primary appended is written before a seal is answered."""
     if node.role == LEADER:
         step_down(node, bounds)
     node.sealed = epoch
-    node.written = node.last
+    node.answered = False
 
 
 # --------------------------------------------------------------------------------- the data path
@@ -123,48 +123,47 @@ cdef inline bint write(world_t* world, const bounds_t* bounds, int a, int b) noe
     return True
 
 
-cdef inline bint written(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
-    """The disk has the primary's own batches."""
-    cdef node_t* node = &world.nodes[a]
-    if node.written == node.last:
-        return False
-    node.written = node.last
-    return True
-
-
 cdef inline bint append(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
-    """replica.append: the next record of primary `a`, if it fits, is written at `b` (R1)."""
+    """replica.append: the next record of primary `a`, if it fits, is written at `b`, which says so (R1).
+    An answer that is lost is one on which the primary does not act."""
     cdef node_t* leader = &world.nodes[a]
     cdef node_t* node = &world.nodes[b]
     if not serves(leader, node, b) or node.last >= leader.last or not agrees(leader, node, node.last):
         return False
     node.log[node.last] = leader.log[node.last]
     node.last += 1
-    node.written = node.last
+    leader.acked[b] = max(leader.acked[b], node.last)
     return True
 
 
-cdef inline bint acknowledge(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
-    """primary.acknowledged: `b` told primary `a` how far it has written and flushed. By LSN alone."""
+cdef inline bint say_written(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
+    """primary.acknowledged: `b` tells primary `a` how far it has written. By LSN alone."""
     cdef node_t* leader = &world.nodes[a]
     cdef node_t* node = &world.nodes[b]
-    cdef uint8_t acked, durable
-    if not serves(leader, node, b) or node.last > leader.last:
+    if not serves(leader, node, b) or not leader.acked[b] < node.last <= leader.last:
         return False
-    acked = max(leader.acked[b], node.last)
-    durable = max(leader.durable[b], min(node.flushed, acked))
-    if acked == leader.acked[b] and durable == leader.durable[b]:
+    leader.acked[b] = node.last
+    return True
+
+
+cdef inline bint flush(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
+    """Member `b` is asked to flush what it has, does, and says so. A flush that nobody was told of
+    is one of the outcomes of `cut_power`; of a learner nothing is sure before it joins."""
+    cdef node_t* leader = &world.nodes[a]
+    cdef node_t* node = &world.nodes[b]
+    cdef uint8_t lsns = min(node.last, leader.acked[b])
+    if not serves(leader, node, b) or node.learning or node.last > leader.last or leader.durable[b] >= lsns:
         return False
-    leader.acked[b] = acked
-    leader.durable[b] = durable
+    node.flushed = node.last
+    leader.durable[b] = lsns
     return True
 
 
 cdef inline bint reply(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
-    """service_progress: a write is acknowledged when all that count have it (R-eject, R-join)."""
+    """service_progress: a write is acknowledged when its primary and all that count have it."""
     cdef node_t* leader = &world.nodes[a]
     cdef int lsn = leader.acknowledged, entry, i
-    if leader.role != LEADER or leader.written <= lsn:
+    if leader.role != LEADER or leader.last <= lsn:
         return False
     for i in range(bounds.nodes):
         if counts(leader, bounds, i) and leader.acked[i] <= lsn:
@@ -172,27 +171,18 @@ cdef inline bint reply(world_t* world, const bounds_t* bounds, int a, int b) noe
     entry = leader.log[lsn]
     leader.acknowledged += 1
     world.ever[lsn] |= 1 << entry
-    if leader.incarnation == world.incarnation or not keeps(bounds, R_CLIENT):
+    if leader.current or not keeps(bounds, R_CLIENT):
         world.contradiction |= world.acked[lsn] != 0 and world.acked[lsn] != entry
         world.acked[lsn] = entry
     return True
 
 
-cdef inline bint flush(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
-    """A disk flushes what it has. Of a learner nothing is sure before it joins."""
-    cdef node_t* node = &world.nodes[a]
-    if node.flushed == node.written or node.learning:
-        return False
-    node.flushed = node.written
-    return True
-
-
 cdef inline bint reply_flush(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
-    """A flush is answered: all acknowledged before it is flushed on all that count (D1)."""
+    """A flush is answered: all acknowledged before it is flushed here and on all that count (D1)."""
     cdef node_t* leader = &world.nodes[a]
     cdef int i, lsns = leader.acknowledged
     cdef bint news = False
-    if leader.role != LEADER or leader.flushed < lsns:
+    if leader.role != LEADER:
         return False
     for i in range(bounds.nodes):
         if counts(leader, bounds, i) and leader.durable[i] < lsns:
@@ -201,6 +191,7 @@ cdef inline bint reply_flush(world_t* world, const bounds_t* bounds, int a, int 
         news |= world.durable[i] != leader.log[i]
         world.contradiction |= world.durable[i] != 0 and world.durable[i] != leader.log[i]
         world.durable[i] = leader.log[i]
+    leader.flushed = max(leader.flushed, leader.last)
     return news
 
 
@@ -229,7 +220,7 @@ cdef inline bint learn(world_t* world, const bounds_t* bounds, int a, int b) noe
     cdef int i, common
     cdef bint void = False
     if (leader.role != LEADER or has(leader.installed, b) or leader.phase[b] != NO_LEARNER
-            or node.role == LEADER or node.sealed != leader.epoch or leader.acknowledged != leader.last):
+            or node.role != FOLLOWER or node.sealed != leader.epoch or leader.acknowledged != leader.last):
         return False
     common = common_lsn(world, leader, node)
     for i in range(common, node.last):
@@ -239,7 +230,7 @@ cdef inline bint learn(world_t* world, const bounds_t* bounds, int a, int b) noe
     node.stale = (node.stale or void) and common > 0
     node.flushed = min(node.flushed, common)
     cut(node, common)
-    node.last = node.written = leader.last
+    node.last = leader.last
     node.learning = True
     leader.phase[b] = COPYING
     leader.acked[b] = leader.last
@@ -250,15 +241,15 @@ cdef inline bint learn(world_t* world, const bounds_t* bounds, int a, int b) noe
 
 
 cdef inline bint copy(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
-    """transfer_copies: one missing block arrives, as it is at the primary."""
+    """transfer_copies: the missing blocks arrive, as they are at the primary."""
     cdef node_t* leader = &world.nodes[a]
     cdef node_t* node = &world.nodes[b]
-    cdef int i = 0
+    cdef int i
     if not serves(leader, node, b) or leader.phase[b] != COPYING or not missing(node):
         return False
-    while node.log[i] != MISSING:
-        i += 1
-    node.log[i] = leader.log[i]
+    for i in range(node.last):
+        if node.log[i] == MISSING:
+            node.log[i] = leader.log[i]
     return True
 
 
@@ -308,8 +299,8 @@ cdef inline bint forget_learner(world_t* world, const bounds_t* bounds, int a, i
 
 cdef inline void submit(node_t* node, int kind, int members) noexcept nogil:
     node.swap = kind
-    node.outcome = IN_FLIGHT
-    node.swap_epoch = node.epoch
+    node.won = False
+    node.swap_epoch = node.epoch if kind else 0
     node.swap_set = members
     node.swap_old_boots = 0
     node.swap_bumps = False
@@ -359,17 +350,18 @@ cdef inline void apply_promotion(world_t* world, const bounds_t* bounds, int a) 
         if has(winner.swap_set, i):
             enter(world, bounds, i, has(winner.swap_old_boots, i))
     if winner.swap_bumps:
-        world.incarnation += 1
         memset(world.acked, 0, sizeof(world.acked))
+        for i in range(bounds.nodes):
+            world.nodes[i].current = False
 
 
 cdef inline bint win(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
     """The store carries out a swap; all others on their way build on an old config now."""
     cdef node_t* node = &world.nodes[a]
     cdef int i
-    if node.swap == NO_SWAP or node.outcome != IN_FLIGHT:
+    if node.swap == NO_SWAP or node.won:
         return False
-    node.outcome = WON
+    node.won = True
     if node.swap == PROMOTE:
         apply_promotion(world, bounds, a)
     for i in range(bounds.nodes):
@@ -377,18 +369,18 @@ cdef inline bint win(world_t* world, const bounds_t* bounds, int a, int b) noexc
             enter(world, bounds, i, has(node.swap_old_boots, i))
         if not has(node.swap_set, i):
             world.nodes[i].tainted = False             # says something of members only
-        if i != a and world.nodes[i].swap != NO_SWAP and world.nodes[i].outcome == IN_FLIGHT:
-            world.nodes[i].outcome = LOST
+        if i != a and world.nodes[i].swap != NO_SWAP and not world.nodes[i].won:
+            submit(&world.nodes[i], NO_SWAP, 0)
     world.in_sync = node.swap_set
     return True
 
 
 cdef inline bint lose(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
-    """The store refuses a swap: somebody attached meanwhile, or it never arrived."""
+    """The store refuses a swap: somebody attached meanwhile. It may be proposed again."""
     cdef node_t* node = &world.nodes[a]
-    if node.swap == NO_SWAP or node.outcome != IN_FLIGHT:
+    if node.swap == NO_SWAP or node.won:
         return False
-    node.outcome = LOST
+    submit(node, NO_SWAP, 0)
     return True
 
 
@@ -403,57 +395,62 @@ cdef inline void lead(world_t* world, const bounds_t* bounds, node_t* node, int 
     memset(node.told, 0, NODES_MAX)
     node.told_tainted = node.told_old_boots = 0
     node.role = LEADER
-    node.incarnation = world.incarnation
+    node.current = node.epoch == world.epoch
     node.installed = node.swap_set & ~bit(a)
 
 
-cdef inline bint hear_outcome(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
-    """SwapDone, or a read of the config: only now the node acts on it (L1, V1, V2)."""
-    cdef node_t* node = &world.nodes[a]
+cdef inline void install(node_t* node, const bounds_t* bounds, int a) noexcept nogil:
+    """Leader.on_config: the sets of a swap that won are in force from now on."""
     cdef int i
-    if node.swap == NO_SWAP or node.outcome == IN_FLIGHT:
+    node.installed = node.swap_set & ~bit(a)
+    for i in range(bounds.nodes):
+        if has(node.installed, i):
+            node.phase[i] = NO_LEARNER
+            node.lost &= ~bit(i)
+            node.old_boots &= ~bit(i)
+        elif node.phase[i] == NO_LEARNER and keeps(bounds, R_SESSION):
+            node.acked[i] = node.durable[i] = 0
+
+
+cdef inline bint hear_outcome(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
+    """SwapDone: only now the node acts on what it proposed, if it is still who proposed it (L1, V1)."""
+    cdef node_t* node = &world.nodes[a]
+    if not node.won:
         return False
-    if node.outcome == WON and node.epoch == node.swap_epoch and node.epoch == world.epoch:
-        if node.swap == PROMOTE and node.role == CANDIDATE and node.sealed <= node.epoch:
-            lead(world, bounds, node, a)
-        elif node.role == LEADER:
-            node.installed = node.swap_set & ~bit(a)
-            for i in range(bounds.nodes):
-                if has(node.installed, i):
-                    node.phase[i] = NO_LEARNER
-                    node.lost &= ~bit(i)
-                    node.old_boots &= ~bit(i)
-                elif node.phase[i] == NO_LEARNER and keeps(bounds, R_SESSION):
-                    node.acked[i] = node.durable[i] = 0
+    if node.epoch == node.swap_epoch and node.swap == PROMOTE and node.role == CANDIDATE and node.sealed <= node.epoch:
+        lead(world, bounds, node, a)
+    elif node.epoch == node.swap_epoch and node.role == LEADER:
+        install(node, bounds, a)
     submit(node, NO_SWAP, 0)
-    node.swap_epoch = 0
     return True
 
 
-cdef inline bint read_config(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
-    """A node hears of a newer epoch: it follows, and refuses older ones (replica_follow)."""
-    cdef node_t* node = &world.nodes[a]
-    cdef bint deposed = node.role != FOLLOWER and node.epoch <= world.epoch and (
+cdef inline bint deposed(const world_t* world, int a) noexcept nogil:
+    """Whether the config names another primary for what this node leads, or aims at."""
+    cdef const node_t* node = &world.nodes[a]
+    return node.role != FOLLOWER and node.epoch <= world.epoch and (
         node.epoch < world.epoch or world.primary != a)
-    if (node.swap != NO_SWAP and node.outcome != IN_FLIGHT) or (not deposed and node.sealed >= world.epoch):
-        return False
-    if deposed and node.role == CANDIDATE and regrown(node, bounds, a):
-        if max(node.sealed, world.epoch) >= bounds.epochs:
-            return False
-        node.sealed = max(node.sealed, world.epoch) + 1        # refuse it once (P6)
-    if deposed:
+
+
+cdef inline void follow(world_t* world, const bounds_t* bounds, int a) noexcept nogil:
+    """replica_follow: be what the config says, and refuse older epochs."""
+    cdef node_t* node = &world.nodes[a]
+    if deposed(world, a):
         step_down(node, bounds)
-    node.sealed = max(node.sealed, world.epoch)
-    node.written = node.last
+    if node.sealed < world.epoch:
+        refuse_below(node, bounds, world.epoch)
+
+
+cdef inline bint read_config(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
+    """A node hears of a newer epoch. A swap that is settled is heard of first."""
+    cdef node_t* node = &world.nodes[a]
+    if node.won or (not deposed(world, a) and node.sealed >= world.epoch):
+        return False
+    follow(world, bounds, a)
     return True
 
 
 # ------------------------------------------------------------------------------------- promotion
-
-cdef inline bint regrown(const node_t* node, const bounds_t* bounds, int a) noexcept nogil:
-    """Candidate.log_grew: longer than what we told when we sealed (P6)."""
-    return keeps(bounds, R_REGROW) and node.told[a] and node.last > node.told[a] - 1
-
 
 cdef inline void aim(world_t* world, const bounds_t* bounds, int a, int epoch) noexcept nogil:
     """Seal ourselves first; all answers so far were to a lower epoch (P1, P7)."""
@@ -479,12 +476,12 @@ cdef inline bint stand(world_t* world, const bounds_t* bounds, int a, int b) noe
 
 
 cdef inline bint move_up(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
-    """A candidate takes over another's higher seal (P7), or seals anew when its log grew (P6)."""
+    """A candidate takes over another's higher seal (P7); or seals anew, to pull under it (R-told)."""
     cdef node_t* node = &world.nodes[a]
     cdef int target
     if node.role != CANDIDATE or node.swap != NO_SWAP or node.epoch <= world.epoch:
         return False
-    target = max(node.sealed, node.epoch) + regrown(node, bounds, a)
+    target = max(node.sealed, node.epoch + node.answered)
     if target == node.epoch or target > bounds.epochs:
         return False
     aim(world, bounds, a, target)
@@ -508,7 +505,8 @@ cdef inline bint seal(world_t* world, const bounds_t* bounds, int a, int b) noex
         refuse_below(node, bounds, candidate.epoch)
     if node.learning:
         return False
-    candidate.told[b] = 1 + node.written
+    node.answered = True
+    candidate.told[b] = 1 + node.last
     candidate.told_old_boots &= ~bit(b)
     candidate.told_tainted = (candidate.told_tainted & ~bit(b)) | node.tainted << b
     return True
@@ -529,10 +527,13 @@ cdef inline bint pull(world_t* world, const bounds_t* bounds, int a, int b) noex
         return False
     if node.last <= candidate.last or node.role == LEADER or not agrees(candidate, node, candidate.last):
         return False
+    if missing(node):
+        return False                                   # its running hash is another's
+    if candidate.answered and keeps(bounds, R_TOLD):
+        return False
     while candidate.last < node.last:
         candidate.log[candidate.last] = node.log[candidate.last]
         candidate.last += 1
-    candidate.written = candidate.last
     return True
 
 
@@ -542,7 +543,7 @@ cdef inline bint submit_promotion(world_t* world, const bounds_t* bounds, int a,
     cdef int i, members = bit(a)
     cdef bint tainted = candidate.tainted and keeps(bounds, R_TAINT)
     if (candidate.role != CANDIDATE or candidate.swap != NO_SWAP or candidate.epoch <= world.epoch
-            or not has(world.in_sync, a) or candidate.learning or regrown(candidate, bounds, a)
+            or not has(world.in_sync, a) or candidate.learning
             or (keeps(bounds, R_SEAL) and candidate.sealed != candidate.epoch)):
         return False
     for i in range(bounds.nodes):
@@ -581,28 +582,29 @@ cdef inline void end_process(world_t* world, const bounds_t* bounds, int a, bint
                 other.old_boots |= machine << a
         if machine and other.role == CANDIDATE and other.told[a]:
             other.told_old_boots |= bit(a)
-        if machine and other.swap != NO_SWAP and other.outcome == IN_FLIGHT and has(other.swap_set, a):
+        if machine and other.swap != NO_SWAP and not other.won and has(other.swap_set, a):
             other.swap_old_boots |= bit(a)
     forget_role(node)
     memset(node.acked, 0, NODES_MAX)
     memset(node.durable, 0, NODES_MAX)
-    if node.swap != NO_SWAP and node.outcome != IN_FLIGHT:
+    if node.won:
         submit(node, NO_SWAP, 0)
-        node.swap_epoch = 0
     if not keeps(bounds, R_EPOCH) and world.primary == a and node.sealed <= world.epoch:
         node.role = LEADER
         node.epoch = node.sealed = world.epoch
-        node.incarnation = world.incarnation
+        node.current = True
         node.installed = world.in_sync & ~bit(a)
 
 
 cdef inline bint kill(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
-    """A process dies and starts again: what its disk had written stays. No taint."""
+    """A process dies and starts again: what its disk had written stays, `b` LSNs in all. No taint.
+    Only of a primary's own log is anything not written yet, and that was not acknowledged."""
     cdef node_t* node = &world.nodes[a]
-    if world.crashes == 0:
+    if world.crashes == 0 or b > node.last or b < (
+            max(node.flushed, node.acknowledged) if node.role == LEADER else node.last):
         return False
     world.crashes -= 1
-    cut(node, node.written)
+    cut(node, b)
     end_process(world, bounds, a, False)
     return True
 
@@ -610,10 +612,23 @@ cdef inline bint kill(world_t* world, const bounds_t* bounds, int a, int b) noex
 cdef inline bint cut_power(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
     """A machine dies and boots again: of what was not flushed, `b` LSNs in all are left. Taint."""
     cdef node_t* node = &world.nodes[a]
-    if world.crashes == 0 or b < node.flushed or b > node.written:
+    if world.crashes == 0 or b < node.flushed or b > node.last:
         return False
     world.crashes -= 1
     cut(node, b)
     node.tainted = has(world.in_sync, a)
     end_process(world, bounds, a, True)
     return True
+
+
+# ------------------------------------------------------------------------------------ what matters
+
+cdef inline void forget_the_past(world_t* world, const bounds_t* bounds) noexcept nogil:
+    """Acknowledged entries that no log has any more make no difference to what can happen."""
+    cdef int i, lsn, logged
+    for lsn in range(bounds.lsns):
+        logged = 0
+        for i in range(bounds.nodes):
+            if world.nodes[i].log[lsn] != MISSING:
+                logged |= 1 << world.nodes[i].log[lsn]
+        world.ever[lsn] &= logged

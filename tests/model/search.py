@@ -8,7 +8,7 @@ from tests.model._explore import STEP_NAMES, Explorer
 
 # in the order of their numbers in rules.pxd and promises.pxd
 RULES = ("R-eject", "R-caught-up", "R-flushed", "R-both-sets", "R-boot", "R-seal", "R-taint", "R-session",
-         "R-client", "R-epoch", "R-prefix", "R-regrow", "R-void")
+         "R-client", "R-epoch", "R-prefix", "R-told", "R-void")
 PROMISES = {
     1: "S1: an in-sync member does not have all that an answered flush covers on its disk",
     2: "S2: a clean in-sync member lacks an acknowledged write",
@@ -18,7 +18,7 @@ PROMISES = {
     6: "S6: an LSN was promised twice, with different content",
 }
 GIB = 1 << 30
-PAIRS = {"append", "acknowledge", "learn", "copy", "begin join", "say flushed", "forget learner", "submit eject",
+PAIRS = {"append", "say written", "flush", "learn", "copy", "begin join", "say flushed", "forget learner", "submit eject",
          "submit join", "seal", "pull"}
 
 
@@ -81,4 +81,4 @@ def describe(step: str, a: int, b: int) -> str:
     """One step in words."""
     if step in PAIRS:
         return f"n{a + 1} {step} n{b + 1}"
-    return f"n{a + 1} {step}, {b} LSNs left" if step == "cut power" else f"n{a + 1} {step}"
+    return f"n{a + 1} {step}, {b} LSNs left" if step in {"kill", "cut power"} else f"n{a + 1} {step}"

@@ -24,11 +24,6 @@ cdef enum:                         # what a swap would do
     EJECT
     JOIN
 
-cdef enum:                         # what became of it; its node does not know yet
-    IN_FLIGHT
-    WON
-    LOST
-
 cdef enum:                         # how far a leader has brought a learner
     NO_LEARNER
     COPYING
@@ -40,7 +35,6 @@ ctypedef struct node_t:
     # the copy; survives the process
     uint8_t log[LSNS_MAX]
     uint8_t last                   # LSNs in the log
-    uint8_t written                # of these on the disk's side; less than `last` on a leader only
     uint8_t flushed                # of these sure to survive the machine
     uint8_t sealed                 # epochs below it are refused
     uint8_t learning               # incomplete, until it joins
@@ -48,7 +42,7 @@ ctypedef struct node_t:
     uint8_t tainted                # in sync, but booted since it joined
     # a swap on its way; it may outlive the process
     uint8_t swap
-    uint8_t outcome
+    uint8_t won                    # done; its node does not know yet
     uint8_t swap_epoch
     uint8_t swap_set
     uint8_t swap_old_boots         # of swap_set: booted since the boot that the swap names
@@ -57,9 +51,10 @@ ctypedef struct node_t:
     uint8_t role
     uint8_t epoch                  # led, or aimed at
     uint8_t told[NODES_MAX]        # candidate: 1 + last LSN of those who answered our seal
+    uint8_t answered               # others were told where our log ends under this seal
     uint8_t told_tainted           # of these: were tainted
     uint8_t told_old_boots         # of these: booted since
-    uint8_t incarnation            # leader, from here on
+    uint8_t current                # leader, from here on: of the config's incarnation
     uint8_t acknowledged           # LSNs that clients were told of
     uint8_t installed              # the in-sync set that counts, without ourselves
     uint8_t acked[NODES_MAX]       # newest LSN each said it has written
@@ -75,7 +70,6 @@ ctypedef struct world_t:
     uint8_t epoch
     uint8_t primary
     uint8_t in_sync
-    uint8_t incarnation
     uint8_t first[EPOCHS_MAX + 1]  # lineage: 1 + LSNs below the epoch's first; 0: no such epoch
     uint16_t dead                  # lineage: epochs that left no record
     # what clients know
