@@ -507,4 +507,5 @@ cdef void begin(world_t* world, const bounds_t* bounds) noexcept nogil:
         world.nodes[i].sealed = 1
     world.nodes[0].role = LEADER
     world.nodes[0].epoch = 1
+    world.nodes[0].current = True
     world.nodes[0].installed = world.in_sync & ~1

@@ -1,5 +1,6 @@
 """The protocol, told once. Every step is a function (world, bounds, a, b) that says whether it may
-happen now and, if so, does it to the world. Each names the product code it stands for.
+happen now and, if so, does it to the world; if not, it leaves the world alone. Each names the product
+code it stands for.
 
 Rules that can be taken out, to see what they are for (`docs/model.md`):
   R-eject     a member stops counting only when the swap that removes it is known to have won
@@ -189,10 +190,13 @@ cdef inline bint reply_flush(world_t* world, const bounds_t* bounds, int a, int 
             return False
     for i in range(lsns):
         news |= world.durable[i] != leader.log[i]
+    if not news:
+        return False
+    for i in range(lsns):
         world.contradiction |= world.durable[i] != 0 and world.durable[i] != leader.log[i]
         world.durable[i] = leader.log[i]
-    leader.flushed = max(leader.flushed, leader.last)
-    return news
+    leader.flushed = leader.last
+    return True
 
 
 # ---------------------------------------------------------------------------------------- resync
@@ -598,10 +602,12 @@ cdef inline void end_process(world_t* world, const bounds_t* bounds, int a, bint
 
 cdef inline bint kill(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
     """A process dies and starts again: what its disk had written stays, `b` LSNs in all. No taint.
-    Only of a primary's own log is anything not written yet, and that was not acknowledged."""
+    Only of what a primary assigned itself may anything not be written yet; it was not acknowledged."""
     cdef node_t* node = &world.nodes[a]
-    if world.crashes == 0 or b > node.last or b < (
-            max(node.flushed, node.acknowledged) if node.role == LEADER else node.last):
+    cdef int sure = node.last
+    if node.role == LEADER:
+        sure = max(world.first[node.epoch] - 1, max(node.flushed, node.acknowledged))
+    if world.crashes == 0 or b > node.last or b < sure:
         return False
     world.crashes -= 1
     cut(node, b)
