@@ -468,11 +468,21 @@ cdef class Explorer:
         memcpy(&world, <char*>state, sizeof(world_t))
         return broken_promise(&world, &self.bounds)
 
-    def world(self, bytes state):
-        """The world as a dictionary, to look at."""
+    def view(self, bytes state):
+        """What anybody can see of a world: (epoch, primary, in-sync set), and of each node
+        (sealed epoch, LSNs in its log, led epoch or 0, counting set, LSNs acknowledged)."""
         cdef world_t world
+        cdef node_t* node
+        cdef int i
         memcpy(&world, <char*>state, sizeof(world_t))
-        return world
+        nodes = []
+        for i in range(self.bounds.nodes):
+            node = &world.nodes[i]
+            if node.role == LEADER:
+                nodes.append((node.sealed, node.last, node.epoch, node.installed, node.acknowledged))
+            else:
+                nodes.append((node.sealed, node.last, 0, 0, 0))
+        return (world.epoch, world.primary, world.in_sync), *nodes
 
 
 cdef int arguments(int step, const bounds_t* bounds) noexcept nogil:

@@ -108,8 +108,8 @@ cdef inline void refuse_below(node_t* node, const bounds_t* bounds, int epoch) n
     """replica_seal. What a deposed primary appended is written before a seal is answered."""
     if node.role == LEADER:
         step_down(node, bounds)
+    node.answered = node.answered and node.sealed == epoch
     node.sealed = epoch
-    node.answered = False
 
 
 # --------------------------------------------------------------------------------- the data path
