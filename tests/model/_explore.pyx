@@ -220,6 +220,7 @@ cdef void canonical(world_t* world, const bounds_t* bounds, uint64_t* words, int
     cdef int[NODES_MAX] name
     cdef int i, j
     cdef uint64_t key
+    memset(name, 0, sizeof(name))
     for i in range(bounds.nodes):
         key = what_it_is(world, bounds, i)
         j = i
@@ -237,18 +238,18 @@ cdef void canonical(world_t* world, const bounds_t* bounds, uint64_t* words, int
 cdef void name_rest(world_t* world, const bounds_t* bounds, codec_t* codec, uint64_t* keys, int* name, int at,
                     uint64_t* words, int count) noexcept nogil:
     """Try every order of the nodes whose keys are equal, from place `at` on."""
-    cdef int i
-    if at >= bounds.nodes or at >= NODES_MAX:
+    cdef int i, nodes = min(bounds.nodes, NODES_MAX)
+    if at >= nodes:
         codec.position = 0
         memset(codec.words, 0, sizeof(codec.words))
-        for i in range(at):
+        for i in range(NODES_MAX):
             codec.name[i] = name[i]
         world_fields(codec, world, bounds)
         if memcmp(codec.words, words, count * sizeof(uint64_t)) < 0:
             memcpy(words, codec.words, count * sizeof(uint64_t))
         return
     i = at
-    while i < bounds.nodes and keys[i] == keys[at]:
+    while i < nodes and keys[i] == keys[at]:
         name[at], name[i] = name[i], name[at]
         name_rest(world, bounds, codec, keys, name, at + 1, words, count)
         name[at], name[i] = name[i], name[at]
@@ -293,7 +294,6 @@ cdef class Explorer:
     def run(self):
         """Explore until every state is seen, a promise is broken, or memory ends."""
         cdef world_t world
-        cdef codec_t codec
         begin(&world, &self.bounds)
         self.words = packed_words(&self.bounds)
         if self.words > WORDS:

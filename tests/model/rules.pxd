@@ -222,16 +222,17 @@ cdef inline bint learn(world_t* world, const bounds_t* bounds, int a, int b) noe
     cdef node_t* leader = &world.nodes[a]
     cdef node_t* node = &world.nodes[b]
     cdef int i, common
-    cdef bint void = False
+    cdef bint void = False, full
     if (leader.role != LEADER or has(leader.installed, b) or leader.phase[b] != NO_LEARNER
             or node.role != FOLLOWER or node.sealed != leader.epoch or leader.acknowledged != leader.last):
         return False
     common = common_lsn(world, leader, node)
     for i in range(common, node.last):
         void |= world.ever[i] >> node.log[i] & 1       # its map may have it: no dropping that
-    if void and keeps(bounds, R_VOID):
+    full = void and keeps(bounds, R_VOID)
+    if full:
         common = 0
-    node.stale = (node.stale or void) and common > 0
+    node.stale = (node.stale or void) and not full
     node.flushed = min(node.flushed, common)
     cut(node, common)
     node.last = leader.last
@@ -391,7 +392,7 @@ cdef inline bint lose(world_t* world, const bounds_t* bounds, int a, int b) noex
 cdef inline void lead(world_t* world, const bounds_t* bounds, node_t* node, int a) noexcept nogil:
     """primary_lead: each member's tail begins behind the LSN it told when it sealed."""
     cdef int i
-    for i in range(bounds.nodes):
+    for i in range(NODES_MAX):
         if keeps(bounds, R_SESSION):
             node.acked[i] = node.durable[i] = 0
         if i != a and has(node.swap_set, i):

@@ -18,8 +18,8 @@ PROMISES = {
     6: "S6: an LSN was promised twice, with different content",
 }
 GIB = 1 << 30
-PAIRS = {"append", "say written", "flush", "learn", "copy", "begin join", "say flushed", "forget learner", "submit eject",
-         "submit join", "seal", "pull"}
+PAIRS = {"append", "say written", "flush", "learn", "copy", "begin join", "say flushed", "forget learner",
+         "submit eject", "submit join", "seal", "pull"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,8 @@ class Found:
 
     def __str__(self) -> str:
         verdict = self.broken or ("no promise broken" if self.complete else "INCOMPLETE: out of memory")
-        lines = [f"{self.bounds}: {self.states:,} states, {self.transitions:,} transitions, depth {self.depth}, "
-                 f"{self.seconds:.1f} s, {self.memory_bytes / GIB:.2f} GiB: {verdict}"]
+        lines = [f"{self.bounds}: {self.states:,} states, {self.transitions:,} transitions, "
+                 f"depth {self.depth}, {self.seconds:.1f} s, {self.memory_bytes / GIB:.2f} GiB: {verdict}"]
         return "\n".join([*lines, *(f"{i:4} {step}" for i, step in enumerate(self.steps, 1))])
 
 

@@ -12,7 +12,17 @@ MISSED = {
     "R-boot": (Bounds(3, 1, 2, 1), "S2"),
     "R-seal": (Bounds(3, 1, 2, 0), "S4"),
     "R-taint": (Bounds(3, 1, 2, 1), "S2"),
+    "R-session": (Bounds(3, 1, 3, 0), "S2"),
+    "R-client": (Bounds(3, 1, 3, 1), "S2"),
+    "R-epoch": (Bounds(3, 1, 2, 1), "S3"),
+    "R-prefix": (Bounds(3, 1, 2, 0), "S2"),
+    "R-told": (Bounds(3, 1, 2, 0), "S2"),
+    "R-void": (Bounds(3, 1, 2, 1), "S5"),
 }
+
+
+def test_every_rule_is_asked() -> None:
+    assert tuple(MISSED) == RULES
 
 
 def test_two_epochs_without_a_crash_keep_every_promise() -> None:
@@ -52,7 +62,8 @@ def test_bounds_beyond_what_a_state_can_hold_are_refused() -> None:
 def test_names_are_those_of_the_rules() -> None:
     with open("tests/model/rules.pxd", encoding="utf-8") as file:
         text = file.read()
-    numbered = [line.strip() for line in text.split("cdef enum:")[1].splitlines() if line.strip().startswith("R_")]
+    lines = (line.strip() for line in text.split("cdef enum:")[1].splitlines())
+    numbered = [line for line in lines if line.startswith("R_")]
     assert tuple(name.replace("R_", "R-").replace("_", "-").lower() for name in numbered) == \
         tuple(rule.lower() for rule in RULES)
     assert sorted(PROMISES) == [1, 2, 3, 4, 5, 6]

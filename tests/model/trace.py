@@ -15,10 +15,11 @@ visible is as it was or as it will be. A crash is only taken where one was recor
 """
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_right
 from dataclasses import dataclass
 
-from repstore.replication.volume_config import VolumeConfig
+from repstore.replication.volume_config import volume_key
 from repstore.sim.cluster import SimulatedCluster
 from tests.model._explore import STEP_NAMES, Explorer
 
@@ -53,6 +54,8 @@ class Recorder:
         self._lives = [(cluster.life(name).process, cluster.node(name).boot_id) for name in self._names]
         self._moments: list[Moment] = []
         self._interesting: set[int] = set()
+        self._revision = -1
+        self._config: tuple[int, ...] = ()
         self._step = cluster.clock.step
         cluster.clock.step = self._observed_step      # type: ignore[method-assign]
         self._look()
@@ -81,19 +84,29 @@ class Recorder:
         return more
 
     def _look(self) -> None:
-        volume = self._cluster.volume(self._name)
+        config = self._look_at_config()
         nodes, crash = [], None
         for node in range(len(self._names)):
             seen, how = self._look_at(node)
             nodes.append(seen)
             crash = crash or how
-        view = (_config_view(volume), *_with_what_was_sent(nodes))
+        view = (config, *_with_what_was_sent(nodes))
         if self._moments and view == self._moments[-1].view and crash is None:
             return
         if crash or (self._moments and view[0] != self._moments[-1].view[0]):
             for seen in view[1:]:
                 self._interesting |= {seen[1], seen[4]}
         self._moments.append(Moment(view, crash))
+
+    def _look_at_config(self) -> tuple[int, ...]:
+        """Decoded only when it changed: this is asked after every step of the clock."""
+        entry = self._cluster.config.get(volume_key(self._name))
+        assert entry is not None
+        if entry.revision != self._revision:
+            self._revision = entry.revision
+            volume = self._cluster.volume(self._name)
+            self._config = volume.epoch, volume.primary, sum(1 << node for node in volume.in_sync_nodes())
+        return self._config
 
     def _look_at(self, node: int) -> tuple[tuple[int, ...], tuple[str, int] | None]:
         """A node that is down is as it was: in the model it is only slow."""
@@ -112,10 +125,6 @@ class Recorder:
                 state.commit_lsn), how
 
 
-def _config_view(volume: VolumeConfig) -> tuple[int, ...]:
-    return volume.epoch, volume.primary, sum(1 << node for node in volume.in_sync_nodes())
-
-
 def _with_what_was_sent(nodes: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
     """A primary's log is at least as long as the logs that follow it, though its disk be slower."""
     return [(sealed, max([last, *(other[1] for other in nodes if other[0] == sealed)]) if leads == sealed else last,
@@ -129,7 +138,7 @@ def replay(moments: list[Moment]) -> int:
     states = {model.initial()}
     if model.view(model.initial()) != moments[0].view:
         raise TraceError(f"a trace begins with epoch 1 at rest, not with {moments[0].view}")
-    for number, (old, new) in enumerate(zip(moments, moments[1:], strict=False), 1):
+    for number, (old, new) in enumerate(itertools.pairwise(moments), 1):
         states = _follow(model, states, old.view, new)
         if not states:
             raise TraceError(f"view {number}: no step of the model leads from {old.view} to {new.view}"
