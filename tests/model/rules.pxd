@@ -13,7 +13,7 @@ Rules that can be taken out, to see what they are for (`docs/model.md`):
   R-session   what a member said in an earlier session does not count
   R-client    an acknowledgement is worth no more than the incarnation it was given in
   R-epoch     a primary that restarted takes a new epoch
-  R-prefix    a member whose log is longer than the new primary's leaves the set
+  R-prefix    a member whose log is no prefix of the new primary's leaves the set
   R-told      a log does not grow by a pull under a seal that others were told of
   R-void      a copy that committed beyond the common point is copied whole
 """
@@ -558,11 +558,9 @@ cdef inline bint submit_promotion(world_t* world, const bounds_t* bounds, int a,
             return False                               # a clean one must lead, and it may be
         if not equal_standing(candidate, tainted or not keeps(bounds, R_TAINT), i):
             continue
-        if candidate.told[i] <= 1 + candidate.last:
-            members |= bit(i)
-        elif keeps(bounds, R_PREFIX):
+        if keeps(bounds, R_PREFIX) and candidate.told[i] > 1 + candidate.last:
             return False                               # adopt it first, or hear that it is gone
-        else:
+        if not keeps(bounds, R_PREFIX) or agrees(candidate, &world.nodes[i], candidate.told[i] - 1):
             members |= bit(i)
     submit(candidate, PROMOTE, members)
     candidate.swap_old_boots = candidate.told_old_boots & members

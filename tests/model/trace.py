@@ -2,16 +2,16 @@
 
 A trace is a list of views, each what can be seen of the cluster from outside its control code: of
 the config (epoch, primary, in-sync set), and of each node (epoch it is sealed at, LSNs in its
-log, epoch it leads or 0, the set that counts there, LSNs it acknowledged). `Recorder` takes them from a running
-`SimulatedCluster` whenever one changes; it alters nothing in there.
+log, epoch it leads or 0, the set that counts there, LSNs it acknowledged). `Recorder` takes them
+from a running `SimulatedCluster` whenever one changes; it alters nothing in there.
 
 LSNs: a run has thousands, the model a dozen. So a few LSNs are chosen as *cuts*: where epochs begin,
 and where logs and commits stood whenever the config changed or a node crashed. A log of the model is
 as long as the number of cuts that the real one has reached.
 
-`replay` keeps every state of the model that fits what was seen so far. From one view to the next the model
-may take any steps, also those that cannot be seen (proposals, answers, flushes), on the way to which everything
-visible is as it was or as it will be. A crash is only taken where one was recorded.
+`replay` keeps the states of the model that fit what was seen so far. From one view to the next the
+model may take any steps, also those that cannot be seen (proposals, answers, flushes), as long as
+everything visible is as it was or as it will be. A crash is only taken where one was recorded.
 """
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ class Recorder:
         """Stop looking; the trace, with LSNs as numbers of cuts."""
         self._cluster.clock.step = self._step         # type: ignore[method-assign]
         lineage = self._cluster.volume(self._name).lineage
-        chosen = self._interesting | {entry.first_lsn - 1 for entry in lineage} | {self._moments[-1].view[1][1]}
+        chosen = self._interesting | {entry.first_lsn - 1 for entry in lineage}
+        chosen.add(self._moments[-1].view[1][1])
         cuts = sorted(lsn for lsn in chosen if lsn > self._base)
         if len(cuts) > CUTS_MAX:
             raise ValueError(f"{len(cuts)} cuts, the model has {CUTS_MAX} LSNs: record less")
@@ -127,8 +128,9 @@ class Recorder:
 
 def _with_what_was_sent(nodes: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
     """A primary's log is at least as long as the logs that follow it, though its disk be slower."""
-    return [(sealed, max([last, *(other[1] for other in nodes if other[0] == sealed)]) if leads == sealed else last,
-             leads, *rest) for sealed, last, leads, *rest in nodes]
+    newest = {sealed: max(node[1] for node in nodes if node[0] == sealed) for sealed, *_ in nodes}
+    return [(sealed, newest[sealed] if leads == sealed else last, leads, *rest)
+            for sealed, last, leads, *rest in nodes]
 
 
 def replay(moments: list[Moment]) -> int:
