@@ -8,6 +8,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
+cimport tests.model.membership as membership
 cimport tests.model.rules as rules
 from tests.model.promises cimport KEPT, broken_promise
 from tests.model.world cimport (
@@ -41,19 +42,19 @@ STEPS[7] = step_t(b"copy", rules.copy, PAIR)
 STEPS[8] = step_t(b"begin join", rules.begin_join, PAIR)
 STEPS[9] = step_t(b"say flushed", rules.say_flushed, PAIR)
 STEPS[10] = step_t(b"forget learner", rules.forget_learner, PAIR)
-STEPS[11] = step_t(b"submit eject", rules.submit_eject, PAIR)
-STEPS[12] = step_t(b"submit join", rules.submit_join, PAIR)
-STEPS[13] = step_t(b"submit promotion", rules.submit_promotion, ALONE)
-STEPS[14] = step_t(b"win", rules.win, ALONE)
-STEPS[15] = step_t(b"lose", rules.lose, ALONE)
-STEPS[16] = step_t(b"hear outcome", rules.hear_outcome, ALONE)
-STEPS[17] = step_t(b"read config", rules.read_config, ALONE)
-STEPS[18] = step_t(b"stand", rules.stand, ALONE)
-STEPS[19] = step_t(b"move up", rules.move_up, ALONE)
-STEPS[20] = step_t(b"seal", rules.seal, PAIR)
-STEPS[21] = step_t(b"pull", rules.pull, PAIR)
-STEPS[22] = step_t(b"kill", rules.kill, CUT)
-STEPS[23] = step_t(b"cut power", rules.cut_power, CUT)
+STEPS[11] = step_t(b"submit eject", membership.submit_eject, PAIR)
+STEPS[12] = step_t(b"submit join", membership.submit_join, PAIR)
+STEPS[13] = step_t(b"submit promotion", membership.submit_promotion, ALONE)
+STEPS[14] = step_t(b"win", membership.win, ALONE)
+STEPS[15] = step_t(b"lose", membership.lose, ALONE)
+STEPS[16] = step_t(b"hear outcome", membership.hear_outcome, ALONE)
+STEPS[17] = step_t(b"read config", membership.read_config, ALONE)
+STEPS[18] = step_t(b"stand", membership.stand, ALONE)
+STEPS[19] = step_t(b"move up", membership.move_up, ALONE)
+STEPS[20] = step_t(b"seal", membership.seal, PAIR)
+STEPS[21] = step_t(b"pull", membership.pull, PAIR)
+STEPS[22] = step_t(b"kill", membership.kill, CUT)
+STEPS[23] = step_t(b"cut power", membership.cut_power, CUT)
 STEP_NAMES = tuple((<bytes>step.name).decode() for step in STEPS)
 
 
@@ -324,7 +325,7 @@ cdef class Explorer:
                         if not STEPS[s].rule(&next, &self.bounds, a, b):
                             continue
                         self.transitions += 1
-                        rules.forget_the_past(&next, &self.bounds)
+                        membership.forget_the_past(&next, &self.bounds)
                         canonical(&next, &self.bounds, words, self.words)
                         if not self.add(words, <uint32_t>head):
                             return
@@ -435,7 +436,7 @@ cdef class Explorer:
         memcpy(&world, <char*>state, sizeof(world_t))
         if not STEPS[number].rule(&world, &self.bounds, a, b):
             return None
-        rules.forget_the_past(&world, &self.bounds)
+        membership.forget_the_past(&world, &self.bounds)
         return <bytes>(<char*>&world)[:sizeof(world_t)]
 
     def successors(self, bytes state):
