@@ -1,4 +1,4 @@
-# build | check | test | demo | bench | bench-quick | soak (parts: soak-kill)
+# build | check | test | demo | bench | bench-quick | soak (parts: soak-kill, soak-model)
 PYTHON ?= python3
 ARGS ?=
 VENV := .venv
@@ -19,7 +19,7 @@ pytest = $(BIN)/python -m pytest -q -m "$(1)" $(ARGS) || [ $$? -eq 5 ]
 
 ROUNDS ?= 200
 
-.PHONY: build check test demo bench bench-quick soak soak-kill lint types unit slow clients packages-clients clean
+.PHONY: build check test demo bench bench-quick soak soak-kill soak-model lint types unit slow clients packages-clients clean
 
 build: $(VENV)/.built
 
@@ -79,7 +79,11 @@ bench-quick: build packages-clients
 soak-kill: build packages-clients
 	$(call timed,soak-kill,$(BIN)/python -m tests.cluster.soak --rounds $(ROUNDS) $(ARGS))
 
-soak: soak-kill
+# the protocol model at the largest bounds that fit 16 GiB and an hour on one core
+soak-model: build
+	$(call timed,soak-model,$(BIN)/python -m tests.model --soak $(ARGS))
+
+soak: soak-kill soak-model
 
 clean:
 	rm -rf build $(VENV) src/*.egg-info

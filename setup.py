@@ -87,7 +87,7 @@ def outer_extensions() -> list[Extension]:
     return cythonize(
         outer,
         build_dir="build/cython",
-        include_path=["src", "bindings/nbd"],
+        include_path=["src", "bindings/nbd", "."],
         compiler_directives=DIRECTIVES,
     )
 
