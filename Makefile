@@ -1,4 +1,4 @@
-# build | check | test | demo | bench | bench-quick | soak (parts: soak-kill)
+# build | check | test | demo | bench | bench-quick | soak (parts: soak-kill, soak-sim)
 PYTHON ?= python3
 ARGS ?=
 VENV := .venv
@@ -18,8 +18,10 @@ endef
 pytest = $(BIN)/python -m pytest -q -m "$(1)" $(ARGS) || [ $$? -eq 5 ]
 
 ROUNDS ?= 200
+SEEDS ?= 1..2000
+MINUTES ?= 60
 
-.PHONY: build check test demo bench bench-quick soak soak-kill lint types unit slow clients packages-clients clean
+.PHONY: build check test demo bench bench-quick soak soak-kill soak-sim seeds lint types unit slow clients packages-clients clean
 
 build: $(VENV)/.built
 
@@ -64,6 +66,7 @@ check:
 
 test: check
 	@$(MAKE) --no-print-directory slow
+	@$(MAKE) --no-print-directory seeds
 	@$(MAKE) --no-print-directory clients
 
 demo: build packages-clients
@@ -79,7 +82,14 @@ bench-quick: build packages-clients
 soak-kill: build packages-clients
 	$(call timed,soak-kill,$(BIN)/python -m tests.cluster.soak --rounds $(ROUNDS) $(ARGS))
 
-soak: soak-kill
+# simulated clusters, each decided by its seed; see docs/simulator.md
+seeds: build
+	$(call timed,seeds,$(BIN)/repstore sim --seeds $(SEEDS) $(ARGS))
+
+soak-sim: build
+	$(call timed,soak-sim,$(BIN)/repstore sim --seeds 1000000..1199999 --minutes $(MINUTES) $(ARGS))
+
+soak: soak-kill soak-sim
 
 clean:
 	rm -rf build $(VENV) src/*.egg-info

@@ -205,8 +205,8 @@ class SimulatedNetwork:
             waiting.append((due_ns, 0, data))
         elif fate < rough.drop + rough.double + rough.swap and len(waiting) > 1:
             what = "swapped"
-            (first_ns, *first), (second_ns, *second) = waiting[-2], waiting[-1]
-            waiting[-2], waiting[-1] = (first_ns, *second), (second_ns, *first)
+            (first_ns, *_), (second_ns, *_) = earlier, later = waiting[-2], waiting[-1]
+            waiting[-2], waiting[-1] = (first_ns, *later[1:]), (second_ns, *earlier[1:])
         else:
             return
         self.struck[what] = self.struck.get(what, 0) + 1

@@ -126,7 +126,8 @@ class Scene:
     def _take_out_of_service(self, node: SimulatedNode, error: Exception) -> None:
         """A store that does not open: a new disk, where others have all there is."""
         damage, setup = self.damage, self.plan.setup
-        assert damage.anywhere or damage.metadata, f"{node.name} does not open and nothing was damaged: {error}"
+        assert damage.anywhere or damage.metadata, \
+            f"{node.name} does not open and nothing was damaged: {error}"
         if node.number != setup.bad_disk:
             self.condemned.add(node.name)
             return
