@@ -2,8 +2,8 @@
 
     python -m bench.simulated [--seeds A..B]
 
-One line: `SIMULATED seeds s/seed simulated s/s operations/s`. There is nothing to compare it with; it is
-here so that a change that makes seeds dear is seen.
+One line: `SIMULATED seeds s/seed simulated s/s operations/s`. There is nothing to compare it
+with; it is here so that a change that makes seeds dear is seen.
 """
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SEEDS = "1..100"
 
 def main() -> None:
     """Run the seeds on one processor and say what they cost."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description="How fast the simulator is.")
     parser.add_argument("--seeds", default=SEEDS, metavar="A..B")
     seeds = parse_range(parser.parse_args().seeds)
     begun_s = time.process_time()

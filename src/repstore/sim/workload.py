@@ -111,7 +111,7 @@ class SimulatedClient:
         self.losses = 0
         self.stopped = False
         self.session_over = False
-        self.is_damaged: Callable[[range], bool] = lambda span: False
+        self.may_fail: Callable[[range], bool] = lambda span: False
         self.stale_reads = False                  # leases do not hold: reads may be late
         self.on_asked: Callable[[Operation], None] = lambda operation: None
         self.on_answered: Callable[[Operation], None] = lambda operation: None
@@ -298,7 +298,7 @@ class SimulatedClient:
         if error in SESSION_OVER:
             self.session_over = True
         else:
-            due = error == errno.EIO and self.is_damaged(operation.span)
+            due = error == errno.EIO and self.may_fail(operation.span)
             assert due, f"{operation} through {self._life.name} ended with {name} (W4)"
 
     def _check_read(self, operation: Operation) -> None:
