@@ -24,7 +24,8 @@ def main() -> None:
     summary = run_seeds(seeds, jobs=1)
     taken_s = time.process_time() - begun_s
     print(f"SIMULATED {summary.seeds} seeds {taken_s / summary.seeds:.3f} s/seed "
-          f"{summary.simulated_s / taken_s:.1f} simulated s/s {summary.operations / taken_s:.0f} operations/s")
+          f"{summary.simulated_s / taken_s:.1f} simulated s/s "
+          f"{summary.operations / taken_s:.0f} operations/s")
 
 
 if __name__ == "__main__":
