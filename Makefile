@@ -1,4 +1,4 @@
-# build | check | test | demo | bench | bench-quick | soak (parts: soak-kill, soak-model)
+# build | check | test | demo | bench | bench-quick | soak (parts: soak-kill, soak-model, soak-sim)
 PYTHON ?= python3
 ARGS ?=
 VENV := .venv
@@ -18,8 +18,11 @@ endef
 pytest = $(BIN)/python -m pytest -q -m "$(1)" $(ARGS) || [ $$? -eq 5 ]
 
 ROUNDS ?= 200
+SEEDS ?= 1..2000
+MINUTES ?= 60
 
-.PHONY: build check test demo bench bench-quick soak soak-kill soak-model lint types unit slow clients packages-clients clean
+.PHONY: build check test demo bench bench-quick soak soak-kill soak-model soak-sim seeds lint types unit slow clients \
+	packages-clients clean
 
 build: $(VENV)/.built
 
@@ -64,6 +67,7 @@ check:
 
 test: check
 	@$(MAKE) --no-print-directory slow
+	@$(MAKE) --no-print-directory seeds
 	@$(MAKE) --no-print-directory clients
 
 demo: build packages-clients
@@ -83,7 +87,14 @@ soak-kill: build packages-clients
 soak-model: build
 	$(call timed,soak-model,$(BIN)/python -m tests.model --soak $(ARGS))
 
-soak: soak-kill soak-model
+# simulated clusters, each decided by its seed; see docs/simulator.md
+seeds: build
+	$(call timed,seeds,$(BIN)/repstore sim --seeds $(SEEDS) $(ARGS))
+
+soak-sim: build
+	$(call timed,soak-sim,$(BIN)/repstore sim --seeds 1000000..1199999 --minutes $(MINUTES) $(ARGS))
+
+soak: soak-kill soak-model soak-sim
 
 clean:
 	rm -rf build $(VENV) src/*.egg-info

@@ -145,7 +145,8 @@ def test_a_crash_while_what_a_crash_left_is_opened_leaves_a_store() -> None:
         LocalVolume(disk, boot_id=boot_id, life_id=77)
         assert disk.recording is not None
         for second in list(crash_states(disk.recording, subset_limit=2))[::9]:
-            open_engine(second.image(disk.recording), f"{first}, then {second}", number=0, boot_id=boot_id, life_id=78)
+            open_engine(second.image(disk.recording), f"{first}, then {second}", number=0, boot_id=boot_id,
+                        life_id=78)
             opened += 1
     assert opened > 200
 

@@ -18,20 +18,21 @@ import typer
 from repstore import errors
 from repstore.cli.options import EXIT_INTERRUPTED, EXIT_REFUSED, Json, complain
 
+JOBS = min(2, os.cpu_count() or 1)
 PROGRESS_S = 1.0              # between two lines of progress on a terminal
 
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Run one seed, and show a failure.")]
 Seeds = Annotated[str | None, typer.Option("--seeds", metavar="A..B", help="Run all of these seeds.")]
 PlanFile = Annotated[Path | None, typer.Option("--plan", metavar="FILE", help="Run a plan that was saved.")]
-Minimize = Annotated[bool, typer.Option("--minimize", help="Shorten a run that fails: fewest faults, fewest operations.")]
-Save = Annotated[Path | None, typer.Option("--save", metavar="FILE", help="Write the plan that was run there.")]
-TraceFile = Annotated[Path | None, typer.Option("--trace", metavar="FILE", help="Write everything that happened there.")]
+Minimize = Annotated[bool, typer.Option("--minimize", help="Shorten a run that fails.")]
+Save = Annotated[Path | None, typer.Option("--save", metavar="FILE", help="Write the plan that was run.")]
+TraceFile = Annotated[Path | None, typer.Option("--trace", metavar="FILE", help="Write the trace.")]
 Jobs = Annotated[int, typer.Option("--jobs", metavar="N", help="Processes, for many seeds.")]
 Minutes = Annotated[float, typer.Option("--minutes", metavar="M", help="Begin no seed after that.")]
 
 
 def simulate(seed: Seed = None, seeds: Seeds = None, plan: PlanFile = None, minimize: Minimize = False,
-             save: Save = None, trace: TraceFile = None, jobs: Jobs = min(2, os.cpu_count() or 1),
+             save: Save = None, trace: TraceFile = None, jobs: Jobs = JOBS,
              minutes: Minutes = 1e9, as_json: Json = False) -> int:
     """Run the shipped engine in simulated worlds: crashes, cut links, lying disks, and what is promised."""
     if sum(chosen is not None for chosen in (seed, seeds, plan)) != 1:
@@ -52,7 +53,8 @@ def _one(seed: int | None, plan_file: Path | None, minimize: bool, save: Path | 
     plan = plans.draw(seed) if seed is not None else plans.decode(_bytes_of(plan_file), str(plan_file))
     outcome = run(plan)
     if outcome.failure and minimize:
-        plan, outcome = minimizing.minimize(plan, outcome.failure, lambda text: complain(f"shortened to {text}"))
+        plan, outcome = minimizing.minimize(
+            plan, outcome.failure, lambda text: complain(f"shortened to {text}"))
     if save is not None:
         save.write_bytes(plans.encode(plan))
     if trace is not None and outcome.trace is not None:
@@ -127,7 +129,7 @@ def _show_summary(summary: Any) -> None:
     seeds = max(1, summary.seeds)
     print(f"{summary.seeds} seeds, {len(summary.failures)} failed{', INTERRUPTED' * summary.interrupted}: "
           f"{summary.simulated_s / 3600:.2f} simulated hours in {summary.wall_s:.0f} s, "
-          f"{summary.operations / seeds:.0f} operations, {sum(summary.faults.values()) / seeds:.1f} faults and "
-          f"{summary.crashes / seeds:.1f} crashes a seed")
+          f"{summary.operations / seeds:.0f} operations, {sum(summary.faults.values()) / seeds:.1f} faults "
+          f"and {summary.crashes / seeds:.1f} crashes a seed")
     for seed, failure in sorted(summary.failures.items()):
         print(f"  seed {seed}: {failure}")

@@ -66,10 +66,7 @@ class Damage:
         return place >= plan.copies or (place + block.lba // CHUNK_BLOCKS) % plan.copies < plan.min_copies - 1
 
     def is_damaged(self, volume: int, span: range) -> bool:
-        """Whether an operation on these blocks may end with EIO. A volume that is down to one copy
-        has nowhere to go when its store fails."""
-        if self.fenced and self.setup.volumes[volume - 1].min_copies == 1:
-            return True
+        """Whether an operation on these blocks may end with EIO."""
         return self.anywhere or any((volume, block) in self.blocks for block in span)
 
     @property

@@ -150,7 +150,7 @@ class SimulatedDisk:
         self.stale.clear()
         return count
 
-    def replace(self, image: bytes) -> None:
+    def replace(self, image: bytes | bytearray) -> None:
         """Another disk is in the machine."""
         self.image[:] = image
         self._durable[:] = image

@@ -117,8 +117,8 @@ class Expectation:
                 continue
             for later in versions[place + 1:]:
                 if later.stamp != ZEROS and NEVER < later.answered < newest:
-                    return (f"block {block} reads as {stamp}; {later.stamp}, answered at {later.answered}, is "
-                            f"gone though a write asked for at {newest} is there (W3)")
+                    return (f"block {block} reads as {stamp}; {later.stamp}, answered at {later.answered}, "
+                            f"is gone though a write asked for at {newest} is there (W3)")
         return ""
 
     def _asked_at(self, stamp: int) -> int:

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from repstore.format import BLOCK_SIZE
 from repstore.sim import plan as plans
@@ -58,7 +59,7 @@ def _crash(scene: Scene, names: list[str], fault: Fault, how: Callable[[Simulate
         how(scene.cluster.node(name))
     for i, name in enumerate(scene.random.sample(victims, len(victims))):
         at_ns = _until_ns(scene, fault) + int(i * fault.share * NS_PER_S)
-        scene.cluster.clock.at(at_ns, lambda name=name: scene.start(name))
+        scene.cluster.clock.at(at_ns, partial(scene.start, name))
     return bool(victims)
 
 
@@ -258,7 +259,8 @@ def rot(scene: Scene, fault: Fault) -> bool:
     victims = _victims(scene, fault)
     for block in victims:
         byte = scene.random.randrange(BLOCK_SIZE)
-        scene.note("rot in {} of volume {}, block {} at {}", fault.node, block.volume, block.lba, block.location)
+        scene.note("rot in {} of volume {}, block {} at {}", fault.node, block.volume, block.lba,
+                   block.location)
         disk.rot(block.location * BLOCK_SIZE + byte, 1 << scene.random.randrange(8))
         scene.damage.blocks.add((block.volume, block.lba))
     return bool(victims)

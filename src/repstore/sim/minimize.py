@@ -29,11 +29,12 @@ def kind_of(failure: str) -> str:
     return rule[1] if rule else NUMBERS.sub("#", failure)[:40]
 
 
-def minimize(plan: Plan, failure: str, tell: Callable[[str], None] = lambda text: None) -> tuple[Plan, Outcome]:
+def minimize(plan: Plan, failure: str,
+             tell: Callable[[str], None] = lambda text: None) -> tuple[Plan, Outcome]:
     """The shortest plan found that fails like `plan` does, and what came of it."""
     wanted = kind_of(failure)
     budget = [RUNS_MAX]
-    best: list[Outcome] = []
+    best: list[tuple[Plan, Outcome]] = []
 
     def fails(candidate: Plan) -> bool:
         if budget[0] <= 0:
@@ -42,20 +43,18 @@ def minimize(plan: Plan, failure: str, tell: Callable[[str], None] = lambda text
         outcome = run(candidate)
         if not outcome.failure or kind_of(outcome.failure) != wanted:
             return False
-        best[:] = [outcome]
+        best[:] = [(candidate, outcome)]
         tell(f"{len(candidate.faults)} faults, {len(candidate.asks)} operations")
         return True
 
     if not fails(plan):
         raise AssertionError(f"seed {plan.seed} does not fail again with: {failure}")
-    while True:
-        before = len(plan.faults), len(plan.asks)
-        faults = shortest(plan.faults, lambda kept, plan=plan: fails(replace(plan, faults=tuple(kept))))
-        plan = replace(plan, faults=tuple(faults))
-        asks = shortest(plan.asks, lambda kept, plan=plan: fails(replace(plan, asks=tuple(kept))))
-        plan = replace(plan, asks=tuple(asks))
-        if (len(plan.faults), len(plan.asks)) == before or budget[0] <= 0:
-            return plan, best[0]
+    before = None
+    while before != best[0][0] and budget[0] > 0:
+        before = best[0][0]
+        shortest(before.faults, lambda kept: fails(replace(best[0][0], faults=tuple(kept))))
+        shortest(before.asks, lambda kept: fails(replace(best[0][0], asks=tuple(kept))))
+    return best[0]
 
 
 def shortest(parts: Sequence[Part], fails: Callable[[Sequence[Part]], bool]) -> Sequence[Part]:

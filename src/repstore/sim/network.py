@@ -30,6 +30,8 @@ DELAY_LEAST_NS = 15_000
 DELAY_MOST_NS = 400_000
 BREAK_MOST_NS = 2_000_000     # until the other side learns that a connection is broken
 
+NOTICED_MOST_NS = 3_000_000_000   # until a connection breaks that dropped a message
+
 
 @dataclass
 class Roughness:
@@ -198,15 +200,15 @@ class SimulatedNetwork:
             what = "dropped"
             due_ns, token, _ = waiting[-1]
             waiting[-1] = (due_ns, token, b"")
-            self._clock.after(self._random.randint(0, BREAK_MOST_NS), partial(self._break, end))
+            self._clock.after(self._random.randint(0, NOTICED_MOST_NS), partial(self._break, end))
         elif fate < rough.drop + rough.double:
             what = "doubled"
             due_ns, _, data = waiting[-1]
             waiting.append((due_ns, 0, data))
         elif fate < rough.drop + rough.double + rough.swap and len(waiting) > 1:
             what = "swapped"
-            (first_ns, *first), (second_ns, *second) = waiting[-2], waiting[-1]
-            waiting[-2], waiting[-1] = (first_ns, *second), (second_ns, *first)
+            (first_ns, *_), (second_ns, *_) = earlier, later = waiting[-2], waiting[-1]
+            waiting[-2], waiting[-1] = (first_ns, *later[1:]), (second_ns, *earlier[1:])
         else:
             return
         self.struck[what] = self.struck.get(what, 0) + 1

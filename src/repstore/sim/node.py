@@ -19,7 +19,8 @@ from functools import partial
 from random import Random
 
 from repstore import config, errors
-from repstore._fast.simulated import Close, DiskFlush, DiskRead, DiskWrite, Hold, Send
+from repstore._fast.checksum import crc32c
+from repstore._fast.simulated import Close, DiskRead, DiskWrite, Hold, Send
 from repstore.coordination.interface import ConfigStore
 from repstore.node import admin
 from repstore.node.control import NodeControl, NodeIdentity
@@ -32,7 +33,6 @@ from repstore.sim.disk import DiskAsk, SimulatedDisk
 from repstore.sim.engine import SimulatedEngine, open_engine
 from repstore.sim.network import SimulatedNetwork
 from repstore.sim.trace import FRAME, Trace, frame_details
-from repstore._fast.checksum import crc32c
 
 CONTROL_DELAY_MOST_NS = 3_000_000
 TURNS_MAX = 1_000            # of one engine at one point of time: more is a loop without end
@@ -257,14 +257,13 @@ class NodeLife:
         """Pass on what the engine asked for."""
         trace, network = self._world.trace, self._world.network
         for ask in self.engine.backend.take():
-            kind = type(ask)
-            if kind is Send:
+            if isinstance(ask, Send):
                 trace.add(self.name, SENDS, ask.link, *frame_details(ask.data))
                 network.send(self, ask.link, ask.token, ask.data)
-            elif kind is Close:
+            elif isinstance(ask, Close):
                 trace.add(self.name, "closes {}", ask.link)
                 network.close(self, ask.link)
-            elif kind is Hold:
+            elif isinstance(ask, Hold):
                 network.hold(self, ask.link, ask.stopped)
             else:
                 self._begin_disk(ask)

@@ -12,10 +12,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from repstore._fast.control import VolumeState
-from repstore.replication.volume_config import VolumeConfig
 from repstore.format import BLOCK_SIZE
+from repstore.replication.volume_config import VolumeConfig
 from repstore.sim.local import LocalVolume, PlainDisk
 from repstore.sim.node import NodeLife, SimulatedNode
 from repstore.sim.scene import Scene
@@ -44,8 +45,8 @@ class Oracle:
         self._committed_when_asked: dict[int, int] = {}        # by identity of a flush under way
         self.power_was_cut = False
         for number, client in enumerate(scene.clients):
-            client.on_asked = lambda operation, number=number: self._on_asked(number, operation)
-            client.on_answered = lambda operation, number=number: self._on_answered(number, operation)
+            client.on_asked = partial(self._on_asked, number)
+            client.on_answered = partial(self._on_answered, number)
 
     # ------------------------------------------------------------------------- every step
     def _on_asked(self, number: int, operation: Operation) -> None:
@@ -65,7 +66,8 @@ class Oracle:
         config = self._scene.cluster.volume(self._scene.plan.setup.volumes[number].name)
         life = self._scene.cluster.world.nodes[config.primary].life
         state = None if life is None else _state(life, config.index)
-        return state.commit_lsn if state is not None and state.role == "primary" and state.epoch == config.epoch else 0
+        leads = state is not None and state.role == "primary" and state.epoch == config.epoch
+        return state.commit_lsn if state is not None and leads else 0
 
     def check(self) -> None:
         """O1 to O5, now."""
@@ -92,7 +94,8 @@ class Oracle:
             if member is None or member.store_uuid != node.life.store_uuid or node.life.engine.failed:
                 continue
             if not damage.anywhere or node.number != self._scene.plan.setup.bad_disk:
-                self._check_member(promises, config, node.life, state, clean=member.boot_id == node.life.boot_id)
+                clean = member.boot_id == node.life.boot_id
+                self._check_member(promises, config, node.life, state, clean=clean)
 
     def _check_member(self, promises: Promises, config: VolumeConfig, life: NodeLife, state: VolumeState, *,
                       clean: bool) -> None:
@@ -130,9 +133,9 @@ class Oracle:
                 found[node.number] = _read_offline(node)
         for number, volume in enumerate(self._scene.plan.setup.volumes):
             config = self._scene.cluster.volume(volume.name)
-            for node in config.in_sync_nodes():
-                if node in found:
-                    self._check_copy(number, config, node, found[node][config.index])
+            for member in config.in_sync_nodes():
+                if member in found:
+                    self._check_copy(number, config, member, found[member][config.index])
 
     def _check_copy(self, number: int, config: VolumeConfig, node: int, stamps: list[int]) -> None:
         expectation = self._scene.clients[number].expectation

@@ -28,13 +28,14 @@ LONGEST_FAULT_S = 8.0
 SHORTEST_FAULT_S = 0.005
 
 # what strikes, by room: a seed draws some kinds of each room it draws
-PROCESS = ("kill", "kill all", "stop", "kill at start", "cut power", "cut power of all", "pause", "hold control")
+PROCESS = ("kill", "kill all", "stop", "kill at start", "cut power", "cut power of all", "pause",
+           "hold control")
 LINKS = ("drop links", "cut one way", "cut off", "slow link", "half open", "rough links")
 CONFIG = ("config away", "config away for all", "config unknown", "config late")
 DISK = ("write error", "full disk", "flush error", "stall", "slow disk")
 DATA_HERE = ("rot", "bad sector")                       # of blocks of data, told apart by volume and block
 DATA_DISK = ("rot metadata", "lost write", "misdirected write", "torn write", "stale write",
-             "old superblock", "read error", "forgetful flush")            # a disk that nobody can trust any more
+             "old superblock", "read error", "forgetful flush")     # a disk that nobody can trust
 CLOCK = ("clock step",)
 CLIENT = ("move client",)
 KINDS = (*PROCESS, *LINKS, *CONFIG, *DISK, *DATA_HERE, *DATA_DISK, *CLOCK, *CLIENT)

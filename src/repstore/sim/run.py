@@ -16,6 +16,7 @@ from __future__ import annotations
 import traceback
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 
 from repstore.sim.clock import NS_PER_S
 from repstore.sim.faults import strike
@@ -58,7 +59,8 @@ def run(plan: Plan) -> Outcome:
         outcome.trace = scene.cluster.trace
         _play(scene, Oracle(scene))
     except Exception as error:
-        outcome.failure = f"{type(error).__name__}: {error}" if not isinstance(error, AssertionError) else str(error)
+        broken = isinstance(error, AssertionError)
+        outcome.failure = str(error) if broken else f"{type(error).__name__}: {error}"
         outcome.detail = traceback.format_exc()
     if scene is not None:
         _count(outcome, scene)
@@ -75,7 +77,7 @@ def _play(scene: Scene, oracle: Oracle) -> None:
 
     watch()
     for fault in plan.faults:
-        clock.at(scene.began_ns + fault.at_ns, lambda fault=fault: _strike(scene, oracle, fault))
+        clock.at(scene.began_ns + fault.at_ns, partial(_strike, scene, oracle, fault))
     cluster.run_for(plan.length_ns / NS_PER_S)
     scene.heal()
     if scene.condemned or (scene.damage.any and not MUST_RECOVER):
@@ -120,9 +122,9 @@ def _unanswered(scene: Scene) -> str:
 
 
 def _unhealthy(scene: Scene) -> str:
-    return "; ".join(
-        f"{volume.name}: in sync {[member.node for member in scene.cluster.volume(volume.name).in_sync]} of "
-        f"{volume.copies} copies" for volume, _ in scene.configs() if not scene.cluster.is_healthy(volume.name))
+    configs = [scene.cluster.volume(volume.name) for volume in scene.plan.setup.volumes]
+    return "; ".join(f"{config.name}: in sync {config.in_sync_nodes()} of {config.copies} copies"
+                     for config in configs if len(config.in_sync) < config.copies)
 
 
 def _count(outcome: Outcome, scene: Scene) -> None:

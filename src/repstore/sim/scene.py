@@ -72,11 +72,16 @@ class Scene:
         asks = [ask for ask in self.plan.asks if ask.volume == number]
         client = self.cluster.client(volume.name, through=volume.through, depth=volume.depth,
                                      asks=iter([self._timed(ask) for ask in asks]))
-        client.is_damaged = lambda span: self.damage.is_damaged(client.index, span)
+        client.may_fail = lambda span: (self.damage.is_damaged(client.index, span)
+                                        or (self.damage.fenced and self._is_alone(volume)))
         client.stale_reads = self.plan.setup.stale_reads
         for at_ns in dict.fromkeys(ask.at_ns for ask in asks):
             self.cluster.clock.at(self.began_ns + at_ns, client.wake)
         return client
+
+    def _is_alone(self, volume: VolumePlan) -> bool:
+        """Down to one copy, a volume has nowhere to go when that one's store fails."""
+        return len(self.cluster.volume(volume.name).in_sync) == 1
 
     def _timed(self, ask: PlannedAsk) -> Ask:
         return Ask(ask.kind, ask.first, ask.blocks, ask.fua, self.began_ns + ask.at_ns)
@@ -126,7 +131,8 @@ class Scene:
     def _take_out_of_service(self, node: SimulatedNode, error: Exception) -> None:
         """A store that does not open: a new disk, where others have all there is."""
         damage, setup = self.damage, self.plan.setup
-        assert damage.anywhere or damage.metadata, f"{node.name} does not open and nothing was damaged: {error}"
+        assert damage.anywhere or damage.metadata, \
+            f"{node.name} does not open and nothing was damaged: {error}"
         if node.number != setup.bad_disk:
             self.condemned.add(node.name)
             return

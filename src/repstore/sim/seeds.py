@@ -62,7 +62,8 @@ class Summary:
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
-        return {"seeds": self.seeds, "operations": self.operations, "errors": self.errors, "crashes": self.crashes,
+        return {"seeds": self.seeds, "operations": self.operations, "errors": self.errors,
+                "crashes": self.crashes,
                 "simulated_hours": round(self.simulated_s / 3600, 4), "wall_s": round(self.wall_s, 3),
                 "faults": dict(sorted(self.faults.items())), "interrupted": self.interrupted,
                 "failures": [{"seed": seed, "failure": text} for seed, text in sorted(self.failures.items())]}

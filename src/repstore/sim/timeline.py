@@ -26,7 +26,8 @@ def timeline(outcome: Outcome) -> str:
     block = int(named[1] or named[2]) if named else None
     lines = list(_lines(entries[:-LAST_LINES], block))
     tail = [_line(entry) for entry in entries[-LAST_LINES:]]
-    return "\n".join([*lines, "   ... the last lines, all of them:", *tail, f"{'FAILED':>14} {outcome.failure}"])
+    end = f"{'FAILED':>14} {outcome.failure}"
+    return "\n".join([*lines, "   ... the last lines, all of them:", *tail, end])
 
 
 def _lines(entries: list[Entry], block: int | None) -> Iterator[str]:

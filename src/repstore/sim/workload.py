@@ -111,8 +111,7 @@ class SimulatedClient:
         self.losses = 0
         self.stopped = False
         self.session_over = False
-        self.is_damaged: Callable[[range], bool] = lambda span: False
-        self.may_be_full = False
+        self.may_fail: Callable[[range], bool] = lambda span: False
         self.stale_reads = False                  # leases do not hold: reads may be late
         self.on_asked: Callable[[Operation], None] = lambda operation: None
         self.on_answered: Callable[[Operation], None] = lambda operation: None
@@ -247,8 +246,9 @@ class SimulatedClient:
         assert self._life is not None
         # aligned like a block client's memory: an engine may read into it directly
         memory = self._memories.pop() if self._memories else mmap.mmap(-1, BLOCKS_MOST * BLOCK_SIZE)
-        io = bytearray(IO_STRUCT.pack(ask.kind, FUA if ask.fua else 0, 0, self._life.engine.exports[self.index],
-                                      ask.first * BLOCK_SIZE, ask.blocks * BLOCK_SIZE, 0, 0))
+        export = self._life.engine.exports[self.index]
+        io = bytearray(IO_STRUCT.pack(ask.kind, FUA if ask.fua else 0, 0, export, ask.first * BLOCK_SIZE,
+                                      ask.blocks * BLOCK_SIZE, 0, 0))
         operation = Operation(ask, self._next_stamp, memory, io, self.expectation.now())
         if ask.kind == WRITE:
             memory[:ask.blocks * BLOCK_SIZE] = stamped(operation.stamp, ask.blocks)
@@ -297,12 +297,9 @@ class SimulatedClient:
                 self.expectation.fail(block, operation.stamp_at(i))
         if error in SESSION_OVER:
             self.session_over = True
-        elif error == errno.EIO and self.is_damaged(operation.span):
-            return
-        elif error == errno.ENOSPC and self.may_be_full and operation.ask.kind == WRITE:
-            return
         else:
-            raise AssertionError(f"{operation} through {self._life.name} ended with {name} (W4)")
+            due = error == errno.EIO and self.may_fail(operation.span)
+            assert due, f"{operation} through {self._life.name} ended with {name} (W4)"
 
     def _check_read(self, operation: Operation) -> None:
         stamps = stamps_of(operation.memory[:operation.ask.blocks * BLOCK_SIZE])

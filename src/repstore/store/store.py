@@ -169,8 +169,8 @@ def open_device(device: Device, name: str, *, boot_id: bytes, life_id: int) -> O
     elif same_boot:
         boot_id = found.superblock.boot_id
     return OpenedStore(name=name, device=device, geometry=found.superblock.geometry,
-                       superblock=found.superblock, superblock_block=found.block, lagging=found.lagging, root=root,
-                       root_bytes=root_bytes, boot_id=boot_id, life_id=life_id, recovery=decided)
+                       superblock=found.superblock, superblock_block=found.block, lagging=found.lagging,
+                       root=root, root_bytes=root_bytes, boot_id=boot_id, life_id=life_id, recovery=decided)
 
 
 def info(path: str | os.PathLike[str]) -> StoreInfo:
