@@ -69,6 +69,8 @@ LINK_QUEUE_BYTES_MAX = 64 * MIB        # a peer that takes longer to read is dro
 EVENTS_MAX = 4096                      # facts waiting for the control thread
 PENDING_RECORDS_MAX = 1024             # records of a volume that are not committed yet
 PENDING_BLOCKS_MAX = 4096              # their payload: 16 MiB
+REPAIRS_MAX = 64                       # bad blocks being fetched at once: a read may meet as many
+LOST_BLOCKS_MAX = 1024                 # lost ones remembered; of more the oldest are asked for again
 
 # ---------------------------------------------------------------------------- histories
 HISTORY_LINE_BYTES_MAX = 16 * MIB      # of a history file; the recorders write far shorter ones
@@ -85,6 +87,11 @@ HEARTBEAT_S = 0.5                      # native ping of every link
 LEASE_S = 2.0                          # a primary serves reads this long after a grant
 GRACE_S = 3.0                          # without proof of death nobody is promoted earlier after
                                        # the last grant: the lease and the drift of two clocks
+REPAIR_PATIENCE_S = 10.0               # a bad block waits so long for copies that are away: they are
+                                       # back by then, or ejected
+REPAIR_ANSWER_S = 1.0                  # a copy that gave no answer for a bad block is asked again
+REPAIR_LATER_S = 0.02                  # one that said "not now" is
+LOST_AGAIN_S = 1.0                     # a lost block that is read again is asked for again
 MEMBER_SILENCE_S = 5.0                 # a member that acknowledges nothing is to be ejected
 ASK_AGAIN_S = 0.5                      # a seal or pull that got no answer is sent again
 PULL_TIMEOUT_S = 10.0                  # a member's tail is at most 16 MiB

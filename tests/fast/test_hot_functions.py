@@ -16,6 +16,7 @@ GENERATED = Path(__file__).resolve().parents[2] / "build/cython"
 HOT = {
     "repstore._fast.service": (
         "service_submit", "start_read", "issue_reads", "read_run", "service_read_done", "read_part_done",
+        "bad_block", "start_again", "waits_for_repair",
         "start_write", "log_write", "log_range", "start_merge", "merge_done", "log_merged", "start_flush",
         "service_progress", "retry_parked", "add_record", "reserve_record"),
     "repstore._fast.log": (
@@ -35,7 +36,11 @@ HOT = {
         "replica_frame", "accept", "take_frame", "append", "append_record", "acknowledge", "replica_step",
         "follow_on", "grant", "replica_seal", "copy", "learn"),
     "repstore._fast.transfer": (
-        "transfer_record", "transfer_copies", "read_blocks", "transfer_read_done", "send_piece"),
+        "transfer_record", "transfer_copies", "read_blocks", "transfer_read_done", "send_piece",
+        "transfer_fetch", "send_fetched", "transfers_go_on"),
+    "repstore._fast.repair": (
+        "repair_need", "repair_covers", "repair_answer", "repair_step", "go_on", "ask", "log_content"),
+    "repstore._fast.recount": ("recount_step",),
     "repstore._fast.exports": (
         "export_submit", "route", "send_request", "exports_reply", "foreign_request", "foreign_done",
         "send_reply", "exports_retry", "api_request_new", "api_request_submit", "api_send"),

@@ -22,6 +22,8 @@ PAGE_BITS: int
 DIRECTORY_ENTRIES: int
 LOCATION_HOLE: int
 LOCATION_ZERO: int
+LOCATION_BAD: int
+LOCATION_LOST: int
 VOLUME_NAME_BYTES: int
 LINEAGE_ENTRIES: int
 MEMBERS_MAX: int
@@ -45,6 +47,7 @@ OP_EPOCH: int
 OP_TRUNCATE: int
 OP_LEARN: int
 OP_JOINED: int
+OP_COPY_BAD: int
 SEGMENT_FREE: int
 SEGMENT_OPEN: int
 SEGMENT_SEALED: int
@@ -70,6 +73,8 @@ FRAME_REQUEST: int
 FRAME_REPLY: int
 FRAME_WANT: int
 FRAME_REJECT: int
+FRAME_FETCH: int
+FRAME_FETCHED: int
 VOLUME_LEARNING: int
 DURABLE_FLAG: int
 JOIN_FLAG: int
@@ -78,6 +83,11 @@ DIVERGED_FLAG: int
 LEARNING_FLAG: int
 GRANT_FLAG: int
 LAST_FLAG: int
+ANY_FLAG: int
+FETCH_DATA: int
+FETCH_ZEROS: int
+FETCH_LATER: int
+FETCH_NONE: int
 
 superblock_t: np.dtype[np.void]
 root_header_t: np.dtype[np.void]

@@ -139,8 +139,9 @@ class ServingNode:
         LOG.info("stopped")
 
     def _open(self, node: NodeConfig) -> Native:
-        self._native = Native(
-            node.id, open_after_death(node.store_path), frontend=repstore_nbd.frontend)
+        opened = open_after_death(node.store_path, replicated=True)
+        LOG.info("store %s: %s", node.store_path, opened.recovery.reason)
+        self._native = Native(node.id, opened, frontend=repstore_nbd.frontend)
         return self._native
 
     def _on_ready(self, shell: NodeShell) -> None:

@@ -30,6 +30,8 @@ from repstore.replication.events import (
     Fenced,
     LinkDown,
     LinkUp,
+    LostBlock,
+    MendedBlock,
     NodeDied,
     NoSpace,
     Outcome,
@@ -129,6 +131,8 @@ class NodeControl:
                 self.health.full = True
             case BadBlock():
                 self.health.bad_blocks += 1
+            case MendedBlock() | LostBlock():
+                pass                                  # counted in the engine's stats
             case _:
                 if record.index in self.policies:
                     self._step(record.index, record, now_s)

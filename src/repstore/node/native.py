@@ -24,13 +24,13 @@ LOCK_TIMEOUT_S = 10.0   # a killed process's I/O lands in milliseconds
 CLOSE_TIMEOUT_S = 60.0  # a checkpoint writes what changed; far longer means a dead disk
 
 
-def open_after_death(path: str) -> OpenedStore:
+def open_after_death(path: str, *, replicated: bool = False) -> OpenedStore:
     """Open a store whose last process may just have been killed: the kernel lets go of the lock
     when the dead process's last I/O has landed. A living holder is refused at once."""
     deadline_s = time.monotonic() + LOCK_TIMEOUT_S
     while True:
         try:
-            return open_store(path)
+            return open_store(path, replicated=replicated)
         except errors.BusyError:
             holder = lock_holder(Path(path)).split(" ")[0]
             if (holder and Path("/proc", holder, "exe").exists()) or time.monotonic() > deadline_s:
@@ -102,6 +102,8 @@ class Native:
                                  opened.batches.tolist(), descriptor, lagging=opened.lagging)
             except ValueError as error:
                 raise errors.CorruptionError(opened.name, "a store that can be loaded", error) from None
+            if opened.recovery.incomplete:
+                self.engine.mark_incomplete()
             self.engine.begin_life(opened.life_id)
         self.engine.attach_loop(self.loop)
         if frontend is not None:
