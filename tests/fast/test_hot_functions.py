@@ -41,6 +41,7 @@ HOT = {
     "repstore._fast.repair": (
         "repair_need", "repair_covers", "repair_answer", "repair_step", "go_on", "ask", "log_content"),
     "repstore._fast.recount": ("recount_step",),
+    "repstore._fast.scrub": ("scrub_step",),
     "repstore._fast.exports": (
         "export_submit", "route", "send_request", "exports_reply", "foreign_request", "foreign_done",
         "send_reply", "exports_retry", "api_request_new", "api_request_submit", "api_send"),
@@ -109,7 +110,8 @@ def test_the_data_plane_never_calls_into_python(module: str) -> None:
 
 def test_every_module_of_the_data_plane_is_looked_at() -> None:
     modules = {f"repstore._fast.{path.stem}" for path in (GENERATED / "src/repstore/_fast").glob("*.c")}
-    beside = {"_cyutility", "crc32c", "layout", "control", "loading", "root", "checks", "simulated"}
+    beside = {"_cyutility", "crc32c", "layout", "control", "loading", "root", "checks", "simulated",
+              "inspection"}
     assert modules - {f"repstore._fast.{name}" for name in beside} == {
         module for module in HOT if module.startswith("repstore._fast.")}
 

@@ -4,10 +4,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from repstore._fast import inspection
 from repstore._fast.control import Call
 from repstore._fast.simulated import DiskRead, DiskWrite
-from repstore.format import BLOCK_SIZE
+from repstore.format import BLOCK_SIZE, extent_t
 from repstore.sim.cluster import SimulatedCluster
 from repstore.sim.disk import SimulatedDisk
 from repstore.sim.workload import IO, READ, WRITE, stamped, stamps_of
@@ -18,7 +20,19 @@ LIMIT_S = 40.0
 
 def location(cluster: SimulatedCluster, node: str, lba: int) -> int:
     """Where a copy has a block, in blocks of its store."""
-    return cluster.life(node).engine.extents(1, lba, 1)[0][0]
+    return int(extents(cluster, node, lba, 1)["location"][0])
+
+
+def extents(cluster: SimulatedCluster, node: str, first: int, count: int) -> NDArray[np.void]:
+    """Map entries of a copy."""
+    found = np.zeros(count, extent_t)
+    inspection.read_map(cluster.life(node).engine, 1, first, found.view(np.uint8))
+    return found
+
+
+def lost(cluster: SimulatedCluster, node: str) -> list[tuple[int, int]]:
+    """(volume, LBA) of the blocks that a node knows as lost."""
+    return inspection.lost_blocks(cluster.life(node).engine)
 
 
 def rot(disk: SimulatedDisk, block: int) -> None:

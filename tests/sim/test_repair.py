@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from repstore import config
+from repstore._fast import inspection
 from repstore.format import BLOCK_SIZE, LOCATION_BAD, LOCATION_LOST, PAGE_ENTRIES, page_reference_t
 from repstore.sim.cluster import SimulatedCluster
 from repstore.sim.workload import READ, stamps_of
 from repstore.store import recovery, superblock
 from repstore.store import root as roots
 from repstore.store.device import MemoryDevice
-from tests.sim.bad_blocks import EIO, LIMIT_S, UnreadableBlocks, location, read, rot, start, write
+from tests.sim.bad_blocks import EIO, LIMIT_S, UnreadableBlocks, extents, location, lost, read, rot, start, write
 
 VOLUME = "demo"
 SIZE_BLOCKS = 820
@@ -61,7 +62,7 @@ def test_a_bad_block_of_the_primary_is_served_and_mended(damage: str, blocks: in
     cluster.run_until(lambda: cluster.volume(VOLUME).in_sync_nodes() == (0,), LIMIT_S)
     assert_whole(cluster)
     assert mended(cluster, "n1") == 1
-    assert cluster.life("n1").engine.lost_blocks() == []
+    assert lost(cluster, "n1") == []
 
 
 def test_what_was_mended_survives_a_restart() -> None:
@@ -83,7 +84,7 @@ def test_a_block_that_is_bad_everywhere_is_an_error_of_that_block_alone() -> Non
         rot(cluster.node(name).disk, location(cluster, name, BLOCK))
     assert read(cluster, "n1", BLOCK)[0] == EIO
     assert_whole(cluster, without={BLOCK})
-    assert cluster.life("n1").engine.lost_blocks() == [(1, BLOCK)]
+    assert lost(cluster, "n1") == [(1, BLOCK)]
     assert any("lost_block" in line for line in cluster.trace.lines)
     assert write(cluster, "n1", BLOCK, 1000 + BLOCK) == 0      # written anew it is well again
     assert_whole(cluster)
@@ -103,7 +104,7 @@ def test_a_single_copy_answers_with_an_error_and_names_the_block() -> None:
     rot(cluster.node("n1").disk, location(cluster, "n1", BLOCK))
     assert_whole(cluster, without={BLOCK})
     assert any(f"('bad_block', 1, {BLOCK}, " in line for line in cluster.trace.lines)
-    assert cluster.life("n1").engine.lost_blocks() == [(1, BLOCK)]
+    assert lost(cluster, "n1") == [(1, BLOCK)]
 
 
 def test_a_learner_gets_a_block_that_is_bad_on_the_primary_from_a_third_copy() -> None:
@@ -136,7 +137,7 @@ def test_a_learner_joins_with_a_block_that_nobody_has_and_keeps_it_as_bad() -> N
     cluster.start("n3")
     cluster.run_for(0.2)
     assert location(cluster, "n3", BLOCK) == LOCATION_BAD
-    assert all(entry[0] > LOCATION_LOST for entry in cluster.life("n3").engine.extents(1, BLOCK + 1, 16))
+    assert (extents(cluster, "n3", BLOCK + 1, 16)["location"] > LOCATION_LOST).all()
 
 
 @pytest.mark.parametrize("seed", range(1, 9))
@@ -162,7 +163,7 @@ def test_rot_under_load_is_never_seen_by_a_client(seed: int) -> None:
         cluster.life("n2").run()
     cluster.check(client)
     assert mended(cluster, cluster.primary(VOLUME)) > 10
-    assert all(cluster.life(name).engine.lost_blocks() == [] for name in ("n1", "n2", "n3"))
+    assert all(lost(cluster, name) == [] for name in ("n1", "n2", "n3"))
 
 
 def map_pages(cluster: SimulatedCluster, node: str) -> list[int]:
@@ -183,13 +184,11 @@ def map_pages(cluster: SimulatedCluster, node: str) -> list[int]:
 
 def no_entry_is_lost(cluster: SimulatedCluster, node: str) -> bool:
     """Whether every map page is there and points to something; asking reads the pages."""
-    engine = cluster.life(node).engine
     try:
-        entries = [entry for first in range(0, SIZE_BLOCKS, 410) for entry in engine.extents(1, first, 410)]
+        return bool((extents(cluster, node, 0, SIZE_BLOCKS)["location"] > LOCATION_LOST).all())
     except BlockingIOError:
         cluster.life(node).run()
         return False
-    return all(where > LOCATION_LOST for where, _ in entries)
 
 
 def settled(cluster: SimulatedCluster, node: str) -> None:
@@ -317,4 +316,38 @@ def test_the_cleaner_of_a_replica_mends_what_it_meets(damage: str) -> None:
     for stamp in range(5000, 6500):
         assert write(cluster, "n1", random.choice([lba for lba in range(200) if lba % 10]), stamp) == 0
     assert mended(cluster, "n2") > 5
-    assert cluster.life("n2").engine.lost_blocks() == []
+    assert lost(cluster, "n2") == []
+
+
+def test_a_scrub_finds_and_mends_what_nobody_has_read_yet() -> None:
+    cluster = filled(copies=2)
+    for name, blocks in (("n1", (3, 64, 700)), ("n2", (5, 819))):
+        for lba in blocks:
+            rot(cluster.node(name).disk, location(cluster, name, lba))
+    began_s = cluster.clock.now_s
+    for name in ("n1", "n2"):
+        inspection.scrub_start(cluster.life(name).engine, 1, 0, 4 * config.MIB)
+        cluster.life(name).run()
+    cluster.run_until(lambda: not any(inspection.scrub_state(cluster.life(name).engine)[0]
+                                      for name in ("n1", "n2")), LIMIT_S)
+    assert cluster.clock.now_s - began_s >= 0.9 * SIZE_BLOCKS * BLOCK_SIZE / (4 * config.MIB)    # the rate
+    assert inspection.scrub_state(cluster.life("n1").engine) == (False, 1, SIZE_BLOCKS, SIZE_BLOCKS, 3)
+    assert inspection.scrub_state(cluster.life("n2").engine) == (False, 1, SIZE_BLOCKS, SIZE_BLOCKS, 2)
+    cluster.run_for(0.5)
+    assert (mended(cluster, "n1"), mended(cluster, "n2")) == (3, 2)
+
+
+def test_a_scrub_can_be_stopped_and_resumed_where_it_was() -> None:
+    cluster = filled(copies=1, nodes=1)
+    engine = cluster.life("n1").engine
+    inspection.scrub_start(engine, 1, 0, config.MIB)
+    cluster.life("n1").run()
+    cluster.run_for(1)
+    inspection.scrub_stop(engine)
+    _, _, position, first_part, _ = inspection.scrub_state(engine)
+    assert 0 < position < SIZE_BLOCKS
+    inspection.scrub_start(engine, 1, position, 64 * config.MIB)
+    cluster.life("n1").run()
+    cluster.run_until(lambda: not inspection.scrub_state(engine)[0], LIMIT_S)
+    assert inspection.scrub_state(engine)[2:] == (SIZE_BLOCKS, SIZE_BLOCKS - position, 0)
+    assert first_part >= position

@@ -2,7 +2,8 @@
 
 A block is *bad* when the disk does not give what the map's checksum names, *lost* when no copy
 could give it. The map remembers either across a restart, by the checksum that nothing fits; the
-table of lost blocks only saves asking for them again and again, and tells an operator.
+table of lost blocks only saves asking for them again and again, and tells an operator. A scrub
+looks for bad blocks before anybody needs them.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -50,3 +51,15 @@ cdef struct repairs_t:
     lost_block_t lost[1024]
     uint32_t lost_count
     uint32_t lost_next             # the oldest, once the table is full
+
+
+cdef struct scrub_t:
+    bint running
+    uint32_t volume                # cluster-wide index
+    uint64_t next_lba
+    uint64_t serial                # of this scrub
+    uint64_t rate_bytes_s
+    uint64_t next_ns               # when the next run may be read
+    uint32_t flying                # blocks of the run under way
+    uint64_t read_blocks
+    uint64_t bad_blocks

@@ -29,7 +29,7 @@ from repstore._fast.exports cimport (
 from repstore._fast.frontend cimport rs_frontend
 from repstore._fast.layout cimport (
     BLOCK_SHIFT, BLOCK_SIZE, DIRECTORY_ENTRIES, PAGE_BITS, PAGE_ENTRIES, VOLUME_LEARNING,
-    extent_t, page_reference_t, tree_entry_t, volume_entry_t,
+    page_reference_t, tree_entry_t, volume_entry_t,
 )
 from repstore._fast.loading cimport (
     LOAD_BAD_BATCH, LOAD_BAD_DIRECTORY, LOAD_BAD_GEOMETRY, LOAD_BAD_PAGE, LOAD_BAD_ROOT, LOAD_NO_MEMORY,
@@ -55,8 +55,8 @@ from repstore._fast.state cimport (
 )
 from repstore._fast.transfer cimport transfers_forget
 from repstore._fast.volume cimport (
-    LOOKUP_LOADING, LOOKUP_OK, volume_attach, volume_detach, volume_free, volume_incomplete, volume_lookup, volume_new,
-    volume_set_range, volume_truncate,
+    LOOKUP_LOADING, volume_attach, volume_detach, volume_free, volume_incomplete, volume_new, volume_set_range,
+    volume_truncate,
 )
 
 
@@ -368,29 +368,6 @@ cdef class Engine:
         self.unlock(False)
         return state
 
-    def extents(self, index, unsigned long long first, unsigned int count):
-        """Committed map entries of `count` blocks from LBA `first` on, as (location, checksum).
-
-        Raises ValueError for a range outside the volume, BlockingIOError while their page is read.
-        """
-        cdef volume_t* volume = self.volume(index)
-        cdef extent_t extent
-        cdef uint64_t lba
-        cdef int state = LOOKUP_OK
-        if count > PAGE_ENTRIES or first > volume.size_blocks or count > volume.size_blocks - first:
-            raise ValueError(f"{count} blocks at {first}: at most {PAGE_ENTRIES}, inside {volume.size_blocks}")
-        found = []
-        self.lock()
-        for lba in range(first, first + count):
-            state = volume_lookup(volume, lba, &extent)
-            if state != LOOKUP_OK:
-                break
-            found.append((extent.location, extent.crc))
-        self.unlock(True)
-        if state != LOOKUP_OK:
-            raise BlockingIOError("the map page is being read")
-        return found
-
     def volume_create(self, index, uuid, name, size_blocks):
         """Add an empty copy. Not durable before the next `checkpoint` is.
 
@@ -500,14 +477,6 @@ cdef class Engine:
             lost_blocks=self.engine.repairs.lost_count)
         self.unlock(False)
         return counters
-
-    def lost_blocks(self):
-        """Blocks that no copy could give when they were last asked for, as (volume, LBA)."""
-        self.lock()
-        found = sorted((self.engine.repairs.lost[i].volume, self.engine.repairs.lost[i].lba)
-                       for i in range(self.engine.repairs.lost_count))
-        self.unlock(False)
-        return found
 
     # ---------------------------------------------------------------------------- replication
 

@@ -28,6 +28,7 @@ from repstore._fast.replication cimport (
     replication_frame, replication_link_down, replication_link_up, replication_step,
 )
 from repstore._fast.requests cimport request_release, requests_free, requests_init
+from repstore._fast.scrub cimport scrub_step
 from repstore._fast.service cimport service_drop, service_progress, service_read_done
 from repstore._fast.state cimport (
     BARRIERS, BARRIER_APPLIED, BARRIER_DONE, BARRIER_FLUSHING, CLIENT_NODE, EVENTS_MAX, LINKS_MAX,
@@ -242,6 +243,7 @@ cdef uint64_t engine_turn(void* handle, uint64_t now_ns, int* busy) noexcept nog
         moved |= exports_retry(engine)
         moved |= wake_starved(engine)
     engine.deadline_ns = 0
+    scrub_step(engine)
     repair_step(engine)
     close_batches(engine)
     replication_step(engine)

@@ -22,7 +22,7 @@ Invariants (engine check_invariants; numbered here, asserted in `checks`):
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from repstore._fast.backend cimport backend_t
-from repstore._fast.bad_blocks cimport repairs_t
+from repstore._fast.bad_blocks cimport repairs_t, scrub_t
 from repstore._fast.frontend cimport rs_frontend, rs_request
 from repstore._fast.layout cimport (
     SEGMENT_CLASSES, extent_t, lineage_t, pending_t, superblock_t,
@@ -621,6 +621,7 @@ cdef struct engine_t:
     transfer_t transfers[64]
     uint64_t transfer_serial
     repairs_t repairs
+    scrub_t scrub
     uint32_t transfers_stalled     # wait for repairs
     rs_frontend* frontend
     event_ring_t events

@@ -8,7 +8,7 @@ block of a run that is bad here is repaired first; if no copy has it, it goes ou
 """
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
-from repstore._fast.layout cimport frame_header_t
+from repstore._fast.layout cimport extent_t, frame_header_t
 from repstore._fast.state cimport engine_t, member_t, pending_t, volume_t
 
 
@@ -18,5 +18,7 @@ cdef int transfer_copies(engine_t* engine, volume_t* volume, member_t* member) n
 cdef void transfer_read_done(engine_t* engine, uint64_t value, int32_t result) noexcept nogil
 cdef void transfer_sent(engine_t* engine, uint32_t index) noexcept nogil
 cdef void transfer_fetch(engine_t* engine, volume_t* volume, uint32_t node, const frame_header_t* header) noexcept nogil
+cdef bint transfer_scrub(engine_t* engine, volume_t* volume, uint64_t lba, uint32_t blocks,
+                         const extent_t* extents) noexcept nogil
 cdef void transfers_go_on(engine_t* engine) noexcept nogil
 cdef void transfers_forget(engine_t* engine, volume_t* volume) noexcept nogil

@@ -27,6 +27,7 @@ from repstore._fast.volume cimport (
 cdef enum:
     TRANSFERS = 64
     RUN_BLOCKS = 64
+    SCRUBBED = 0                   # kind of a transfer that goes nowhere
 
 
 cdef transfer_t* transfer_new(engine_t* engine, volume_t* volume, uint32_t node, int kind,
@@ -120,7 +121,9 @@ cdef void read_part_done(engine_t* engine, transfer_t* transfer) noexcept nogil:
     if transfer.outstanding:
         return
     transfer.ready = True
-    if transfer.volume == NULL or engine.nodes[transfer.node].link < 0:
+    if transfer.kind == SCRUBBED:
+        scrubbed(engine, transfer)
+    elif transfer.volume == NULL or engine.nodes[transfer.node].link < 0:
         transfer_end(engine, transfer)
     elif transfer.kind == FRAME_COPY:
         if transfer.bad and waits_for_repairs(engine, transfer):
@@ -175,6 +178,36 @@ cdef void transfers_go_on(engine_t* engine) noexcept nogil:
         else:
             refresh(transfer)
             read_blocks(engine, transfer)
+
+
+# ------------------------------------------------------------------------------------ scrubs
+
+cdef bint transfer_scrub(engine_t* engine, volume_t* volume, uint64_t lba, uint32_t blocks,
+                         const extent_t* extents) noexcept nogil:
+    """Read a run of blocks only to look at them. False: not now."""
+    cdef transfer_t* transfer = transfer_new(engine, volume, engine.node, SCRUBBED, blocks)
+    if transfer == NULL:
+        return False
+    transfer.lba = lba
+    transfer.lsn = engine.scrub.serial
+    memcpy(transfer.extents, extents, blocks * sizeof(extent_t))
+    read_blocks(engine, transfer)
+    return True
+
+
+cdef void scrubbed(engine_t* engine, transfer_t* transfer) noexcept nogil:
+    """The run is here: blocks that are bad, and still where they were, go to repair."""
+    cdef extent_t now
+    cdef uint32_t i
+    for i in range(transfer.blocks if transfer.volume != NULL else 0):
+        if transfer.bad >> i & 1 and volume_lookup(transfer.volume, transfer.lba + i, &now) == LOOKUP_OK \
+                and now.location == transfer.extents[i].location:
+            repair_need(engine, transfer.volume, transfer.lba + i, &now)
+            engine.scrub.bad_blocks += transfer.lsn == engine.scrub.serial
+    if transfer.lsn == engine.scrub.serial:
+        engine.scrub.flying = 0
+    engine.more = True
+    transfer_end(engine, transfer)
 
 
 # ------------------------------------------------------------------- blocks that others repair
@@ -323,7 +356,7 @@ cdef void send_ready(engine_t* engine, volume_t* volume, uint32_t node) noexcept
         for i in range(TRANSFERS):
             other = &engine.transfers[i]
             if (other.busy and other.volume == volume and other.node == node and other.kind != FRAME_COPY
-                    and other.kind != FRAME_FETCHED and not other.lent and (first == NULL or other.serial < first.serial)):
+                    and other.kind != FRAME_FETCHED and other.kind != SCRUBBED and not other.lent and (first == NULL or other.serial < first.serial)):
                 first = other
         if first == NULL or not first.ready:
             return
