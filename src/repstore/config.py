@@ -41,6 +41,8 @@ RECOVERY_READ_BYTES = 1 * MIB          # one read of recovery
 RECOVERY_LOOKAHEAD_BYTES = 8 * MIB     # searched at least behind the last batch found, for proof
 ZERO_FILL_BYTES = 4 * MIB              # one write when a store is created
 
+FINDINGS_MAX = 1000                    # findings of one check that are kept; all are counted
+
 # ----------------------------------------------------------------------------- volumes
 COPIES_MIN = 1
 COPIES_MAX = MEMBERS_MAX               # 8: a frame fan-out above it has no user

@@ -14,7 +14,18 @@ from repstore.sim.workload import READ, stamps_of
 from repstore.store import recovery, superblock
 from repstore.store import root as roots
 from repstore.store.device import MemoryDevice
-from tests.sim.bad_blocks import EIO, LIMIT_S, UnreadableBlocks, extents, location, lost, read, rot, start, write
+from tests.sim.bad_blocks import (
+    EIO,
+    LIMIT_S,
+    UnreadableBlocks,
+    extents,
+    location,
+    lost,
+    read,
+    rot,
+    start,
+    write,
+)
 
 VOLUME = "demo"
 SIZE_BLOCKS = 820

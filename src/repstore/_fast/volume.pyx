@@ -82,14 +82,14 @@ cdef int volume_lookup(volume_t* volume, uint64_t lba, extent_t* out) noexcept n
     """The committed extent of one block."""
     cdef uint32_t number = <uint32_t>(lba // PAGE_ENTRIES)
     cdef page_t* page = tree_page(&volume.map, number)
-    if page != NULL and page.data != NULL:
-        out[0] = (<extent_t*>page.data)[lba % PAGE_ENTRIES]
-        return LOOKUP_OK
-    if page == NULL or page.reference.slot == 0:
+    if page == NULL or (page.data == NULL and page.reference.slot == 0):
         out.location = LOCATION_HOLE
         out.crc = 0
         return LOOKUP_OK
-    return page_need(volume.engine, volume, &volume.map, number)
+    if page.data == NULL and page_need(volume.engine, volume, &volume.map, number) != LOOKUP_OK:
+        return LOOKUP_LOADING
+    out[0] = (<extent_t*>page.data)[lba % PAGE_ENTRIES]
+    return LOOKUP_OK
 
 
 cdef int page_need(engine_t* engine, volume_t* volume, page_tree_t* tree, uint32_t number) noexcept nogil:

@@ -8,6 +8,7 @@
     stores       store create | info
     check        check history | record
     simulate     sim
+    check        check fsck (check_fsck)
     supervisor   what `up` does: make, start, wait, watch, stop
     processes    node processes: started, waited for, stopped; and being one
     show         tables
