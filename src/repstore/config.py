@@ -110,6 +110,7 @@ CONNECT_RETRY_MIN_S = 0.05             # a peer that refused is tried again, dou
 CONNECT_RETRY_MAX_S = 1.0
 ATTACH_TIMEOUT_S = 30.0                # an export that finds no primary is refused after it
 STOP_TIMEOUT_S = 30.0                  # a node that does not stop cleanly is killed after it
+INQUIRY_TIMEOUT_S = 5.0                # a node that gives no answer to a question by then gives none
 START_TIMEOUT_S = 60.0                 # a cluster that serves nothing by then failed to start
 
 Acknowledgement = Literal["dev", "durable"]

@@ -9,4 +9,5 @@
     fsck             one store that nobody uses: every byte that something depends on
     store_maps       of it: metadata pages, and the pointers in the maps
     store_records    of it: the records in the segments, and the blocks they brought
+    copies           what a running node says about its own copies: explain, scrub
 """

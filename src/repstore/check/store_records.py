@@ -10,6 +10,7 @@ block a volume, an LBA and a checksum: what a map says of the same place must be
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,10 +72,16 @@ def check_records(device: Device, engine: Engine, state: Superblock, owners: NDA
         _report_unexplained(device, engine, unexplained, report, data=data)
 
 
+class BlockReader(Protocol):
+    """Where a SegmentReader reads."""
+
+    def read(self, offset: int, length: int) -> memoryview: ...
+
+
 class SegmentReader:
     """The batches of one use of a segment."""
 
-    def __init__(self, device: Device, state: Superblock, number: int, generation: int) -> None:
+    def __init__(self, device: BlockReader, state: Superblock, number: int, generation: int) -> None:
         self._device = device
         self._state = state
         self._number = number

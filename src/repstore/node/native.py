@@ -18,6 +18,7 @@ from repstore._fast.control import Engine
 from repstore._fast.loop import Loop
 from repstore.store.device import lock_holder
 from repstore.store.store import OpenedStore, kernel_boot_id, open_store
+from repstore.store.superblock import Superblock
 
 LOOK_S = 0.001          # between two looks at the checkpoint count
 LOCK_TIMEOUT_S = 10.0   # a killed process's I/O lands in milliseconds
@@ -109,6 +110,12 @@ class Native:
         if frontend is not None:
             self.engine.use_frontend(frontend)
         self._thread = threading.Thread(target=self.loop.run, name="repstore-loop", daemon=True)
+
+    @property
+    def superblock(self) -> Superblock:
+        """Of the store when it was opened: its geometry and its identity."""
+        assert self._opened is not None, "an engine without a store"
+        return self._opened.superblock
 
     def add_listener(self, socket_fd: int, kind: int) -> None:
         """Takes over a listening socket (1: peers, 2: frontends)."""
