@@ -31,6 +31,7 @@ def native(file: str, name: str) -> int:
     (config.TRIM_BLOCKS_MAX, "state.pxd", "TRIM_BLOCKS"),
     (config.REPAIRS_MAX, "bad_blocks.pxd", "REPAIRS_MAX"),
     (config.LOST_BLOCKS_MAX, "bad_blocks.pxd", "LOST_BLOCKS_MAX"),
+    (config.VERIFY_PAGES_EXACT, "state.pxd", "VERIFY_PAGES"),
     (config.COPIES_MAX, "layout.pxd", "MEMBERS_MAX"),
     (config.VOLUME_NAME_BYTES_MAX + 1, "layout.pxd", "VOLUME_NAME_BYTES"),
     (config.REQUEST_BYTES_MAX, "layout.pxd", "FRAME_BODY_MAX"),

@@ -41,6 +41,7 @@ RECOVERY_READ_BYTES = 1 * MIB          # one read of recovery
 RECOVERY_LOOKAHEAD_BYTES = 8 * MIB     # searched at least behind the last batch found, for proof
 ZERO_FILL_BYTES = 4 * MIB              # one write when a store is created
 
+VERIFY_PAGES_EXACT = 64                # map pages whose checksums a verification compares at once
 FINDINGS_MAX = 1000                    # findings of one check that are kept; all are counted
 
 # ----------------------------------------------------------------------------- volumes
@@ -111,6 +112,7 @@ CONNECT_RETRY_MAX_S = 1.0
 ATTACH_TIMEOUT_S = 30.0                # an export that finds no primary is refused after it
 STOP_TIMEOUT_S = 30.0                  # a node that does not stop cleanly is killed after it
 INQUIRY_TIMEOUT_S = 5.0                # a node that gives no answer to a question by then gives none
+VERIFY_TIMEOUT_S = 60.0                # a copy takes its map at an LSN: 2 MiB of memory for a GiB
 START_TIMEOUT_S = 60.0                 # a cluster that serves nothing by then failed to start
 
 Acknowledgement = Literal["dev", "durable"]

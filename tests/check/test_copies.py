@@ -71,6 +71,13 @@ def test_explain_shows_the_copy_that_is_bad_and_a_scrub_mends_it(up: Up) -> None
     explain(up, 300)
 
 
+def test_verify_proves_that_the_copies_are_equal(up: Up) -> None:
+    found = read_json("check", "verify", "demo", "--data", up.directory)
+    assert (found["verdict"], found["differences"]) == ("equal", [])
+    assert (len(found["copies"]), found["exchanged_bytes"]) == (3, 24)
+    assert "equal: 3 copies" in run("check", "verify", "demo", "--data", up.directory).stdout
+
+
 def test_an_interrupted_scrub_says_so_and_goes_on_where_it_was(up: Up) -> None:
     command = [*COMMAND, "check", "scrub", "demo", "--data", str(up.directory), "--rate", "256KiB"]
     scrub = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -96,7 +103,7 @@ def test_what_cannot_be_asked_is_told(up: Up, tmp_path: Path) -> None:
 def test_a_copy_whose_node_does_not_run_is_no_clean_scrub(up: Up) -> None:
     run("node", "stop", "n3", "--data", up.directory)
     try:
-        found = read_json("check", "scrub", "demo", "--data", up.directory, "--rate", "256MiB", code=2)["copies"]
+        found = read_json("check", "scrub", "demo", "--data", up.directory, code=2)["copies"]
         assert "no answer" in found["n3"]["error"]
         assert "error" not in found["n1"]
     finally:

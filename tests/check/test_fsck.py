@@ -10,7 +10,7 @@ import pytest
 
 from repstore import config, errors
 from repstore._fast.checksum import crc32c
-from repstore.check.findings import Report
+from repstore.check.findings import KINDS, Report
 from repstore.check.fsck import check_device, check_store
 from repstore.cli.app import run
 from repstore.format import BLOCK_SIZE, LOCATION_LOST, extent_t, page_reference_t
@@ -259,3 +259,8 @@ def test_an_interrupted_check_says_so(tmp_path: Path, capsys: pytest.CaptureFixt
     shown = capsys.readouterr().out
     assert "interrupted" in shown
     assert "clean" not in shown
+
+
+def test_the_document_has_every_kind_of_finding() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs/checks.md").read_text()
+    assert set(KINDS) == {line.split("`")[1] for line in text.splitlines() if line.startswith("| `")}

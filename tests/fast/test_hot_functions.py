@@ -42,6 +42,8 @@ HOT = {
         "repair_need", "repair_covers", "repair_answer", "repair_step", "go_on", "ask", "log_content"),
     "repstore._fast.recount": ("recount_step",),
     "repstore._fast.scrub": ("scrub_step",),
+    "repstore._fast.verify": ("verify_step", "verify_frame"),
+    "repstore._fast.merkle": ("merkle_take", "merkle_reach"),
     "repstore._fast.exports": (
         "export_submit", "route", "send_request", "exports_reply", "foreign_request", "foreign_done",
         "send_reply", "exports_retry", "api_request_new", "api_request_submit", "api_send"),

@@ -20,6 +20,7 @@ from repstore._fast.log cimport (
     batch_location, log_applied, log_close, log_free, log_next_completed, log_unlend, log_written,
     store_fail,
 )
+from repstore._fast.merkle cimport merkle_free
 from repstore._fast.page_tree cimport slots_free
 from repstore._fast.pages cimport page_loaded
 from repstore._fast.recount cimport recount_step
@@ -37,6 +38,7 @@ from repstore._fast.state cimport (
     VOLUME_INDEX_MAX, due, event_t, link_t, log_batch_t, log_t, store_t, token, volume_t,
 )
 from repstore._fast.transfer cimport transfer_read_done, transfer_sent
+from repstore._fast.verify cimport verify_step
 from repstore._fast.volume cimport volume_apply, volume_free
 
 
@@ -79,6 +81,7 @@ cdef void engine_free(engine_t* engine) noexcept nogil:
         free(engine.store.segments)
         free(engine.store.plan)
     repairs_free(engine)
+    merkle_free(engine)
     requests_free(engine)
     free(engine.by_index)
     free(engine.events.items)
@@ -244,6 +247,7 @@ cdef uint64_t engine_turn(void* handle, uint64_t now_ns, int* busy) noexcept nog
         moved |= wake_starved(engine)
     engine.deadline_ns = 0
     scrub_step(engine)
+    verify_step(engine)
     repair_step(engine)
     close_batches(engine)
     replication_step(engine)

@@ -4,12 +4,15 @@ Every call is thread-safe, takes the engine's lock for a moment, and changes not
 scrub. What is read from the disk may have been moved since: look at the map again.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from repstore._fast.control cimport Engine
-from repstore._fast.layout cimport BLOCK_SHIFT, extent_t
+from repstore._fast.layout cimport BLOCK_SHIFT, PAGE_ENTRIES, extent_t
 from repstore._fast.pages cimport read_now
 from repstore._fast.scrub cimport scrub_begin, scrub_end
-from repstore._fast.state cimport volume_t
+from repstore._fast.state cimport ROLE_PRIMARY, VERIFY_PAGES, volume_t
+from repstore._fast.verify cimport verify_begin
+from repstore._fast.verify_state cimport VERIFY_DONE
 from repstore._fast.volume cimport LOOKUP_OK, volume_lookup
 
 
@@ -126,3 +129,68 @@ def scrub_state(Engine engine not None):
     found = (bool(scrub.running), scrub.volume, scrub.next_lba - scrub.flying, scrub.read_blocks, scrub.bad_blocks)
     engine.unlock(False)
     return found
+
+
+VERIFY_STATES = ("idle", "waiting", "capturing", "done", "failed")
+
+
+def verify_start(Engine engine not None, index, unsigned long long serial, wanted=()):
+    """At the primary: have every in-sync copy take its map as it is committed now. Returns the LSN.
+
+    With `wanted` map pages (at most 64) their checksums are kept, without digests of all pages.
+    Raises LookupError without a copy that leads here, ValueError for pages out of range.
+    """
+    cdef volume_t* volume = engine.volume(index)
+    cdef uint32_t[64] pages
+    cdef uint32_t count = 0
+    cdef int answer
+    if len(wanted) > VERIFY_PAGES or any(not 0 <= page < volume.map.page_count for page in wanted):
+        raise ValueError(f"{len(wanted)} pages: at most {VERIFY_PAGES}, each below {volume.map.page_count}")
+    for page in wanted:
+        pages[count] = page
+        count += 1
+    engine.lock()
+    leads = volume.role == ROLE_PRIMARY
+    answer = verify_begin(engine.engine, volume, serial, pages, count) if leads else 0
+    lsn = engine.engine.verify.lsn
+    engine.unlock(True)
+    if not leads:
+        raise LookupError("this copy does not lead")
+    if answer != 0:
+        raise MemoryError("the digests of a map could not be allocated")
+    return lsn
+
+
+def verify_state(Engine engine not None):
+    """(state, serial, LSN, pages taken by the walk, pages) of the last verification heard of."""
+    engine.lock()
+    verify = &engine.engine.verify
+    found = (VERIFY_STATES[verify.state], verify.serial, verify.lsn, verify.cursor, verify.pages)
+    engine.unlock(False)
+    return found
+
+
+def verify_leaves(Engine engine not None, unsigned long long serial, unsigned char[::1] out not None):
+    """Fill `out` with the u64 digest of every page. Raises LookupError unless that one is done."""
+    engine.lock()
+    verify = &engine.engine.verify
+    fits = (verify.state == VERIFY_DONE and verify.serial == serial
+            and out.shape[0] == <Py_ssize_t>(<uint64_t>verify.pages * 8))
+    if fits:
+        memcpy(&out[0], verify.leaves, out.shape[0])
+    engine.unlock(False)
+    if not fits:
+        raise LookupError("that verification is not done here")
+
+
+def verify_values(Engine engine not None, unsigned long long serial, unsigned int place, unsigned char[::1] out not None):
+    """Fill `out` with the 512 u32 checksums of the wanted page at this place of the list."""
+    engine.lock()
+    verify = &engine.engine.verify
+    fits = (verify.state == VERIFY_DONE and verify.serial == serial and place < verify.wanted_count
+            and out.shape[0] == PAGE_ENTRIES * 4)
+    if fits:
+        memcpy(&out[0], verify.values + <uint64_t>place * PAGE_ENTRIES, out.shape[0])
+    engine.unlock(False)
+    if not fits:
+        raise LookupError("that page of that verification is not here")

@@ -104,6 +104,7 @@ cdef enum frame_type_t:
     FRAME_REJECT = 18
     FRAME_FETCH = 19
     FRAME_FETCHED = 20
+    FRAME_VERIFY = 21
 
 
 # Bits of frame_header_t.flags, by frame type.

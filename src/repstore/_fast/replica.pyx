@@ -13,7 +13,7 @@ from repstore._fast.layout cimport (
     BATCH_PAYLOAD_BLOCKS, BLOCK_SHIFT, CLASS_USER, DESCRIPTOR_BYTES, DIVERGED_FLAG, DURABLE_FLAG,
     FRAME_ACK, FRAME_APPEND, FRAME_COPIED, FRAME_COPY, FRAME_FLUSH, FRAME_HEADER_BYTES,
     FRAME_LEARN, FRAME_PING, FRAME_PONG, FRAME_PULL, FRAME_REJECT, FRAME_SEAL, FRAME_SEALED,
-    FRAME_TAIL, FRAME_WANT, FULL_FLAG, GRANT_FLAG, JOIN_FLAG, LAST_FLAG, LEARNING_FLAG, OP_COPY,
+    FRAME_TAIL, FRAME_VERIFY, FRAME_WANT, FULL_FLAG, GRANT_FLAG, JOIN_FLAG, LAST_FLAG, LEARNING_FLAG, OP_COPY,
     OP_COPY_BAD, OP_COPY_HOLE, OP_COPY_ZERO, OP_EPOCH, OP_JOINED, OP_LEARN, OP_SEAL, OP_TRIM, OP_WRITE, OP_ZERO,
     PAGE_BITS, PAGE_ENTRIES, VOLUME_LEARNING, descriptor_t, pending_t,
 )
@@ -26,6 +26,7 @@ from repstore._fast.state cimport (
     BARRIER_APPLIED, PENDING_RECORDS, RECORD_BLOCKS, ROLE_PRIMARY, ROLE_REPLICA, due, log_batch_t, parked_frame_t,
 )
 from repstore._fast.transfer cimport transfer_record, transfer_tail_end
+from repstore._fast.verify cimport verify_frame
 from repstore._fast.volume cimport (
     LOOKUP_LOADING, LOOKUP_OK, changes_begin, page_need, record_chain, volume_commit,
     volume_truncate,
@@ -205,6 +206,8 @@ cdef bint take_frame(engine_t* engine, volume_t* volume, const frame_header_t* h
             volume.ask_durable_lsn = max(volume.ask_durable_lsn, volume.last_lsn)
         if header.type == FRAME_TAIL and header.flags & LAST_FLAG:
             volume.pull_ended = True
+    elif header.type == FRAME_VERIFY:
+        verify_frame(engine, volume, header, meta)
     elif header.type == FRAME_COPY:
         return copy(engine, volume, header, meta, body)
     elif header.type == FRAME_FLUSH:

@@ -28,6 +28,7 @@ from repstore._fast.layout cimport (
     SEGMENT_CLASSES, extent_t, lineage_t, pending_t, superblock_t,
 )
 from repstore._fast.page_tree cimport capture_list_t, directory_t, page_t, page_tree_t, slots_t
+from repstore._fast.verify_state cimport verify_t
 
 
 # ---------------------------------------------------------------- limits of the data plane
@@ -52,6 +53,7 @@ cdef enum:
     RESYNC_FLYING = 16             # copies under way to one learner
     CHANGES_KEPT = 2               # change bitmaps: one that reaches back far enough, one younger
     PAGE_LOADS = 64                # metadata pages being read at once
+    VERIFY_PAGES = 64              # pages that a verification looks at exactly
 
 
 # --------------------------------------------------------------------- completion tokens
@@ -622,6 +624,7 @@ cdef struct engine_t:
     uint64_t transfer_serial
     repairs_t repairs
     scrub_t scrub
+    verify_t verify
     uint32_t transfers_stalled     # wait for repairs
     rs_frontend* frontend
     event_ring_t events

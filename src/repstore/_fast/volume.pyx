@@ -10,6 +10,7 @@ from repstore._fast.layout cimport (
     OP_TRUNCATE, OP_WRITE, OP_ZERO, SESSION_WINDOW, SESSION_WINDOW_WORDS, VOLUME_LEARNING,
 )
 from repstore._fast.log cimport store_fail
+from repstore._fast.merkle cimport merkle_reach, merkle_take
 from repstore._fast.pages cimport page_load
 from repstore._fast.page_tree cimport (
     tree_free, tree_init, tree_page, tree_retire, tree_touch,
@@ -20,6 +21,7 @@ from repstore._fast.segments cimport (
 from repstore._fast.state cimport (
     BARRIER_APPLIED, BARRIER_JOIN, BARRIER_LOGGED, BARRIER_SEAL, CHANGES_KEPT, PENDING_CRCS, VOLUME_INDEX_MAX, VOLUMES_MAX, store_t,
 )
+from repstore._fast.verify_state cimport VERIFY_CAPTURING, VERIFY_WAITING
 
 
 cdef volume_t* volume_new(engine_t* engine, uint32_t index, const uint8_t* uuid, const char* name,
@@ -138,6 +140,8 @@ cdef int volume_set_range(engine_t* engine, volume_t* volume, uint64_t lba, uint
             i = <uint32_t>(min(end, (<uint64_t>number + 1) * PAGE_ENTRIES) - lba)
             lba += i
             continue
+        if engine.verify.state == VERIFY_CAPTURING and engine.verify.volume == volume.index:
+            merkle_take(engine, volume, number)
         page = tree_touch(&volume.map, number, lsn, &store.checkpoint.captures)
         if page == NULL:
             return LOOKUP_BAD
@@ -486,6 +490,8 @@ cdef int volume_commit(engine_t* engine, volume_t* volume, uint64_t lsn) noexcep
         volume.crc_count -= payload
         volume.pending_head = (volume.pending_head + 1) % PENDING_RECORDS
         volume.pending_count -= 1
+        if engine.verify.state == VERIFY_WAITING and engine.verify.volume == volume.index:
+            merkle_reach(engine, volume)
     volume.page_wait = state == LOOKUP_LOADING
     if state == LOOKUP_BAD and not engine.store.recovering:
         store_fail(engine, EIO)                # committed, and our map cannot take it

@@ -10,4 +10,5 @@
     store_maps       of it: metadata pages, and the pointers in the maps
     store_records    of it: the records in the segments, and the blocks they brought
     copies           what a running node says about its own copies: explain, scrub
+    verify           whether copies are equal at one LSN
 """

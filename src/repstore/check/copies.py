@@ -14,7 +14,7 @@ from repstore import errors
 from repstore._fast import inspection
 from repstore._fast.checksum import crc32c
 from repstore._fast.control import Engine
-from repstore.check import store_maps
+from repstore.check import store_maps, verify
 from repstore.check.store_records import SegmentReader
 from repstore.format import (
     BATCH_HEADER_BYTES,
@@ -26,6 +26,7 @@ from repstore.format import (
     OP_COPY,
     OP_MOVE,
     OP_WRITE,
+    PAGE_ENTRIES,
     batch_header_t,
     descriptor_t,
     extent_t,
@@ -70,7 +71,10 @@ class CopyInquiries:
         self._state = state
         self._answers: dict[str, Callable[[int, dict[str, int]], dict[str, Any]]] = {
             "explain": self._explain, "scrub start": self._scrub_start, "scrub stop": self._scrub_stop,
-            "scrub state": self._scrub_state}
+            "scrub state": self._scrub_state, "verify start": self._verify_start,
+            "verify state": self._verify_state, "verify nodes": self._verify_nodes,
+            "verify page": self._verify_page}
+        self._leaves = (0, np.zeros(0, np.uint64))           # of which verification
 
     def __call__(self, question: Question) -> dict[str, Any]:
         answer = self._answers.get(question.what)
@@ -154,3 +158,28 @@ class CopyInquiries:
         return {"running": running, "next_lba": next_lba, "read_blocks": read_blocks,
                 "bad_blocks": bad_blocks, "lost_blocks": len(lost), "first_lost": lost[:16],
                 "size_blocks": self._engine.volume_state(index).size_blocks}
+
+    # ------------------------------------------------------------------------------- verify
+    def _verify_start(self, index: int, numbers: dict[str, int]) -> dict[str, Any]:
+        wanted = sorted(page for name, page in numbers.items() if name.startswith("page"))
+        return {"lsn": inspection.verify_start(self._engine, index, numbers["serial"], wanted)}
+
+    def _verify_state(self, index: int, numbers: dict[str, int]) -> dict[str, Any]:
+        state, serial, lsn, done, pages = inspection.verify_state(self._engine)
+        return {"state": state if serial == numbers["serial"] else "idle", "lsn": lsn, "done": done,
+                "pages": pages}
+
+    def _verify_nodes(self, index: int, numbers: dict[str, int]) -> dict[str, Any]:
+        serial = numbers["serial"]
+        if self._leaves[0] != serial:
+            leaves = np.zeros(inspection.verify_state(self._engine)[4], np.uint64)
+            inspection.verify_leaves(self._engine, serial, leaves.view(np.uint8))
+            self._leaves = (serial, leaves)
+        first, count = numbers["first"], min(numbers["count"], verify.FAN_OUT)
+        nodes = verify.tree_level(self._leaves[1], numbers["level"])
+        return {"digests": nodes[first:first + count].tolist()}
+
+    def _verify_page(self, index: int, numbers: dict[str, int]) -> dict[str, Any]:
+        values = np.zeros(PAGE_ENTRIES, np.uint32)
+        inspection.verify_values(self._engine, numbers["serial"], numbers["place"], values.view(np.uint8))
+        return {"values": values.tolist()}

@@ -8,7 +8,8 @@
     stores       store create | info
     check        check history | record
     simulate     sim
-    check        check fsck (check_fsck), explain | scrub (check_copies)
+    check        check fsck (check_fsck), explain | scrub (check_copies),
+                 verify (check_verify)
     supervisor   what `up` does: make, start, wait, watch, stop
     processes    node processes: started, waited for, stopped; and being one
     show         tables

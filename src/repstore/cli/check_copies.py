@@ -32,7 +32,7 @@ def explain(
     Exit code 0: good on every copy, 1: not, 2: a copy could not be asked."""
     _, configs = open_cluster(data)
     with closing(configs):
-        known, names = _volume(configs, volume)
+        known, names = find_volume(configs, volume)
         if lba >= known.size_bytes // BLOCK_SIZE:
             raise errors.OutOfRangeError(f"block {lba}: the volume has {known.size_bytes // BLOCK_SIZE}")
         copies = {name: _try(configs, name, "explain", known.index, lba=lba) for name in names}
@@ -68,7 +68,7 @@ def scrub(
     Exit code 0: none was bad, 1: some were, 2: a copy could not be scrubbed to its end."""
     _, configs = open_cluster(data)
     with closing(configs):
-        known, names = _volume(configs, volume)
+        known, names = find_volume(configs, volume)
         try:
             copies = _scrub_all(configs, known.index, names, rate, fresh)
         except KeyboardInterrupt:
@@ -83,7 +83,7 @@ def scrub(
         raise typer.Exit(EXIT_FINDINGS)
 
 
-def _volume(configs: ConfigStore, name: str) -> tuple[VolumeConfig, list[str]]:
+def find_volume(configs: ConfigStore, name: str) -> tuple[VolumeConfig, list[str]]:
     """A volume and the names of the nodes it lies on."""
     known = load_volumes(configs).get(name)
     if known is None:
