@@ -2,6 +2,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,11 @@ from repstore.check.copies import CopyInquiries
 from repstore.check.verify import Difference, Verdict
 from repstore.format import BLOCK_SIZE, PAGE_ENTRIES
 from repstore.sim.cluster import SimulatedCluster
-from repstore.store import superblock
+from repstore.sim.local import LocalVolume, PlainDisk, Request
+from repstore.sim.workload import WRITE
+from repstore.store import geometry, superblock
 from repstore.store.device import MemoryDevice
+from repstore.store.store import format_device
 from tests.check.test_fsck import Page, Parts, rewrite_map
 from tests.sim.bad_blocks import LIMIT_S, location, rot, write
 from tests.sim.scenarios import healthy_cluster
@@ -155,6 +159,37 @@ def test_the_side_whose_medium_is_bad_is_not_the_right_one() -> None:
     rot(cluster.node(primary).disk, location(cluster, primary, 5))
     verdict = verified(cluster)
     assert verdict.differences[0].right not in ("", primary)
+
+
+def leaves_at(volume: LocalVolume, serial: int) -> verify.Digests:
+    """What a verification that was started came to."""
+    for _ in range(100):
+        volume.pump()
+        if inspection.verify_state(volume.engine)[0] == "done":
+            break
+    leaves = np.zeros(inspection.verify_state(volume.engine)[4], np.uint64)
+    inspection.verify_leaves(volume.engine, serial, leaves.view(np.uint8))
+    return leaves
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_page_is_taken_before_its_first_change_after_the_lsn(seed: int) -> None:
+    """For half of the seeds the write waits for its page, and so commits before the walk comes to it."""
+    layout = geometry.choose(config.StoreOptions(8 * config.MIB))
+    image = bytearray(layout.size_bytes)
+    format_device(MemoryDevice(image), layout, store_uuid=bytes(16), boot_id=bytes(16))
+    volume = LocalVolume(PlainDisk(image), boot_id=bytes(16), life_id=1, create_blocks=600)
+    volume.run([Request(WRITE, first, 20, stamp=1 + first) for first in range(0, 600, 20)])
+    inspection.verify_start(volume.engine, 1, 7)
+    before = leaves_at(volume, 7)
+    volume.engine.settle(clean=True)
+    volume = LocalVolume(PlainDisk(image), boot_id=bytes(16), life_id=2, random=Random(seed))
+    inspection.verify_start(volume.engine, 1, 8)
+    volume.submit(Request(WRITE, 3, 1, stamp=4711))
+    assert leaves_at(volume, 8).tolist() == before.tolist()
+    volume.settle()
+    inspection.verify_start(volume.engine, 1, 9)
+    assert (leaves_at(volume, 9) != before).tolist() == [True, False]
 
 
 def test_a_copy_that_passed_the_lsn_before_it_was_asked_says_so() -> None:

@@ -310,6 +310,22 @@ def test_a_block_that_is_written_while_it_is_repaired_keeps_what_was_written() -
     assert read(cluster, "n1", BLOCK) == (0, [7777])
 
 
+def test_a_write_on_its_way_when_the_answer_comes_is_not_undone() -> None:
+    """The move may be logged behind a write that commits before the move counts."""
+    cluster = filled(copies=3)
+    random = Random(5)
+    for stamp in range(7000, 7150):
+        rot(cluster.node("n1").disk, location(cluster, "n1", BLOCK))
+        memory = mmap.mmap(-1, BLOCK_SIZE)
+        reading = start(cluster, "n1", READ, BLOCK, memory)
+        cluster.run_for(random.uniform(0, 0.0015))
+        assert write(cluster, "n1", BLOCK, stamp) == 0
+        cluster.run_until(lambda call=reading: call.done, LIMIT_S)  # type: ignore[misc]
+        reading.end()
+        cluster.run_for(0.02)
+        assert read(cluster, "n1", BLOCK) == (0, [stamp])
+
+
 @pytest.mark.parametrize("damage", ["payload", "unreadable"])
 def test_the_cleaner_of_a_replica_mends_what_it_meets(damage: str) -> None:
     cluster = SimulatedCluster(3, store_bytes=2 * config.MIB, segment_bytes=64 * config.KIB)
