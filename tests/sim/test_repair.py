@@ -168,7 +168,7 @@ def test_rot_under_load_is_never_seen_by_a_client(seed: int) -> None:
                 rot(cluster.node(name).disk, where)
         cluster.run_for(0.02)
         cluster.drain(client)
-        client.check_all()
+        client.read_all()
         cluster.drain(client)
         client.stopped = False
         cluster.life("n2").run()
