@@ -311,6 +311,7 @@ cdef bint append(engine_t* engine, volume_t* volume, const frame_header_t* heade
             volume.missing = False
         else:
             chain = record_chain(chain, &records[i], crcs + payload, 1)
+            volume.told_ack_lsn = ~<uint64_t>0          # it comes again because our word did not count: say it again
             if not agrees(volume, records[i].lsn + records[i].blocks - 1, chain):
                 diverged(engine, volume)
                 return True

@@ -25,9 +25,8 @@ from repstore.sim.scene import Scene
 from repstore.sim.trace import Trace
 from repstore.sim.workload import FLUSH, Ask
 
-# Damage that the atlas allows for is mended from another copy. Until read repair is there a bad
-# block is an error for exactly that block; then this becomes True, and nothing else changes.
-MUST_RECOVER = False
+# Damage that the atlas allows for is mended from another copy: what it allows for must be right.
+MUST_RECOVER = True
 
 CONVERGE_S = 60.0
 REST_S = 20.0
