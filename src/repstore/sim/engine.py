@@ -83,7 +83,8 @@ class DamagedDevice(MemoryDevice):
 
 
 def open_engine(image: bytearray, name: str, *, number: int, boot_id: bytes, life_id: int,
-                unreadable: Collection[int] = (), replicated: bool = False) -> tuple[SimulatedEngine, OpenedStore]:
+                unreadable: Collection[int] = (),
+                replicated: bool = False) -> tuple[SimulatedEngine, OpenedStore]:
     """Recover the store in `image` into an engine that has not turned yet (G1).
 
     `unreadable` blocks answer with an I/O error; to the replay they are not what was written.
