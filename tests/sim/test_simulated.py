@@ -55,8 +55,10 @@ def test_a_checkpoint_goes_on_as_its_operations_are_answered() -> None:
                 image[ask.offset:ask.offset + len(ask.data)] = ask.data
                 result = len(ask.data)
             engine.backend.disk_done(ask.operation, result)      # type: ignore[union-attr]
-    # root; two copies of the superblock; the other two: each made durable before the next
-    assert kinds == [DiskWrite, DiskFlush, *[DiskWrite] * 2, DiskFlush, *[DiskWrite] * 2, DiskFlush]
+    # root; two copies of the superblock; the other two: each made durable before the next; then
+    # the second copy of the root
+    assert kinds == [DiskWrite, DiskFlush, *[DiskWrite] * 2, DiskFlush, *[DiskWrite] * 2, DiskFlush,
+                     DiskWrite]
 
 
 def test_an_answer_that_cannot_be_is_refused() -> None:

@@ -222,6 +222,16 @@ def test_rot_below_a_flush_is_refused_or_kept_as_bad_blocks() -> None:
         log.open()
 
 
+def test_a_gap_below_a_flush_is_cut_where_other_copies_can_bring_it_back() -> None:
+    log = Log()
+    for number in range(8):
+        log.append(flushed=max(0, number - 1), completed=number)
+    log.rot_header(4)
+    found = log.open(replicated=True).recovery
+    assert (found.cut_sequence, found.tainted, found.incomplete) == (3, True, True)
+    assert "learned anew" in found.reason
+
+
 def test_acknowledged_batches_lost_with_the_power_taint() -> None:
     log = Log()
     for number in range(6):

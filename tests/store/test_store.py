@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from repstore import config, errors
+from repstore._fast.checksum import crc32c
 from repstore.format import BLOCK_SIZE
 from repstore.store import root as roots
 from repstore.store import store, superblock
@@ -190,9 +191,11 @@ def test_info_looks_again_when_the_store_moved_on() -> None:
     after = new_store()
     state = state_of(after)
     after.image[state.geometry.root_start(0) * BLOCK_SIZE + 16] ^= 1      # taken by a later root
-    data = bytes(before.read(state.geometry.root_start(0) * BLOCK_SIZE, BLOCK_SIZE))
-    after.write(state.geometry.root_start(1) * BLOCK_SIZE, data)
-    superblock.write(after, replace(state, sequence=2, root_area=1))
+    newer = replace(roots.empty(state.geometry), batch_sequence=9)
+    data = roots.encode(newer)
+    after.write(state.geometry.root_start(1) * BLOCK_SIZE, data + bytes(-len(data) % BLOCK_SIZE))
+    superblock.write(after, replace(state, sequence=2, root_area=1, root_bytes=len(data),
+                                    root_crc=crc32c(data)))
     looks = 6       # two copies at the ends, then all four
     found, _ = store._read_settled(Moving(bytes(before.image), bytes(after.image), looks + 1), "image")
     assert found.superblock.sequence == 2
