@@ -391,6 +391,8 @@ cdef bint learn(engine_t* engine, volume_t* volume, const frame_header_t* header
     cdef log_batch_t* batch
     cdef descriptor_t* record
     cdef bint full = header.flags & FULL_FLAG != 0
+    if header.epoch == volume.learn_epoch and header.extra <= volume.learn_serial:
+        return True                            # heard before, or of a session that a later one has ended
     if volume.unapplied_records or (full and not pages_here(engine, volume, 0, volume.size_blocks)):
         return False
     if not full and volume_commit(engine, volume, header.commit) == LOOKUP_LOADING:
@@ -424,6 +426,7 @@ cdef bint learn(engine_t* engine, volume_t* volume, const frame_header_t* header
     volume.copy_logged_blocks = 0
     volume.learn_unapplied = True
     volume.learn_serial = header.extra
+    volume.learn_epoch = header.epoch
     volume.barriers[BARRIER_JOIN] = BARRIER_IDLE
     return True
 

@@ -492,6 +492,7 @@ cdef struct volume_t:
     uint64_t told_commit_lsn
     uint64_t ask_durable_lsn       # replica: the primary wants a flush up to here
     uint64_t learn_serial          # of our session as learner, 0: none
+    uint32_t learn_epoch           # whose primary gave that number
     uint32_t copy_logged_blocks    # of the COPY frame at hand: how far its records have come
     bint learn_unapplied           # a LEARN record is on its way: last_lsn is the new log's already
     uint64_t learn_serials         # primary: sessions given out
