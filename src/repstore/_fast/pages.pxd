@@ -10,6 +10,6 @@ cdef inline uint64_t slot_block(const store_t* store, uint32_t slot) noexcept no
     return store.page_base + slot
 
 
-cdef void page_load(engine_t* engine, volume_t* volume, page_t* page) noexcept nogil
+cdef void page_load(engine_t* engine, volume_t* volume, page_t* page, bint is_map) noexcept nogil
 cdef void page_loaded(engine_t* engine, uint32_t load_index, int32_t result) noexcept nogil
 cdef int read_now(engine_t* engine, uint64_t block, void* buffer, uint32_t blocks) noexcept nogil

@@ -257,6 +257,7 @@ cdef struct page_load_t:
     page_t* page
     uint8_t* buffer
     bint busy
+    bint is_map                    # extents, and no bitmap
     volume_t* volume
 
 

@@ -99,7 +99,7 @@ cdef int page_need(engine_t* engine, volume_t* volume, page_tree_t* tree, uint32
         return LOOKUP_OK
     if page.flags & PAGE_BAD:
         return LOOKUP_BAD
-    page_load(engine, volume, page)
+    page_load(engine, volume, page, tree == &volume.map)
     if page.data != NULL:
         return LOOKUP_OK
     return LOOKUP_BAD if page.flags & PAGE_BAD else LOOKUP_LOADING
@@ -149,6 +149,8 @@ cdef int volume_set_range(engine_t* engine, volume_t* volume, uint64_t lba, uint
                        <uint32_t>(min(end - <uint64_t>number * PAGE_ENTRIES, <uint64_t>PAGE_ENTRIES))):
             extent = <extent_t*>page.data + i
             if is_data(extent.location):
+                if store.segments[segment_of(store, extent.location)].live == 0:
+                    return LOOKUP_BAD          # E2 was broken on disk already: go no further
                 segment_lose(store, extent.location)
             extent.location = location
             extent.crc = 0
