@@ -1,4 +1,4 @@
-# build | check | test | demo | bench | bench-quick | soak (parts: soak-kill)
+# build | check | test | demo | bench | bench-quick | soak (parts: soak-fuzz, soak-kill)
 PYTHON ?= python3
 ARGS ?=
 VENV := .venv
@@ -18,8 +18,9 @@ endef
 pytest = $(BIN)/python -m pytest -q -m "$(1)" $(ARGS) || [ $$? -eq 5 ]
 
 ROUNDS ?= 200
+FUZZ_SECONDS ?= 300
 
-.PHONY: build check test demo bench bench-quick soak soak-kill lint types unit slow clients packages-clients clean
+.PHONY: build check test demo bench bench-quick soak soak-kill soak-fuzz sanitize sanitize-address sanitize-thread lint types unit slow clients packages-clients clean
 
 build: $(VENV)/.built
 
@@ -79,7 +80,25 @@ bench-quick: build packages-clients
 soak-kill: build packages-clients
 	$(call timed,soak-kill,$(BIN)/python -m tests.cluster.soak --rounds $(ROUNDS) $(ARGS))
 
-soak: soak-kill
+# every fuzz target for FUZZ_SECONDS, guided by coverage; without clang and atheris it says so and skips
+soak-fuzz: build
+	$(call timed,soak-fuzz,.ci/scratch fuzzer python -m tests.fuzz.run --seconds $(FUZZ_SECONDS) $(ARGS) || [ $$? -eq 77 ])
+
+soak: soak-fuzz soak-kill
+
+# the suites under AddressSanitizer and UndefinedBehaviorSanitizer, unit tests and seeds under ThreadSanitizer
+sanitize: sanitize-address sanitize-thread
+
+SANITIZED = python -m pytest -q -p no:cacheprovider -m
+# looks at generated C, not at what runs
+NOT_SANITIZED = --deselect tests/fast/test_hot_functions.py
+
+sanitize-address: build
+	$(call timed,sanitize-address,.ci/scratch address $(SANITIZED) "not client" $(NOT_SANITIZED) $(ARGS))
+
+sanitize-thread: build
+	$(call timed,sanitize-thread,.ci/scratch thread $(SANITIZED) "not slow and not client" $(NOT_SANITIZED) $(ARGS))
+	$(call timed,sanitize-thread: 100 seeds,.ci/scratch thread python -m repstore.cli sim --seeds 1..100 --jobs 1)
 
 clean:
 	rm -rf build $(VENV) src/*.egg-info

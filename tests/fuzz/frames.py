@@ -259,8 +259,8 @@ def _records(script: Script, lsn: int) -> tuple[bytes, bytes]:
     for record in records:
         record["volume"], record["lsn"] = VOLUME, lsn % 2**64
         record["operation"], record["blocks"] = script.number() % 16, script.number()
-        record["lba"], record["request"], record["session"] = script.signed() % 2**64, script.number(), script.number()
-        record["epoch"] = script.number()
+        record["lba"], record["request"] = script.signed() % 2**64, script.number()
+        record["session"], record["epoch"] = script.number(), script.number()
         lsn += int(record["blocks"])
         if record["operation"] in (OP_WRITE, OP_COPY):
             payload += int(record["blocks"])

@@ -22,7 +22,8 @@ def run(data: bytes) -> None:
     try:
         found = history_file.load(io.BytesIO(text))
     except errors.ConfigError as error:
-        assert "line" in str(error)
+        if "line" not in str(error):
+            raise
         return
     # what is so short is judged in no time, whatever it claims
     assert len(found.operations) <= len(text) // history_file.LINE_BYTES_MIN

@@ -5,6 +5,7 @@ up, and an answer of bounded size. First byte: bit 0 answers at once, bit 1 few 
 through the handshake first, bit 3 with structured replies, bit 4 read-only, bit 5 failing.
 """
 from repstore_nbd import frontend
+
 from tests.fuzz.script import Script
 from tests.nbd import wire
 from tests.nbd._fake_engine import FakeEngine
@@ -18,7 +19,8 @@ def run(data: bytes) -> None:
     """One input."""
     script = Script(data)
     style = script.number()
-    engine = FakeEngine(frontend, size_bytes=SIZE_BYTES, requests=2 if style & 2 else 16, inline=bool(style & 1))
+    slots = 2 if style & 2 else 16
+    engine = FakeEngine(frontend, size_bytes=SIZE_BYTES, requests=slots, inline=bool(style & 1))
     engine.read_only = bool(style & 16)
     if style & 32:
         engine.error_of = lambda kind, offset, length: 5 if offset & 4096 else 0

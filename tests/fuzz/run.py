@@ -43,7 +43,7 @@ def one(name: str, seconds: int, found: Path) -> int:
 
 def fuzz(name: str, seconds: int, found: Path) -> None:
     """Does not return."""
-    import atheris      # type: ignore[import-not-found]
+    import atheris  # type: ignore[import-not-found]
 
     kept = found / name
     kept.mkdir(parents=True, exist_ok=True)

@@ -24,16 +24,16 @@ def seeds() -> dict[str, list[bytes]]:
             "transport": list(_transport()), "history": list(_history())}
 
 
-def told(link: int, kind: int, *, flags: int = 0, session: int = 0, lsn: int = 0, commit: int = 0, extra: int = 0,
-         epoch: int = 0, rest: bytes = b"\0\0\0\0") -> bytes:
+def told(link: int, kind: int, *, flags: int = 0, session: int = 0, lsn: int = 0, commit: int = 0,
+         extra: int = 0, epoch: int = 0, rest: bytes = b"\0\0\0\0") -> bytes:
     """The step that delivers one frame whose numbers lie near the copy's own."""
     style = NEAR | LSN | COMMIT | CHAIN | (RECORDS if kind in (APPEND, TAIL, COPY) else 0)
     return struct.pack("<BBBBbBbbB", link - 1, style, kind, flags, epoch, session, lsn, commit, extra) + rest
 
 
-def record(operation: int, blocks: int = 1, lba: int = 3, request: int = 1, session: int = 1, epoch: int = 2) -> bytes:
-    """One record of a frame's meta."""
-    return struct.pack("<BBbBBB", operation, blocks, lba, request, session, epoch)
+def record(operation: int, blocks: int = 1, lba: int = 3) -> bytes:
+    """One record of a frame's meta: request and session 1, epoch 2."""
+    return struct.pack("<BBbBBB", operation, blocks, lba, 1, 1, 2)
 
 
 def records(*listed: bytes, payload: int = 0) -> bytes:
@@ -60,13 +60,16 @@ def _frames() -> Iterator[bytes]:
         for kind in (APPEND, TAIL, COPY):
             begin = b"\x81" + (told(1, LEARN, flags=4) + SETTLE if kind == COPY else b"")
             pull = b"\x06\0\0\0\x01" if kind == TAIL else b""
-            yield begin + pull + told(1, kind, rest=body) + SETTLE + told(1, FLUSH, flags=2, commit=9) + SETTLE
+            end = SETTLE + told(1, FLUSH, flags=2, commit=9) + SETTLE
+            yield begin + pull + told(1, kind, rest=body) + end
     for kind in range(1, 7):
         meta = struct.pack("<BBHIQQ", kind, 1, 0, 0, 4096, 4096)
         for role in (3, 4):
-            yield bytes([role]) + told(3, REQUEST, session=1, rest=bytes([len(meta)]) + meta + b"\x07\0\x10") + SETTLE
+            rest = bytes([len(meta)]) + meta + b"\x07\0\x10"
+            yield bytes([role]) + told(3, REQUEST, session=1, rest=rest) + SETTLE
     for node in (1, 2):
-        yield (b"\x85\x07\x02\x03\x04\x00" + SETTLE + told(node, ACK, lsn=10) + told(node, PONG, extra=99) + SETTLE
+        yield (b"\x85\x07\x02\x03\x04\x00" + SETTLE + told(node, ACK, lsn=10)
+               + told(node, PONG, extra=99) + SETTLE
                + told(node, WANT) + b"\x06" + bytes([node - 1, 2, 0, 3]) + SETTLE)
 
 
@@ -74,7 +77,7 @@ def _stores() -> Iterator[bytes]:
     for base in (0, 1):
         areas = stores.bases()[base].areas
         for number, area in enumerate(areas):
-            places = sorted({*range(0, min(area.length, 200), 8), area.length - 8, 128 + 8, 128 + 32, 4096 + 5})
+            places = sorted({*range(0, min(area.length, 200), 8), area.length - 8, 4096 + 5})
             for place in (place for place in places[::3] if place < area.length):
                 for style, value in ((15, b"\xff" * 8), (14, b"\x01"), (3, b"\x02\x00")):
                     yield bytes([base, style, number]) + struct.pack("<H", place) + value
@@ -94,11 +97,12 @@ def _nbd() -> Iterator[bytes]:
     for number in range(12):
         for data in (b"", wire.text(b"demo") + b"\0\0", wire.text(b"demo") + b"\0\1\0\3",
                      wire.text(b"demo") + b"\0\0\0\1" + wire.text(b"base:"), b"\xff" * 9):
-            yield b"\1" + raw(wire.client_flags()) + option(number, data) + option(wire.GO, wire.text(b"") + b"\0\0")
+            going = option(wire.GO, wire.text(b"") + b"\0\0")
+            yield b"\1" + raw(wire.client_flags()) + option(number, data) + going
     for style in (5, 13, 4, 14, 29, 45):
         for command in range(9):
             for flags, offset, length in ((0, 0, 4096), (255, 64, 100), (1, 1023, 9000), (0, 2**24 - 1, 1)):
-                step = bytes([1, command, flags, 9]) + offset.to_bytes(3, "little") + struct.pack("<H", length)
+                step = struct.pack("<BBBBI", 1, command, flags, 9, offset)[:7] + struct.pack("<H", length)
                 yield bytes([style]) + step + step + b"\3\1"
 
 
@@ -113,7 +117,8 @@ def _history() -> Iterator[bytes]:
         b'{"op":"write","client":1,"block":3,"begin":1,"end":4,"values":[7]}\n',
         b'{"op":"read","block":3,"count":2,"begin":5,"end":6,"values":[7,null]}\n',
         b'{"op":"zero","block":3,"begin":2,"until":9,"error":5}\n', b'{"op":"flush","begin":7,"end":8}\n',
-        b'{"op":"crash","begin":9,"incarnation":2}\n', b'{"op":"read","block":3,"begin":10,"end":11,"values":[0]}\n',
+        b'{"op":"crash","begin":9,"incarnation":2}\n',
+        b'{"op":"read","block":3,"begin":10,"end":11,"values":[0]}\n',
         b'{"op":"write","block":1,"begin":1,"fua":true,"values":[18446744073709551614]}\n',
         b'{"op":"read","block":9223372036854775807,"count":4294967295,"begin":0,"end":0,"values":[]}\n']
     for count in range(len(lines) + 1):

@@ -156,9 +156,9 @@ def seal(base: Base, image: bytearray) -> None:
     for copy_number, position in enumerate(base.superblocks):
         copy = np.frombuffer(bytearray(block), superblock_t, 1).copy()
         copy["copy_number"], copy["root_crc"], copy["crc"] = copy_number, root_crc, 0
-        whole = copy.tobytes() + block[superblock_t.itemsize:]
-        copy["crc"] = crc32c(whole)
-        image[position * BLOCK_SIZE:(position + 1) * BLOCK_SIZE] = copy.tobytes() + whole[superblock_t.itemsize:]
+        rest = block[superblock_t.itemsize:]
+        copy["crc"] = crc32c(copy.tobytes() + rest)
+        image[position * BLOCK_SIZE:(position + 1) * BLOCK_SIZE] = copy.tobytes() + rest
 
 
 def seal_batch(image: bytearray, start: int, previous: int | None) -> int:

@@ -34,7 +34,8 @@ def opened_with(pending_record: tuple[int, int, int]) -> None:
     entry = np.zeros(1, volume_entry_t)[0]
     entry["name"], entry["size_blocks"], entry["last_lsn"] = b"demo", 1000, blocks
     pending = np.zeros(1, pending_t)
-    pending["lsn"], pending["blocks"], pending["operation"], pending["location"] = 1, blocks, operation, location
+    pending["lsn"], pending["blocks"] = 1, blocks
+    pending["operation"], pending["location"] = operation, location
     crcs = np.zeros(blocks if operation == OP_WRITE else 0, np.uint32)
     plain = roots.empty(GEOMETRY)
     segments = plain.segments.copy()
