@@ -1,4 +1,4 @@
-# build | check | test | demo | bench | bench-quick | soak (parts: soak-kill, soak-model, soak-sim)
+# build | check | test | demo | bench | bench-quick | soak (parts: soak-fuzz, soak-kill, soak-model, soak-sim) | sanitize
 PYTHON ?= python3
 ARGS ?=
 VENV := .venv
@@ -20,9 +20,10 @@ pytest = $(BIN)/python -m pytest -q -m "$(1)" $(ARGS) || [ $$? -eq 5 ]
 ROUNDS ?= 200
 SEEDS ?= 1..2000
 MINUTES ?= 60
+FUZZ_SECONDS ?= 300
 
-.PHONY: build check test demo bench bench-quick soak soak-kill soak-model soak-sim seeds lint types unit slow clients \
-	packages-clients clean
+.PHONY: build check test demo bench bench-quick soak soak-fuzz soak-kill soak-model soak-sim seeds lint types unit slow \
+	clients packages-clients sanitize sanitize-address sanitize-thread clean
 
 build: $(VENV)/.built
 
@@ -94,7 +95,25 @@ seeds: build
 soak-sim: build
 	$(call timed,soak-sim,$(BIN)/repstore sim --seeds 1000000..1199999 --minutes $(MINUTES) $(ARGS))
 
-soak: soak-kill soak-model soak-sim
+# every fuzz target for FUZZ_SECONDS, guided by coverage; without clang and atheris it says so and skips
+soak-fuzz: build
+	$(call timed,soak-fuzz,.ci/scratch fuzzer python -m tests.fuzz.run --seconds $(FUZZ_SECONDS) $(ARGS) || [ $$? -eq 77 ])
+
+soak: soak-fuzz soak-kill soak-model soak-sim
+
+# the suites under AddressSanitizer and UndefinedBehaviorSanitizer, unit tests and seeds under ThreadSanitizer
+sanitize: sanitize-address sanitize-thread
+
+SANITIZED = python -m pytest -q -p no:cacheprovider -m
+# looks at generated C, not at what runs
+NOT_SANITIZED = --deselect tests/fast/test_hot_functions.py
+
+sanitize-address: build
+	$(call timed,sanitize-address,.ci/scratch address $(SANITIZED) "not client" $(NOT_SANITIZED) $(ARGS))
+
+sanitize-thread: build
+	$(call timed,sanitize-thread,.ci/scratch thread $(SANITIZED) "not slow and not client" $(NOT_SANITIZED) $(ARGS))
+	$(call timed,sanitize-thread: 100 seeds,.ci/scratch thread python -m repstore.cli sim --seeds 1..100 --jobs 1)
 
 clean:
 	rm -rf build $(VENV) src/*.egg-info

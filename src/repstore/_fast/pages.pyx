@@ -9,6 +9,7 @@ from repstore._fast.layout cimport (
     BLOCK_SHIFT, BLOCK_SIZE, LOCATION_LOST, PAGE_BITS, PAGE_ENTRIES, extent_t,
 )
 from repstore._fast.page_tree cimport PAGE_LOADING, page_t, tree_make, tree_page, tree_touch
+from repstore._fast.segments cimport is_data, location_valid
 from repstore._fast.state cimport PAGE_LOADS, TOKEN_PAGE, page_load_t, token
 
 
@@ -34,6 +35,16 @@ cdef bint page_read_now(engine_t* engine, const page_reference_t* reference, voi
     """Recovery's read of what a reference names. False: it is not there (G1)."""
     return (read_now(engine, slot_block(&engine.store, reference.slot), buffer, 1) == 0
             and crc32c(0, buffer, BLOCK_SIZE) == reference.crc)
+
+
+cdef bint extents_valid(engine_t* engine, const extent_t* extents) noexcept nogil:
+    """Does every extent of a map page lie in a segment? A checksum says who wrote a page last, not
+    that it makes sense, and locations index the segment table without another look."""
+    cdef uint32_t i
+    for i in range(<uint32_t>PAGE_ENTRIES):
+        if is_data(extents[i].location) and not location_valid(&engine.store, extents[i].location, 1):
+            return False
+    return True
 
 
 # -------------------------------------------------------------------------------- lost pages
@@ -133,7 +144,7 @@ cdef void page_here(engine_t* engine, volume_t* volume, page_tree_t* tree, uint3
     """A page was read."""
     cdef page_t* page = tree_page(tree, number)
     page.flags &= ~<uint32_t>PAGE_LOADING
-    if good:
+    if good and (tree != &volume.map or extents_valid(engine, <const extent_t*>buffer)):
         page.data = buffer
         return
     free(buffer)

@@ -3,9 +3,9 @@ from libc.stdlib cimport calloc
 from libc.string cimport memcpy, memset
 
 from repstore._fast.layout cimport (
-    DIRECTORY_ENTRIES, GENERATIONS_MAX, LINEAGE_ENTRIES, OP_WRITE, PAGE_BITS, ROOT_MAGIC,
-    SEGMENT_FREE, SEGMENT_SEALED, page_reference_t, pending_t, root_header_t, segment_entry_t,
-    tree_entry_t, volume_entry_t,
+    BATCH_PAYLOAD_BLOCKS, DIRECTORY_ENTRIES, GENERATIONS_MAX, LINEAGE_ENTRIES, LOCATION_HOLE,
+    LOCATION_ZERO, OP_EPOCH, OP_TRIM, OP_WRITE, OP_ZERO, PAGE_BITS, ROOT_MAGIC, SEGMENT_FREE, SEGMENT_SEALED,
+    page_reference_t, pending_t, root_header_t, segment_entry_t, tree_entry_t, volume_entry_t,
 )
 from repstore._fast.page_tree cimport (
     directory_t, page_tree_t, slots_take, tree_init,
@@ -258,11 +258,16 @@ cdef int load_pending(engine_t* engine, volume_t* volume, cursor_t* cursor, uint
                 or entry.blocks > volume.size_blocks - entry.lba):
             return ROOT_MALFORMED
         if entry.operation == OP_WRITE:
-            if not location_valid(&engine.store, entry.location, entry.blocks):
+            if entry.blocks > BATCH_PAYLOAD_BLOCKS or not location_valid(
+                    &engine.store, entry.location, entry.blocks):
                 return ROOT_MALFORMED
             payload += entry.blocks
             engine.store.segments[segment_of(&engine.store, entry.location)].pending += entry.blocks
             engine.store.coming_blocks += entry.blocks
+        elif not ((entry.operation == OP_ZERO and entry.location == LOCATION_ZERO)
+                  or (entry.operation == OP_TRIM and entry.location == LOCATION_HOLE)
+                  or entry.operation == OP_EPOCH):
+            return ROOT_MALFORMED
         memcpy(pending_at(volume, i), entry, sizeof(pending_t))
         volume.pending_count += 1
         volume.chain_local = entry.chain

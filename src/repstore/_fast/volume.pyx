@@ -149,6 +149,8 @@ cdef int volume_set_range(engine_t* engine, volume_t* volume, uint64_t lba, uint
                        <uint32_t>(min(end - <uint64_t>number * PAGE_ENTRIES, <uint64_t>PAGE_ENTRIES))):
             extent = <extent_t*>page.data + i
             if is_data(extent.location):
+                if store.segments[segment_of(store, extent.location)].live == 0:
+                    return LOOKUP_BAD          # E2 was broken on disk already: go no further
                 segment_lose(store, extent.location)
             extent.location = location
             extent.crc = crcs[0] if is_lost(location) else 0
