@@ -1,4 +1,4 @@
-"""Our config stores pass the suite that everybody's have to: memory, sqlite, and one node's simulated door."""
+"""Our config stores pass the suite that everybody's have to: memory, sqlite, and the simulated one."""
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
