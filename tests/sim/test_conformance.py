@@ -1,5 +1,8 @@
 """Disks in memory and devices pass the suite of disk backends, and it sees those that do not."""
 import mmap
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -184,6 +187,16 @@ def test_a_flush_that_covers_nothing_fails() -> None:
         except AssertionError:
             failed += 1
     assert failed > 3
+
+
+def test_the_example_of_the_document_passes(tmp_path: Path) -> None:
+    document = (Path(__file__).resolve().parents[2] / "docs/conformance.md").read_text()
+    [source] = re.findall(r"^```python\n(.*?)^```$", document, re.MULTILINE | re.DOTALL)
+    (tmp_path / "test_mine.py").write_text(source)
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+                          cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
 
 
 def void(value: object) -> None:

@@ -222,10 +222,14 @@ def mixed(random: Random) -> Request:
                            write_zeroes(first, 3)], [7, 1, 1, 1])[0]
 
 
+@pytest.mark.fault("crash: kill -9 or power cut at any write",
+                   promise="a prefix with everything answered (kill), everything flushed (power cut)")
 def test_every_crash_of_a_short_workload_leaves_a_legal_state() -> None:
     assert short_workload(seed=3).check(every=3).faults == ()
 
 
+@pytest.mark.fault("crash: kill -9 or power cut at any write",
+                   promise="a prefix with everything answered (kill), everything flushed (power cut)")
 def test_crashes_with_the_cleaner_at_work_leave_legal_states() -> None:
     assert full_store(seed=1).check(every=25).faults == ()
 
@@ -245,12 +249,14 @@ def test_crashes_while_a_store_is_opened_leave_legal_states() -> None:
     assert two_lives().check().faults == ()
 
 
+@pytest.mark.fault("crash: a second crash while a store is opened", promise="the same promises hold")
 def test_a_second_crash_during_recovery_leaves_a_legal_state() -> None:
     report = short_workload(seed=6).check(every=40, second_crashes=12)
     assert report.faults == ()
     assert report.second_states > 10 * report.states
 
 
+@pytest.mark.fault("crash: a second crash while a store is opened", promise="the same promises hold")
 def test_a_crash_while_what_a_crash_left_is_opened_leaves_a_store() -> None:
     """Superblocks that a crash left half written are made whole before anything newer is."""
     volume = RecordedVolume(size_blocks=64)
@@ -283,6 +289,7 @@ def test_second_crashes_during_many_recoveries_leave_legal_states(
 
 # ------------------------------------------------------------- while superblocks are written
 
+@pytest.mark.fault("crash: while superblocks are written", promise="the old state or the new one")
 def test_a_crash_while_the_superblocks_are_written_leaves_the_old_state_or_the_new_one() -> None:
     volume = RecordedVolume(size_blocks=64)
     recording = Recording(bytes(volume.disk.image))
@@ -312,6 +319,7 @@ def test_a_crash_while_a_store_is_formatted_leaves_a_store_or_none() -> None:
     assert found == {0, 1}
 
 
+@pytest.mark.fault("crash: while superblocks are written", promise="the old state or the new one")
 def test_every_crash_while_a_checkpoint_writes_its_superblocks_leaves_a_legal_state() -> None:
     volume = RecordedVolume(size_blocks=64)
     volume.begin_recording()

@@ -88,6 +88,7 @@ def test_links_go_up_and_down_once() -> None:
     backend.link_up(0, ACCEPTED)
 
 
+@pytest.mark.fault("network: a damaged frame", promise="the connection is broken, the frame is not used")
 def test_only_whole_and_undamaged_frames_reach_the_engine() -> None:
     engine, _ = opened_engine(0)
     engine.backend.link_up(0, ACCEPTED)
@@ -112,6 +113,7 @@ def test_an_engine_has_one_backend() -> None:
         SimulatedBackend(engine)
 
 
+@pytest.mark.fault("disk: a write that fails", promise="the store is fenced, nothing is tried again")
 def test_a_failed_write_fences_the_store() -> None:
     engine, _ = opened_engine()
     engine.backend.turn(NOW_NS)
