@@ -22,7 +22,7 @@ SEEDS ?= 1..2000
 MINUTES ?= 60
 FUZZ_SECONDS ?= 300
 
-.PHONY: build check test demo bench bench-quick soak soak-fuzz soak-kill soak-model soak-sim seeds lint types unit slow \
+.PHONY: build check test demo bench bench-quick soak soak-fuzz soak-kill soak-model soak-sim seeds faults lint types unit slow \
 	clients packages-clients sanitize sanitize-address sanitize-thread clean
 
 build: $(VENV)/.built
@@ -40,6 +40,10 @@ $(VENV)/.installed: pyproject.toml .ci/packages
 $(VENV)/.built: $(VENV)/.installed setup.py $(NATIVE)
 	REPSTORE_TEST_EXTENSIONS=1 $(BIN)/python setup.py -q build_ext --inplace
 	touch $@
+
+# docs/faults.md, from the marks of the tests
+faults: build
+	$(BIN)/python -m tests.faults
 
 lint: build
 	$(BIN)/ruff check $(LINTED)

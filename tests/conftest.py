@@ -1,6 +1,7 @@
 """What all tests share: the markers, and hypothesis without a clock.
 
 slow    takes more than a few seconds; not in `make check`
+fault   proves what is promised under a fault; `python -m tests.faults` writes docs/faults.md from them
 client  drives a real block client (fio, nbdcopy, qemu-io, ...); skipped where it is missing
 """
 import pytest
@@ -14,3 +15,5 @@ settings.load_profile("repstore")
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: more than a few seconds, not part of `make check`")
     config.addinivalue_line("markers", "client: needs a real block client installed")
+    config.addinivalue_line(
+        "markers", "fault(name, promise): proves what is promised; see tests/faults.py")

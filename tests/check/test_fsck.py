@@ -177,11 +177,12 @@ def in_segment(parts: Parts) -> int:
     return int(np.flatnonzero(parts.entries()["location"] > LOCATION_LOST)[0])
 
 
+# a page that points outside of the segments is taken for a bad one: all it held is lost
 @pytest.mark.parametrize(("kind", "change"), [
-    ("pointer", lambda parts, page: page["location"].__setitem__(in_segment(parts), 5)),
-    ("pointer", lambda parts, page: page["location"].__setitem__(
+    ("lost", lambda parts, page: page["location"].__setitem__(in_segment(parts), 5)),
+    ("lost", lambda parts, page: page["location"].__setitem__(
         in_segment(parts), parts.geometry.superblock_positions[2])),
-    ("pointer", lambda parts, page: page["location"].__setitem__(in_segment(parts), 2**32 - 1)),
+    ("lost", lambda parts, page: page["location"].__setitem__(in_segment(parts), 2**32 - 1)),
     ("owner", lambda parts, page: page.__setitem__(in_segment(parts) + 1, page[in_segment(parts)])),
     ("record", lambda parts, page: page["crc"].__setitem__(in_segment(parts), 77)),
     ("live", lambda parts, page: page["location"].__setitem__(in_segment(parts), 0)),

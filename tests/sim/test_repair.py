@@ -57,6 +57,8 @@ def assert_whole(cluster: SimulatedCluster, *, without: Set[int] = frozenset()) 
 
 @pytest.mark.parametrize("damage", ["rot", "unreadable"])
 @pytest.mark.parametrize("blocks", [1, 8])
+@pytest.mark.fault("disk: a bad block on one copy",
+                   promise="served right from another copy, and mended in place")
 def test_a_bad_block_of_the_primary_is_served_and_mended(damage: str, blocks: int) -> None:
     cluster = filled(copies=2)
     disk = cluster.node("n1").disk
@@ -89,6 +91,8 @@ def test_what_was_mended_survives_a_restart() -> None:
     assert read(cluster, "n1", BLOCK) == (0, [1000 + BLOCK])
 
 
+@pytest.mark.fault("disk: a block that is bad on all copies",
+                   promise="an error of that block alone, remembered")
 def test_a_block_that_is_bad_everywhere_is_an_error_of_that_block_alone() -> None:
     cluster = filled()
     for name in ("n1", "n2", "n3"):
@@ -110,6 +114,8 @@ def test_a_block_that_is_bad_on_all_copies_but_one_comes_from_that_one() -> None
     assert mended(cluster, "n1") == mended(cluster, "n2") == 1
 
 
+@pytest.mark.fault("disk: a bad block of the only copy",
+                   promise="an error that names the block, never zeros or other data")
 def test_a_single_copy_answers_with_an_error_and_names_the_block() -> None:
     cluster = filled(copies=1, nodes=1)
     rot(cluster.node("n1").disk, location(cluster, "n1", BLOCK))
@@ -152,6 +158,8 @@ def test_a_learner_joins_with_a_block_that_nobody_has_and_keeps_it_as_bad() -> N
 
 
 @pytest.mark.parametrize("seed", range(1, 9))
+@pytest.mark.fault("disk: a bad block on one copy",
+                   promise="served right from another copy, and mended in place")
 def test_rot_under_load_is_never_seen_by_a_client(seed: int) -> None:
     """Each block rots on one copy at a time, on primaries and replicas, while cleaners work too."""
     cluster = SimulatedCluster(seed, store_bytes=4 * config.MIB, segment_bytes=128 * config.KIB)
@@ -208,6 +216,7 @@ def settled(cluster: SimulatedCluster, node: str) -> None:
     cluster.kill(node)
 
 
+@pytest.mark.fault("disk: a lost page of the map", promise="rebuilt from another copy")
 def test_a_lost_map_page_comes_back_from_another_copy() -> None:
     cluster = filled(copies=2)
     settled(cluster, "n2")
@@ -241,6 +250,7 @@ def test_a_lost_map_page_of_a_single_copy_is_an_error_of_its_blocks() -> None:
     cluster.life("n1").engine.check_invariants()
 
 
+@pytest.mark.fault("disk: a damaged root", promise="read from its second copy, and mended")
 def test_a_damaged_root_is_read_from_its_second_copy_and_mended() -> None:
     """Twice in a row: the bad copy was written anew."""
     cluster = filled(copies=1, nodes=1)
@@ -270,6 +280,8 @@ def test_a_damaged_directory_takes_its_pages_and_they_come_back() -> None:
     cluster.life("n2").engine.check_invariants()
 
 
+@pytest.mark.fault("disk: a damaged log of one copy",
+                   promise="what it lost is brought back by the other copies")
 def test_a_copy_whose_log_is_damaged_learns_anew_what_it_lost() -> None:
     cluster = filled(copies=2)
     cluster.run_for(3)                            # flushed, and acknowledged

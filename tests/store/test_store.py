@@ -58,6 +58,7 @@ def test_opening_writes_nothing(tmp_path: Path) -> None:
     assert path.read_bytes() == bytes(log.device.image)
 
 
+@pytest.mark.fault("process: a store opened twice", promise="refused, and the owner is named")
 def test_a_store_has_one_owner(tmp_path: Path) -> None:
     store.create(tmp_path / "s", config.MIB)
     opened = store.open_store(tmp_path / "s")
@@ -120,6 +121,7 @@ def test_a_store_that_was_finished_while_we_waited_for_it_is_not_truncated(
     assert (tmp_path / "s").read_bytes() == b"finished"
 
 
+@pytest.mark.fault("space: no room for a new store", promise="an error, and nothing is left behind")
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_room(fd: int, offset: int, length: int) -> None:
         raise OSError(28, "No space left on device")
@@ -149,6 +151,7 @@ def test_a_missing_directory_or_store_is_named(tmp_path: Path) -> None:
         store.info(tmp_path / "absent")
 
 
+@pytest.mark.fault("input: a truncated store", promise="refused, with both sizes")
 def test_a_truncated_store_is_refused_with_both_sizes(tmp_path: Path) -> None:
     path = tmp_path / "s"
     store.create(path, 2 * config.MIB)

@@ -20,7 +20,7 @@ from repstore._fast.root cimport root_build, root_fill_references, root_size
 from repstore._fast.segments cimport plan_rebuild, segment_usable, segments_free
 from repstore._fast.state cimport (
     CHECKPOINT_DRAIN, CHECKPOINT_IDLE, CHECKPOINT_MIRROR,
-    CHECKPOINT_PAGES, CHECKPOINT_ROOT, CHECKPOINT_SUPER_A, CHECKPOINT_SUPER_B, TOKEN_CHECKPOINT,
+    CHECKPOINT_PAGES, CHECKPOINT_ROOT, CHECKPOINT_SETTLE, CHECKPOINT_SUPER_A, CHECKPOINT_SUPER_B, TOKEN_CHECKPOINT,
     LANE_PAGES, LANES, checkpoint_lane_t, checkpoint_t, store_t, token, volume_t,
 )
 
@@ -108,6 +108,10 @@ cdef bint checkpoint_step(engine_t* engine) noexcept nogil:
         store.log.held = True
         for i in range(SEGMENT_CLASSES):
             log_close(engine, i)
+        if checkpoint.number == 0:
+            checkpoint.step = CHECKPOINT_SETTLE
+            flush(engine)
+            return True
     if checkpoint.step == CHECKPOINT_DRAIN:
         return log_idle(engine) and snapshot(engine)
     if checkpoint.step == CHECKPOINT_PAGES:
@@ -386,7 +390,7 @@ cdef void checkpoint_done(engine_t* engine, uint64_t value, int32_t result) noex
         write_root(engine, CHECKPOINT_MIRROR, engine.store.superblock.root_area)
     elif checkpoint.step > CHECKPOINT_MIRROR:
         finish(engine)
-    else:
+    elif checkpoint.step != CHECKPOINT_DRAIN:
         flush(engine)
 
 

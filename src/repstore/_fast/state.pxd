@@ -199,15 +199,16 @@ cdef struct log_t:
 
 cdef enum checkpoint_step_t:
     CHECKPOINT_IDLE = 0
-    CHECKPOINT_DRAIN = 1           # hold the log until all batches are applied
-    CHECKPOINT_PAGES = 2
-    CHECKPOINT_ROOT = 3
-    CHECKPOINT_FLUSH = 4
-    CHECKPOINT_SUPER_A = 5
-    CHECKPOINT_FLUSH_A = 6
-    CHECKPOINT_SUPER_B = 7
-    CHECKPOINT_FLUSH_B = 8
-    CHECKPOINT_MIRROR = 9          # it is durable: the root goes to the other area too
+    CHECKPOINT_SETTLE = 1          # of a life's first one: what it was opened with is flushed
+    CHECKPOINT_DRAIN = 2           # hold the log until all batches are applied
+    CHECKPOINT_PAGES = 3
+    CHECKPOINT_ROOT = 4
+    CHECKPOINT_FLUSH = 5
+    CHECKPOINT_SUPER_A = 6
+    CHECKPOINT_FLUSH_A = 7
+    CHECKPOINT_SUPER_B = 8
+    CHECKPOINT_FLUSH_B = 9
+    CHECKPOINT_MIRROR = 10         # it is durable: the root goes to the other area too
 
 
 # Pages on their way to slots that lie side by side.
