@@ -1,4 +1,4 @@
-# build | check | test | demo | bench | bench-quick | soak (parts: soak-kill, soak-model, soak-sim)
+# build | check | test | demo | bench | bench-quick | soak (parts: soak-kill, soak-model, soak-sim, soak-flip)
 PYTHON ?= python3
 ARGS ?=
 VENV := .venv
@@ -21,7 +21,7 @@ ROUNDS ?= 200
 SEEDS ?= 1..2000
 MINUTES ?= 60
 
-.PHONY: build check test demo bench bench-quick soak soak-kill soak-model soak-sim seeds lint types unit slow clients \
+.PHONY: build check test demo bench bench-quick soak soak-kill soak-model soak-sim soak-flip seeds lint types unit slow clients \
 	packages-clients clean
 
 build: $(VENV)/.built
@@ -94,7 +94,11 @@ seeds: build
 soak-sim: build
 	$(call timed,soak-sim,$(BIN)/repstore sim --seeds 1000000..1199999 --minutes $(MINUTES) $(ARGS))
 
-soak: soak-kill soak-model soak-sim
+# every byte in use of small stores, flipped in turn; about an hour on one core
+soak-flip: build
+	$(call timed,soak-flip,$(BIN)/python -m tests.check.corruption $(ARGS))
+
+soak: soak-kill soak-model soak-sim soak-flip
 
 clean:
 	rm -rf build $(VENV) src/*.egg-info
