@@ -94,7 +94,7 @@ seeds: build
 soak-sim: build
 	$(call timed,soak-sim,$(BIN)/repstore sim --seeds 1000000..1199999 --minutes $(MINUTES) $(ARGS))
 
-# every byte in use of small stores, flipped in turn; about an hour on one core
+# every byte in use of small stores, flipped in turn; about an hour and a half on one core
 soak-flip: build
 	$(call timed,soak-flip,$(BIN)/python -m tests.check.corruption $(ARGS))
 

@@ -1,14 +1,14 @@
 """Every byte that something depends on, flipped in turn: what is served, and what is mended.
 
-    python -m tests.check.corruption [--step 1] [--first 0] [--count N] [--only single|copies|everywhere]
+    python -m tests.check.corruption [--step 1] [--first 0] [--count N] [--only CHECK]
 
-Stores of 1 MiB, closed cleanly, with one volume on them. `Area` is a block of such a store that is in
+Stores of 1 MiB with one volume on them. `Area` is a block of such a store that is in
 use: superblocks, roots, pages, batch headers of segments with living blocks, living blocks.
 
   F1 one copy alone: every block is right, but for those whose only record the byte carried; they
      are errors, and named in the list of lost blocks. Never other data. The store opens always.
-  F2 three copies, the byte flipped in two of them: every block is right, at once; and when they
-     were scrubbed, each of the two alone has everything, and fsck finds nothing in it.
+  F2 three copies, closed cleanly or killed, the byte flipped in two of them: every block is right,
+     at once; and when they were scrubbed, each of the two alone has everything, and fsck finds nothing in it.
   F3 the byte flipped in all of three copies: as F1.
 
 What a byte carries is known: a living block itself; a map page the 2 MiB of volume behind it (there is
@@ -57,8 +57,8 @@ NAMES = ("n1", "n2", "n3")
 FLIPPED = NAMES[:2]
 SEGMENT_BYTES = 64 * config.KIB
 SIZE_BLOCKS = 100                                # as much as such a store takes: one map page
-WRITTEN = ((0, 4), (50, 2))                      # (first block, blocks)
-UNWRITTEN = ((4, 2), (52, 2), (98, 2))           # they read as zeros
+WRITTEN = ((0, 2), (50, 1))                      # (first block, blocks)
+UNWRITTEN = ((2, 2), (51, 2), (98, 2))           # they read as zeros
 SCRUB_BYTES_S = 64 * config.MIB
 LIFE_ID = 77
 EXPECTED = ({lba: 1000 + lba for first, blocks in WRITTEN for lba in range(first, first + blocks)}
@@ -90,21 +90,25 @@ class Closed:
 
 # ------------------------------------------------------------------------------------ the stores
 @cache
-def closed(copies: int) -> Closed:
-    """A written volume of so many copies, everything closed cleanly."""
+def closed(copies: int, clean: bool = True) -> Closed:
+    """A written volume of so many copies, everything closed cleanly; or killed, with the last of
+    `WRITTEN` in the log behind the checkpoint."""
     cluster = SimulatedCluster(1, nodes=copies, store_bytes=config.MIB, segment_bytes=SEGMENT_BYTES)
     cluster.create_volume(VOLUME, SIZE_BLOCKS, copies=copies)
     cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
     attach(cluster, "n1")
-    for first, blocks in WRITTEN:
-        assert write(cluster, "n1", first, 1000 + first, blocks) == 0
-    cluster.run_for(1)
-    for name in NAMES[:copies]:
-        cluster.life(name).engine.settle()
-    epoch = cluster.volume(VOLUME).epoch
-    for name in NAMES[:copies]:
-        cluster.node(name).stop()
     nodes = [cluster.node(name) for name in NAMES[:copies]]
+    for first, blocks in WRITTEN:
+        for node in nodes:
+            cluster.life(node.name).engine.settle()
+        assert write(cluster, "n1", first, 1000 + first, blocks) == 0
+        cluster.run_for(1)
+    epoch = cluster.volume(VOLUME).epoch
+    for node in nodes:
+        if clean:
+            node.stop()
+        else:
+            node.kill()
     return Closed({node.name: bytes(node.disk.image) for node in nodes},
                   {node.name: node.boot_id for node in nodes},
                   {key: entry.value for key, entry in cluster.config.list("").items()}, epoch)
@@ -136,11 +140,11 @@ def attach(cluster: SimulatedCluster, name: str) -> None:
 # ------------------------------------------------------------------------------------- the areas
 @cache
 def areas(image: bytes) -> dict[tuple[str, int], Area]:
-    """Every block of a cleanly closed store that is in use, by kind and number."""
+    """Every block of a store that is in use, by kind and number. What an area carries is told for
+    one that was closed cleanly; of others a log payload may be the newest content of any block."""
     device = MemoryDevice(bytearray(image))
     state = superblock.read(device, "image").superblock
     layout = state.geometry
-    assert state.clean
     found = [Area(block, "superblock", i) for i, block in enumerate(layout.superblock_positions)]
     assert state.root_bytes <= BLOCK_SIZE
     found += [Area(layout.root_start(i), "root", i, in_use=state.root_bytes) for i in (0, 1)]
@@ -149,7 +153,7 @@ def areas(image: bytes) -> dict[tuple[str, int], Area]:
         slot, = tree.directories["slot"].tolist()
         if slot:
             found += _tree_areas(device, layout, slot, number)
-    found += _headers(image, layout, [area.block for area in found if area.kind == "data"])
+    found += _log(image, layout, [area.block for area in found if area.kind == "data"], state.clean)
     return {(area.kind, area.number): area for area in found}
 
 
@@ -172,13 +176,17 @@ def _entries(device: MemoryDevice, block: int, layout: np.dtype[np.void]) -> NDA
     return np.frombuffer(device.read(block * BLOCK_SIZE, BLOCK_SIZE), layout)
 
 
-def _headers(image: bytes, layout: Geometry, living: list[int]) -> Iterator[Area]:
-    """Batch headers of segments in which something lives."""
+def _log(image: bytes, layout: Geometry, living: list[int], clean: bool) -> Iterator[Area]:
+    """Batch headers of segments in which something lives; without a clean close, all that was
+    written behind them."""
     segments, _ = segments_of(layout, np.array(living, np.uint32))
     starts = [layout.segment_start(number) for number in sorted(set(segments.tolist()))]
-    headers = [block for start in starts for block in range(start, start + layout.segment_blocks)
-               if int.from_bytes(image[block * BLOCK_SIZE:block * BLOCK_SIZE + 4], "little") == BATCH_MAGIC]
-    return (Area(block, "header", i) for i, block in enumerate(headers))
+    for block in (block for start in starts for block in range(start, start + layout.segment_blocks)):
+        content = image[block * BLOCK_SIZE:(block + 1) * BLOCK_SIZE]
+        if int.from_bytes(content[:4], "little") == BATCH_MAGIC:
+            yield Area(block, "header", block)
+        elif not clean and any(content) and block not in living:
+            yield Area(block, "log payload", block)
 
 
 def places(image: bytes, step: int) -> list[tuple[Area, int]]:
@@ -197,16 +205,15 @@ def flipped(image: bytes, area: Area, byte: int) -> bytearray:
 
 
 # ------------------------------------------------------------------------------------ the checks
-def check_single(area: Area, byte: int) -> None:
+def check_single(left: Closed, area: Area, byte: int) -> None:
     """F1."""
-    found, lost = read_alone(flipped(closed(1).images["n1"], area, byte), closed(1).boots["n1"])
+    found, lost = read_alone(flipped(left.images["n1"], area, byte), left.boots["n1"])
     judge(found, area.carries)
     assert area.carries <= lost, f"not named: {sorted(area.carries - lost)}"
 
 
-def check_copies(area: Area, byte: int) -> None:
+def check_copies(left: Closed, area: Area, byte: int) -> None:
     """F2."""
-    left = closed(3)
     images = {name: flipped(image, area, byte) if name in FLIPPED else bytearray(image)
               for name, image in left.images.items()}
     cluster = reopened(left, images)
@@ -228,17 +235,18 @@ def check_copies(area: Area, byte: int) -> None:
         judge(read_alone(image, left.boots[name])[0], frozenset())
 
 
-def check_everywhere(area: Area, byte: int) -> None:
+def check_everywhere(left: Closed, area: Area, byte: int) -> None:
     """F3."""
-    left = closed(3)
     cluster = reopened(left, {name: flipped(image, area, byte) for name, image in left.images.items()})
     judge(read_cluster(cluster), area.carries)
 
 
 # what fsck still finds after a scrub: nothing reads these, and what needs them does without (F2)
 UNMENDED = {"header": {"record"}, "bitmap page": {"page"}}
-CHECKS: dict[str, tuple[int, Callable[[Area, int], None]]] = {      # copies, and what is checked
-    "single": (1, check_single), "copies": (3, check_copies), "everywhere": (3, check_everywhere)}
+# copies, whether they were closed cleanly, and what is checked
+CHECKS: dict[str, tuple[int, bool, Callable[[Closed, Area, int], None]]] = {
+    "single": (1, True, check_single), "copies": (3, True, check_copies),
+    "replayed": (3, False, check_copies), "everywhere": (3, True, check_everywhere)}
 
 
 def judge(found: Found, carried: frozenset[int]) -> None:
@@ -299,15 +307,16 @@ class Outcome:
 def run(name: str, step: int, first: int = 0, count: int | None = None,
         progress: Callable[[int, int], None] = lambda done, of: None) -> Outcome:
     """Flip every `step`th byte, from the `first` of those on."""
-    copies, check = CHECKS[name]
-    chosen = places(closed(copies).images["n1"], step)
+    copies, clean, check = CHECKS[name]
+    left = closed(copies, clean)
+    chosen = places(left.images["n1"], step)
     chosen = chosen[first:None if count is None else first + count]
     outcome = Outcome(Counter(), [])
     for done, (area, byte) in enumerate(chosen):
         progress(first + done, first + len(chosen))
         outcome.done[area.kind] += 1
         try:
-            check(area, byte)
+            check(left, area, byte)
         except Exception as error:
             outcome.failures.append(f"{name}: {area.kind} {area.number}, byte {byte}: "
                                     f"{type(error).__name__}: {error}")
