@@ -1,4 +1,5 @@
-# build | check | test | demo | bench | bench-quick | soak (parts: soak-fuzz, soak-kill, soak-model, soak-sim) | sanitize
+# build | check | test | demo | bench | bench-quick | sanitize
+# soak (parts: soak-fuzz, soak-kill, soak-model, soak-sim, soak-flip)
 PYTHON ?= python3
 ARGS ?=
 VENV := .venv
@@ -22,7 +23,7 @@ SEEDS ?= 1..2000
 MINUTES ?= 60
 FUZZ_SECONDS ?= 300
 
-.PHONY: build check test demo bench bench-quick soak soak-fuzz soak-kill soak-model soak-sim seeds faults lint types unit slow \
+.PHONY: build check test demo bench bench-quick soak soak-fuzz soak-kill soak-model soak-sim soak-flip seeds faults lint types unit slow \
 	clients packages-clients sanitize sanitize-address sanitize-thread clean
 
 build: $(VENV)/.built
@@ -103,7 +104,7 @@ soak-sim: build
 soak-fuzz: build
 	$(call timed,soak-fuzz,.ci/scratch fuzzer python -m tests.fuzz.run --seconds $(FUZZ_SECONDS) $(ARGS) || [ $$? -eq 77 ])
 
-soak: soak-fuzz soak-kill soak-model soak-sim
+soak: soak-fuzz soak-kill soak-model soak-sim soak-flip
 
 # the suites under AddressSanitizer and UndefinedBehaviorSanitizer, unit tests and seeds under ThreadSanitizer
 sanitize: sanitize-address sanitize-thread
@@ -118,6 +119,9 @@ sanitize-address: build
 sanitize-thread: build
 	$(call timed,sanitize-thread,.ci/scratch thread $(SANITIZED) "not slow and not client" $(NOT_SANITIZED) $(ARGS))
 	$(call timed,sanitize-thread: 100 seeds,.ci/scratch thread python -m repstore.cli sim --seeds 1..100 --jobs 1)
+# every byte in use of small stores, flipped in turn; about an hour and a half on one core
+soak-flip: build
+	$(call timed,soak-flip,$(BIN)/python -m tests.check.corruption $(ARGS))
 
 clean:
 	rm -rf build $(VENV) src/*.egg-info

@@ -376,6 +376,20 @@ def test_a_scrub_finds_and_mends_what_nobody_has_read_yet() -> None:
     assert (mended(cluster, "n1"), mended(cluster, "n2")) == (3, 2)
 
 
+def test_a_scrub_passes_runs_of_which_every_block_is_lost() -> None:
+    cluster = filled(copies=1, nodes=1)
+    settled(cluster, "n1")
+    rot(cluster.node("n1").disk, map_pages(cluster, "n1")[0])
+    cluster.start("n1")
+    cluster.run_for(5)
+    engine = cluster.life("n1").engine
+    inspection.scrub_start(engine, 1, 0, 64 * config.MIB)
+    cluster.life("n1").run()
+    cluster.run_until(lambda: not inspection.scrub_state(engine)[0], LIMIT_S)
+    assert inspection.scrub_state(engine) == (False, 1, SIZE_BLOCKS, SIZE_BLOCKS, PAGE_ENTRIES)
+    assert len(lost(cluster, "n1")) == PAGE_ENTRIES
+
+
 def test_a_scrub_can_be_stopped_and_resumed_where_it_was() -> None:
     cluster = filled(copies=1, nodes=1)
     engine = cluster.life("n1").engine

@@ -70,12 +70,13 @@ cdef bint skip_or_read(engine_t* engine, volume_t* volume, scrub_t* scrub) noexc
         if volume_lookup(volume, scrub.next_lba + i, &extents[i]) != LOOKUP_OK:
             return False                       # its page is being read
         to_read += is_data(extents[i].location) or is_lost(extents[i].location)
-    if to_read and not transfer_scrub(engine, volume, scrub.next_lba, count, extents):
-        due(engine, engine.now_ns + SECOND_NS // 100)
-        return False                           # too much else is under way
-    scrub.next_lba += count
     if to_read:
-        scrub.flying = count
+        scrub.flying = count                   # before: a run of lost blocks has been looked at at once
+        if not transfer_scrub(engine, volume, scrub.next_lba, count, extents):
+            scrub.flying = 0
+            due(engine, engine.now_ns + SECOND_NS // 100)
+            return False                       # too much else is under way
         scrub.read_blocks += to_read
         scrub.next_ns = engine.now_ns + (<uint64_t>to_read << BLOCK_SHIFT) * SECOND_NS // scrub.rate_bytes_s
+    scrub.next_lba += count
     return to_read == 0
