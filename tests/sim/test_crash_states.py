@@ -130,6 +130,15 @@ def test_crashes_while_a_store_is_opened_leave_legal_states() -> None:
     assert judged(volume) == []
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_flush_promises_nothing_of_the_writes_that_end_while_it_runs(seed: int) -> None:
+    """Every write waits for a flush of its own, with others logged behind it."""
+    volume = RecordedVolume(size_blocks=64, seed=seed)
+    volume.begin_recording()
+    volume.run([write(block, fua=True) for block in range(8)], depth=4)
+    assert judged(volume) == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10, 14))
 def test_every_crash_of_more_workloads_leaves_a_legal_state(seed: int) -> None:
