@@ -1,4 +1,4 @@
-# build | check | test | demo | bench | bench-quick | soak (parts: soak-kill)
+# build | check | test | mutants | demo | bench | bench-quick | soak (parts: soak-kill)
 PYTHON ?= python3
 ARGS ?=
 VENV := .venv
@@ -19,7 +19,7 @@ pytest = $(BIN)/python -m pytest -q -m "$(1)" $(ARGS) || [ $$? -eq 5 ]
 
 ROUNDS ?= 200
 
-.PHONY: build check test demo bench bench-quick soak soak-kill lint types unit slow clients packages-clients clean
+.PHONY: build check test mutants demo bench bench-quick soak soak-kill lint types unit slow clients packages-clients clean
 
 build: $(VENV)/.built
 
@@ -65,6 +65,10 @@ check:
 test: check
 	@$(MAKE) --no-print-directory slow
 	@$(MAKE) --no-print-directory clients
+
+# plants every fault of tests/mutants/catalog.py in a copy of the tree, and shows what notices it
+mutants: build
+	$(call timed,mutants,$(BIN)/python -m tests.mutants $(ARGS))
 
 demo: build packages-clients
 	$(BIN)/python -m bench.demo $(ARGS)

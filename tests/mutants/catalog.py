@@ -20,7 +20,6 @@ NBD = "bindings/nbd/"
 CRASH = "tests/sim/test_crash_states.py"
 CRASH_SHORT = CRASH + "::test_every_crash_of_a_short_workload_leaves_a_legal_state"
 CRASH_CLEANER = CRASH + "::test_crashes_with_the_cleaner_at_work_leave_legal_states"
-CRASH_OPENED = CRASH + "::test_crashes_while_a_store_is_opened_leave_legal_states"
 CRASH_FLUSHES = CRASH + "::test_a_flush_promises_nothing_of_the_writes_that_end_while_it_runs"
 PROMISES = "tests/sim/test_promises.py"
 FAULTS = "tests/sim/test_local_faults.py"
@@ -52,7 +51,7 @@ MUTANTS = (
     Mutant(1, "checksum", "skip the CRC check on read", FAST + "service.pyx",
            "crcs[i] != request.extents[first + i].crc", "False", (FAULTS,)),
     Mutant(2, "checksum", "skip the CRC check of a batch's payload", FAST + "batch.pyx",
-           "crcs[i] != batch_crc(block, i)[0]", "False", ("tests/fast/test_batch.py", CRASH_SHORT)),
+           "crcs[i] != batch_crc(block, i)[0]", "False", ("tests/fast/test_batch.py",)),
     Mutant(3, "checksum", "take blocks off the wire unchecked", FAST + "replica.pyx",
            "found[i] != crcs[i]", "False", ("tests/sim/test_wire.py",)),
     Mutant(4, "checksum", "take a client's write off the wire unchecked", FAST + "exports.pyx",
@@ -108,7 +107,7 @@ MUTANTS = (
     Mutant(31, "recovery", "replay a batch whose payload is torn", STORE + "recovery.py",
            '(log["fault"] == FAULT_NONE)', "True", (RECOVERY, CRASH_SHORT)),
     Mutant(32, "recovery", "a new life writes under the name of the dead one", FAST + "loading.pyx",
-           "engine.store.life_id = life_id", "pass", (CRASH_OPENED, STORMS)),
+           "engine.store.life_id = life_id", "pass", (CRASH_SHORT,)),
     Mutant(33, "recovery", "let one superblock of four decide", STORE + "superblock.py",
            "count >= SUPERBLOCK_READ_QUORUM", "count >= 1", ("tests/store/test_superblock.py",)),
     Mutant(34, "recovery", "trust the end of the log after a power cut", STORE + "recovery.py",
@@ -152,15 +151,13 @@ MUTANTS = (
            (PROMISES,)),
     Mutant(55, "acknowledgement", "repeat a write that was sent again after a failover", FAST + "volume.pyx",
            "(volume.session_window[(number // 64) % SESSION_WINDOW_WORDS] >> (number % 64)) & 1", "False",
-           (PROMISES, STORMS)),
-    Mutant(56, "acknowledgement", "count an acknowledgement of an old session as learner", FAST + "primary.pyx",
-           "header.chain != member.learn_serial", "False", (PROMISES, STORMS), rule="R-session"),
+           (PROMISES,)),
     Mutant(57, "acknowledgement", "count an acknowledgement of an old epoch", FAST + "primary.pyx",
-           "header.epoch != volume.epoch", "False", (PROMISES, STORMS), rule="R-session"),
+           "header.epoch != volume.epoch", "False", (PROMISES,), rule="R-session"),
     Mutant(58, "acknowledgement", "serve a client whose session is over", FAST + "service.pyx",
            "if request.session < volume.session:\n"
            "    request_finish(request, ESTALE)        # another attach took over\n"
-           "    return", "pass", (PROMISES, STORMS), rule="R-session"),
+           "    return", "pass", (PROMISES,), rule="R-session"),
     # ------------------------------------------------------------------------- membership
     Mutant(60, "membership", "acknowledge before the eject is durable", POLICY + "leadership.py",
            "actions.append(Swap(proposal, here.revision))",
@@ -179,13 +176,13 @@ MUTANTS = (
            "    volume.barriers[kind] = BARRIER_APPLIED",
            "if volume.barriers[kind] == BARRIER_LOGGED:\n"
            "    volume.barriers[kind] = 5 if kind == BARRIER_JOIN else BARRIER_APPLIED",
-           (PROMISES, STORMS), rule="R-join"),
+           (PROMISES,), rule="R-join"),
     Mutant(64, "membership", "obey the primary of an epoch below the seal", FAST + "replica.pyx",
-           "header.epoch < volume.sealed_epoch", "False", (PROMISES, STORMS), rule="R-seal"),
+           "header.epoch < volume.sealed_epoch", "False", (PROMISES,), rule="R-seal"),
     Mutant(65, "membership", "answer a seal before it is durable", FAST + "replica.pyx",
            "volume.barriers[kind] = BARRIER_LOGGED",
            "volume.barriers[kind] = BARRIER_DONE if kind == BARRIER_SEAL else BARRIER_LOGGED",
-           (PROMISES, STORMS), rule="R-seal"),
+           (PROMISES,), rule="R-seal"),
     Mutant(66, "membership", "let a tainted member lead", POLICY + "promotion.py",
            "clean and mine.tainted", "False", (TRANSCRIPTS,), rule="R-taint"),
     Mutant(67, "membership", "lead the old epoch again after a restart", POLICY + "policy.py",
@@ -211,8 +208,6 @@ MUTANTS = (
     Mutant(80, "resync", "do not note what changed while a copy is away", FAST + "volume.pyx",
            "state = mark_changed(engine, volume, entry.lba, entry.blocks, entry.lsn)", "state = LOOKUP_OK",
            (FAILOVER, STORMS)),
-    Mutant(81, "resync", "take a change bitmap that begins too late", FAST + "primary.pyx",
-           "volume.changes[i].base_lsn <= member.common_lsn", "True", (PROMISES, STORMS)),
     Mutant(82, "resync", "commit what is newer than a copy before the copy", FAST + "replica.pyx",
            "min(volume.known_commit, volume.copies_commit_lsn) if volume.copies_unapplied else volume.known_commit",
            "volume.known_commit", (FAILOVER, STORMS)),

@@ -10,7 +10,7 @@ What is found must be the state after some prefix of the requests, block by bloc
   J1 after a power cut that prefix holds everything that a flush or FUA write was answered for (D1)
   J2 after a kill it holds everything that was answered (D2)
   J3 every block is one that was written, or zeros; nothing newer without what came before it (D3)
-  J4 the store opens without a fault, its invariants hold, and it takes a write
+  J4 the store opens without a fault, its invariants hold, it takes a write, and opens again
 """
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from random import Random
 
 from repstore import config, errors
+from repstore.format import BLOCK_SIZE
 from repstore.sim.crash_states import CrashState
 from repstore.sim.expectation import ZEROS
 from repstore.sim.local import LocalVolume, PlainDisk, Request
 from repstore.sim.recording import Note, Recording, RecordingDisk
-from repstore.sim.workload import FLUSH, TRIM, WRITE, WRITE_ZEROES
+from repstore.sim.workload import FLUSH, READ, TRIM, WRITE, WRITE_ZEROES, stamps_of
 from repstore.store import geometry
 from repstore.store.device import MemoryDevice
 from repstore.store.store import format_device
@@ -120,6 +121,7 @@ class RecordedVolume:
             found = local.read_all()
             fault = self._compare(found, self._promised(state)) or _go_on(local)
             local.settle()
+            fault = fault or _open_again(disk, boot_id, self._lives + 2)
         except (errors.RepstoreError, AssertionError) as error:
             return f"{state}: {error} (J4)"
         return fault and f"{state}: {fault}"
@@ -192,3 +194,13 @@ def _go_on(local: LocalVolume) -> str:
     if last.error or found != LAST_STAMP:
         return f"a write after the crash: errno {last.error}, reads as {found} (J4)"
     return ""
+
+
+def _open_again(disk: PlainDisk, boot_id: bytes, life_id: int) -> str:
+    """What an older life left on the disk must not come back when the next one ends (J4)."""
+    local = LocalVolume(PlainDisk(disk.image), boot_id=boot_id, life_id=life_id)
+    last = Request(READ, local.size_blocks - 1, 1)
+    local.run([last])
+    assert last.memory is not None
+    found = stamps_of(last.memory[:BLOCK_SIZE])
+    return "" if (last.error, found) == (0, [LAST_STAMP]) else f"opened again, the last write reads as {found} (J4)"
