@@ -40,7 +40,8 @@ class Verdict:
 
     def line(self) -> str:
         """A row of the table."""
-        return " | ".join(("", str(self.mutant.number), self.mutant.room, self.mutant.rule or "", self.mutant.name,
+        mutant = self.mutant
+        return " | ".join(("", str(mutant.number), mutant.room, mutant.rule, mutant.name,
                            self.killed_by or "SURVIVED", f"{self.seconds:.1f}", self.seeds, "")).strip()
 
 
@@ -62,7 +63,8 @@ def check_fails(check: str, number: int) -> str:
     if ran.returncode < 0:
         return f"{check} (dies of signal {-ran.returncode})"
     if ran.returncode != TESTS_FAILED:
-        raise PlantError(f"{check} cannot be run on mutant {number}:\n{ran.stdout[-2000:]}{ran.stderr[-2000:]}")
+        said = ran.stdout[-2000:] + ran.stderr[-2000:]
+        raise PlantError(f"{check} cannot be run on mutant {number}:\n{said}")
     failed = [line.split()[1] for line in ran.stdout.splitlines() if line.startswith("FAILED ")]
     return failed[0] if failed else check
 
@@ -127,8 +129,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description="Kill every planted fault.")
     parser.add_argument("--only", type=int, nargs="+", metavar="N", help="these mutants, by number")
-    parser.add_argument("--seeds", type=int, default=SEEDS, metavar="N", help="random seeds at most for each; 0: none")
-    parser.add_argument("--skip-sound", action="store_true", help="do not run the checks on the unmutated copy first")
+    parser.add_argument("--seeds", type=int, default=SEEDS, metavar="N",
+                        help="random seeds at most for each; 0: none")
+    parser.add_argument("--skip-sound", action="store_true",
+                        help="do not run the checks on the unmutated copy first")
     options = parser.parse_args(arguments)
     chosen = [mutant for mutant in MUTANTS if options.only is None or mutant.number in options.only]
     if options.only is not None and len(chosen) != len(set(options.only)):
@@ -153,7 +157,8 @@ def _kill(chosen: Sequence[Mutant], seeds: int, look_first: bool) -> int:
         verdict = judge(mutant, seeds)
         survived += not verdict.killed_by
         print(verdict.line(), flush=True)
-    print(f"{len(chosen) - survived} of {len(chosen)} mutants killed in {time.monotonic() - begun_s:.0f} s", flush=True)
+    print(f"{len(chosen) - survived} of {len(chosen)} mutants killed "
+          f"in {time.monotonic() - begun_s:.0f} s", flush=True)
     return 1 if survived or not whole else 0
 
 

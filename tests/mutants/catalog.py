@@ -8,6 +8,8 @@ It must be found exactly once, so a mutant whose place has changed is noticed, n
 `checks` are pytest arguments, the fastest first: the runner stops at the first that fails.
 `seeds` says whether the simulator can reach the fault: then random seeds are tried as well.
 """
+# the texts stand here as they stand in the product
+# ruff: noqa: E501
 from __future__ import annotations
 
 from dataclasses import dataclass

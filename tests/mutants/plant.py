@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from tests.mutants.catalog import Mutant
@@ -67,8 +68,9 @@ def place_of(source: str, mutant: Mutant) -> Place:
         return Place(found[0].start(), found[0].end(), _branches(mutant, found[0][1]))
     count = source.count(mutant.original)
     if count != 1 or len(lines) > 1:
-        raise PlantError(f"mutant {mutant.number} ({mutant.name}): its text is {max(count, len(found))} times "
-                         f"in {mutant.file}, must be there once: {mutant.original!r}")
+        raise PlantError(f"mutant {mutant.number} ({mutant.name}): its text is "
+                         f"{max(count, len(found))} times in {mutant.file}, must be there once: "
+                         f"{mutant.original!r}")
     begin = source.index(mutant.original)
     choice = (f"({SWITCH} == {mutant.number} ? ({mutant.mutated}) : ({mutant.original}))"
               if mutant.file.endswith((".c", ".h"))
@@ -87,7 +89,7 @@ def _branches(mutant: Mutant, indent: str) -> str:
 def planted(source: str, mutants: Sequence[Mutant], file: str) -> str:
     """The text of `file` with these mutants in it."""
     places = sorted((place_of(source, mutant) for mutant in mutants), key=lambda place: place.begin)
-    for before, after in zip(places, places[1:], strict=False):
+    for before, after in pairwise(places):
         if after.begin < before.end:
             raise PlantError(f"{file}: two mutants overlap: {before.text!r} and {after.text!r}")
     for place in reversed(places):
@@ -175,7 +177,8 @@ def build(tree: Path = TREE) -> None:
     made = subprocess.run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=tree,
                           env=environment, capture_output=True, text=True, timeout=BUILD_LIMIT_S)
     if made.returncode:
-        raise PlantError(f"the copy with the mutants does not build:\n{made.stdout[-2000:]}{made.stderr[-4000:]}")
+        said = made.stdout[-2000:] + made.stderr[-4000:]
+        raise PlantError(f"the copy with the mutants does not build:\n{said}")
 
 
 def environment_of(number: int, tree: Path = TREE) -> dict[str, str]:

@@ -48,8 +48,8 @@ def test_every_check_of_a_mutant_exists(mutant: Mutant) -> None:
 def test_a_statement_gets_a_branch_and_an_expression_a_choice() -> None:
     text = planted(SOURCE, [STATEMENT, EXPRESSION], "a.py")
     assert text.startswith(
-        "cdef int f() nogil:\n    if rs_mutant == 1:\n        x = 3\n    else:\n        x = 1\n        if x:\n"
-        "            y = 2\n    return ((p > q) if rs_mutant == 2 else (p < q))\n")
+        "cdef int f() nogil:\n    if rs_mutant == 1:\n        x = 3\n    else:\n        x = 1\n"
+        "        if x:\n            y = 2\n    return ((p > q) if rs_mutant == 2 else (p < q))\n")
 
 
 @pytest.mark.parametrize(("mutants", "said"), [
@@ -84,7 +84,7 @@ def test_a_number_that_no_mutant_has_is_refused() -> None:
 
 @pytest.mark.slow
 def test_a_handful_of_mutants_dies() -> None:
-    ran = subprocess.run([sys.executable, "-m", "tests.mutants", "--seeds", "0", "--only", *HANDFUL], cwd=ROOT,
-                         capture_output=True, text=True, timeout=1800)
+    ran = subprocess.run([sys.executable, "-m", "tests.mutants", "--seeds", "0", "--only", *HANDFUL],
+                         cwd=ROOT, capture_output=True, text=True, timeout=1800)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert f"{len(HANDFUL)} of {len(HANDFUL)} mutants killed" in ran.stdout

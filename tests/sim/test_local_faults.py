@@ -125,7 +125,8 @@ def test_a_read_that_fails_is_an_error_of_its_block(monkeypatch: pytest.MonkeyPa
 def test_a_checkpoint_holds_nothing_that_was_written_after_it_began() -> None:
     """More map pages than a checkpoint has in hand at once, changed while it writes them."""
     pages = 140
-    volume = RecordedVolume(store_bytes=400 << 20, segment_bytes=1 << 20, size_blocks=pages * PAGE_ENTRIES, seed=2)
+    volume = RecordedVolume(store_bytes=400 << 20, segment_bytes=1 << 20,
+                            size_blocks=pages * PAGE_ENTRIES, seed=2)
     blocks = [page * PAGE_ENTRIES for page in range(pages)]
     volume.run((write(block) for block in blocks), depth=8)
     volume.local.settle()

@@ -86,8 +86,8 @@ def test_nothing_is_acknowledged_with_fewer_copies_than_min_copies() -> None:
 
 def test_a_primary_that_is_cut_off_answers_no_read_when_its_lease_is_over() -> None:
     cluster = cluster_of(2, copies=3, min_copies=2)
-    client = cluster.client(VOLUME, through="n1", asks=iter(Ask(WRITE, first, 8) for first in range(0, 128, 8)),
-                            depth=1)
+    client = cluster.client(VOLUME, through="n1", depth=1,
+                            asks=iter(Ask(WRITE, first, 8) for first in range(0, SIZE_BLOCKS, 8)))
     cluster.run_until(lambda: client.is_done, LIMIT_S)
     client.ask_more(Ask(READ, first % SIZE_BLOCKS, 4) for first in range(0, 400_000, 4))
     cluster.run_for(0.1)
