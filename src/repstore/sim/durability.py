@@ -203,4 +203,6 @@ def _open_again(disk: PlainDisk, boot_id: bytes, life_id: int) -> str:
     local.run([last])
     assert last.memory is not None
     found = stamps_of(last.memory[:BLOCK_SIZE])
-    return "" if (last.error, found) == (0, [LAST_STAMP]) else f"opened again, the last write reads as {found} (J4)"
+    if last.error or found != [LAST_STAMP]:
+        return f"opened again: errno {last.error}, the last write reads as {found} (J4)"
+    return ""
