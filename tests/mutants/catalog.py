@@ -88,14 +88,6 @@ MUTANTS = (
            "checkpoint.step += 1",
            "checkpoint.step += 2 if checkpoint.step == CHECKPOINT_ROOT else 1",
            ("tests/sim/test_simulated.py", CRASH_SHORT)),
-    Mutant(22, "map", "reuse a map page's slot before the checkpoint that frees it", FAST + "checkpoint.pyx",
-           "slots_retire(&store.slots.leaving, reference.slot)",
-           "if reference.slot:\n"
-           "    store.slots.words[reference.slot >> 6] &= ~(<uint64_t>1 << (reference.slot & 63))\n"
-           "    store.slots.hint = 0", (CRASH_SHORT,)),
-    Mutant(23, "map", "write what changed after a checkpoint began into its pages", FAST + "page_tree.pyx",
-           "capture_page(tree, page, directory, captures) != 0", "False",
-           (FAULTS,)),
     Mutant(24, "map", "forget that an overwritten block is dead", FAST + "volume.pyx",
            "if is_data(extent.location):\n"
            "    segment_lose(store, extent.location)", "pass", (CRASH_SHORT,)),

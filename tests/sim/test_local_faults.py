@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from repstore._fast.simulated import DiskFlush, DiskRead, DiskWrite
-from repstore.format import BLOCK_SIZE, PAGE_ENTRIES
+from repstore.format import BLOCK_SIZE
 from repstore.sim.durability import RecordedVolume, flush, write
 from repstore.sim.local import LocalVolume, Request
 from repstore.sim.recording import RecordingDisk
@@ -120,23 +120,3 @@ def test_a_read_that_fails_is_an_error_of_its_block(monkeypatch: pytest.MonkeyPa
     volume.disk.failing = DiskRead
     assert read_block(volume.local, 0)[0] == errno.EIO
     assert read_block(volume.local, 0) == (0, [1])
-
-
-def test_a_checkpoint_holds_nothing_that_was_written_after_it_began() -> None:
-    """More map pages than a checkpoint has in hand at once, changed while it writes them."""
-    pages = 140
-    volume = RecordedVolume(store_bytes=400 << 20, segment_bytes=1 << 20,
-                            size_blocks=pages * PAGE_ENTRIES, seed=2)
-    blocks = [page * PAGE_ENTRIES for page in range(pages)]
-    volume.run((write(block) for block in blocks), depth=8)
-    volume.local.settle()
-    number = volume.local.engine.checkpoint(False)
-    late = [volume._number(write(block)) for block in reversed(blocks)]
-    for request in late:
-        volume.local.submit(request)
-    while volume.local.engine.checkpoints < number:
-        assert volume.local.pump()
-    volume.kill_and_open()
-    volume.local.settle()                      # its invariants hold: what lives is what is counted
-    for block, request in list(zip(reversed(blocks), late, strict=True))[::20]:
-        assert read_block(volume.local, block) == (0, [request.stamp])
