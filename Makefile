@@ -1,4 +1,4 @@
-# build | check | test | demo | bench | bench-quick | sanitize
+# build | check | test | mutants | demo | bench | bench-quick | sanitize
 # soak (parts: soak-fuzz, soak-kill, soak-model, soak-sim, soak-flip)
 PYTHON ?= python3
 ARGS ?=
@@ -23,7 +23,7 @@ SEEDS ?= 1..2000
 MINUTES ?= 60
 FUZZ_SECONDS ?= 300
 
-.PHONY: build check test demo bench bench-quick soak soak-fuzz soak-kill soak-model soak-sim soak-flip seeds faults lint types unit slow \
+.PHONY: build check test mutants demo bench bench-quick soak soak-fuzz soak-kill soak-model soak-sim soak-flip seeds faults lint types unit slow \
 	clients packages-clients sanitize sanitize-address sanitize-thread clean
 
 build: $(VENV)/.built
@@ -76,6 +76,10 @@ test: check
 	@$(MAKE) --no-print-directory seeds
 	@$(MAKE) --no-print-directory clients
 
+# plants every fault of tests/mutants/catalog.py in a copy of the tree, and shows what notices it
+mutants: build
+	$(call timed,mutants,$(BIN)/python -m tests.mutants $(ARGS))
+
 demo: build packages-clients
 	$(BIN)/python -m bench.demo $(ARGS)
 
@@ -119,6 +123,7 @@ sanitize-address: build
 sanitize-thread: build
 	$(call timed,sanitize-thread,.ci/scratch thread $(SANITIZED) "not slow and not client" $(NOT_SANITIZED) $(ARGS))
 	$(call timed,sanitize-thread: 100 seeds,.ci/scratch thread python -m repstore.cli sim --seeds 1..100 --jobs 1)
+
 # every byte in use of small stores, flipped in turn; about an hour and a half on one core
 soak-flip: build
 	$(call timed,soak-flip,$(BIN)/python -m tests.check.corruption $(ARGS))

@@ -268,6 +268,15 @@ def test_a_crash_while_what_a_crash_left_is_opened_leaves_a_store() -> None:
     assert report.second_states > 200
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_flush_promises_nothing_of_the_writes_that_end_while_it_runs(seed: int) -> None:
+    """Every write waits for a flush of its own, with others logged behind it."""
+    volume = RecordedVolume(size_blocks=64, seed=seed)
+    volume.begin_recording()
+    volume.run([write(block, fua=True) for block in range(8)], depth=4)
+    assert volume.check().faults == ()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10, 14))
 def test_every_crash_of_more_workloads_leaves_a_legal_state(seed: int) -> None:
