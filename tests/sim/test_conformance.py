@@ -170,8 +170,10 @@ class Unflushed(SimulatedDisk):
     (Late, BackendSuite.test_of_writes_one_after_the_other_the_last_one_stays, ()),
     (Wide, BackendSuite.test_a_write_changes_its_range_and_nothing_else, ("middle",)),
 ])
-def test_a_disk_that_breaks_a_promise_fails(broken: type[PlainDisk], test: Any,
-                                            more: tuple[str, ...]) -> None:
+def test_a_disk_that_breaks_a_promise_fails(monkeypatch: pytest.MonkeyPatch, broken: type[PlainDisk],
+                                            test: Any, more: tuple[str, ...]) -> None:
+    # where pytest does not shorten what it says: a diff of 256 KiB of bytes took it hours
+    monkeypatch.setenv("CI", "true")
     with suppress(AssertionError):
         test(BackendSuite(), AskedDisk(broken(bytearray(SIZE_BYTES))), *more)
         pytest.fail(f"{broken.__name__} passes {test.__name__}")
