@@ -220,7 +220,7 @@ class BackendSuite:
         assert_same(read(disk, 0, 2), b"a" * BLOCK_SIZE + b"b" * BLOCK_SIZE)
 
 
-def assert_same(found: bytes, expected: bytes) -> None:
+def assert_same(found: bytes, expected: bytes | bytearray) -> None:
     """The same bytes, or the first block that is not: pytest's own diff of so many takes hours."""
     assert len(found) == len(expected)
     for at in range(0, len(expected), BLOCK_SIZE):
