@@ -8,7 +8,7 @@ import pytest
 
 from repstore import config
 from repstore._fast.simulated import DiskFlush, DiskRead, DiskWrite
-from repstore.format import BLOCK_SIZE
+from repstore.format import BATCH_MAGIC, BLOCK_SIZE
 from repstore.sim.cluster import SimulatedCluster
 from repstore.sim.durability import RecordedVolume, flush, write
 from repstore.sim.local import LocalVolume, Request
@@ -130,6 +130,37 @@ def test_rot_takes_no_room_that_writes_need(size_blocks: int, count: int) -> Non
         volume.kill_and_open()
     volume.run(write(block) for block in rotten)
     assert volume.local.read_all() == list(volume.content)
+
+
+def headers(volume: RecordedVolume) -> list[int]:
+    """The blocks that hold a batch header, of this use of their segment or of an older one."""
+    magic = BATCH_MAGIC.to_bytes(4, "little")
+    return [block for block in range(volume.geometry.segment_base, volume.geometry.total_blocks)
+            if volume.disk.image[block * BLOCK_SIZE:block * BLOCK_SIZE + 4] == magic]
+
+
+@pytest.mark.parametrize("size_blocks", [FULL_BLOCKS, CAPACITY_BLOCKS])
+@pytest.mark.parametrize("step", [1, 2, 5])
+@pytest.mark.fault("disk: damaged batch headers in a store that was checkpointed",
+                   promise="no block is lost, and no room: what lies behind is found through the maps")
+def test_what_lies_behind_a_damaged_header_is_moved_like_everything_else(size_blocks: int, step: int) -> None:
+    random = Random(step)
+    volume = RecordedVolume(size_blocks=size_blocks, seed=step)
+    volume.run(write(block, min(2, size_blocks - block)) for block in range(0, size_blocks, 2))
+    volume.checkpoint()
+    damaged = headers(volume)[::step]
+    for block in damaged:
+        volume.disk.image[block * BLOCK_SIZE + 200] ^= 1
+    rotten = 7
+    rot(volume.disk.image, rotten + 1)
+    others = [block for block in range(size_blocks) if block != rotten]
+    volume.run((write(random.choice(others)) for _ in range(600)), depth=4)
+    assert volume.local.engine.stats()["bad_blocks"] > 1
+    expected = list(volume.content)
+    expected[rotten] = -1
+    assert volume.local.read_all() == expected
+    volume.kill_and_open()
+    assert volume.local.read_all() == expected
 
 
 @pytest.mark.fault("disk: many rotten blocks in a full store, another copy is whole",
