@@ -1,4 +1,4 @@
-# build | check | test | demo | bench | bench-quick | soak (parts: soak-kill, soak-model, soak-sim)
+# build | check | test | demo | bench | bench-quick | soak (parts: soak-kill, soak-model, soak-sim, soak-real)
 PYTHON ?= python3
 ARGS ?=
 VENV := .venv
@@ -18,10 +18,11 @@ endef
 pytest = $(BIN)/python -m pytest -q -m "$(1)" $(ARGS) || [ $$? -eq 5 ]
 
 ROUNDS ?= 200
+SECONDS ?= 3600
 SEEDS ?= 1..2000
 MINUTES ?= 60
 
-.PHONY: build check test demo bench bench-quick soak soak-kill soak-model soak-sim seeds lint types unit slow clients \
+.PHONY: build check test demo bench bench-quick soak soak-kill soak-model soak-sim soak-real seeds lint types unit slow clients \
 	packages-clients clean
 
 build: $(VENV)/.built
@@ -94,7 +95,11 @@ seeds: build
 soak-sim: build
 	$(call timed,soak-sim,$(BIN)/repstore sim --seeds 1000000..1199999 --minutes $(MINUTES) $(ARGS))
 
-soak: soak-kill soak-model soak-sim
+# kill, pause, partition and full disks under recorded clients, for SECONDS
+soak-real: build
+	$(call timed,soak-real,$(BIN)/python -m tests.cluster.soak_real --seconds $(SECONDS) $(ARGS))
+
+soak: soak-kill soak-model soak-sim soak-real
 
 clean:
 	rm -rf build $(VENV) src/*.egg-info
