@@ -86,7 +86,8 @@ class Outcome:
                 f"{self.epochs} epochs; {self.answered} requests answered, {self.written} of them writes, "
                 f"{self.reconnects} attaches, errors {dict(self.errors)}, "
                 f"longest pause {self.longest_pause_s:.1f} s, "
-                f"slowest healing {self.slowest_heal_s:.1f} s; {self.verdict.reads_checked} reads of blocks judged, "
+                f"slowest healing {self.slowest_heal_s:.1f} s; "
+                f"{self.verdict.reads_checked} reads of blocks judged, "
                 f"{self.verdict.undecided_reads} undecided")
 
 
@@ -221,13 +222,13 @@ class RealFaults:
             self._heal(fault)
         begun_s = time.monotonic()
         self._short_of_space = False
-        answered = [client.written for client in self._clients]
+        served = [client.served for client in self._clients]
         self._check_alive()
         try:
             self.cluster.wait_in_sync()
             wait_until(lambda: self._failures() or all(
-                client.written > before for client, before in zip(self._clients, answered, strict=True)),
-                "every client writes again", HEAL_BOUND_S)
+                client.served > before for client, before in zip(self._clients, served, strict=True)),
+                "every client is served again", HEAL_BOUND_S)
             volume = self.cluster.volume()
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.cluster.describe()}") from None
@@ -335,7 +336,8 @@ class RealFaults:
         assert all(each == contents[first] for each in contents.values()), "copies differ"     # J2
         return Outcome(
             self._seed, seconds, self.counts, verdict, sum(each.answered for each in clients),
-            sum(each.written for each in clients), sum((each.errors for each in clients), Counter()),
+            sum(each.served for each in clients if not each.reads_only),
+            sum((each.errors for each in clients), Counter()),
             sum(each.reconnects for each in clients), max(each.longest_pause_s for each in clients),
             self._slowest_heal_s, volume.epoch)
 

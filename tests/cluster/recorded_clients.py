@@ -1,7 +1,9 @@
 """Clients of one volume whose every operation is recorded, and who go on whatever happens.
 
   1. All are attached through the same node, the frontend, each by a connection of its own. When
-     one finds that node dead, deaf or refused it moves the frontend; the others follow.
+     one finds that node dead, deaf or refused it moves the frontend; the others follow. The last
+     client only reads, and stays where it is as long as it is answered: so it asks a primary
+     that was paused or isolated, and believes that it still leads.
   2. Every request is begun in the recorder before it is sent. What was under way on a connection
      that is gone has no effect after a flush was answered through *another* node: that one has
      a later session, and an earlier session is refused. Until then it may still happen.
@@ -57,10 +59,11 @@ class RecordedClient(threading.Thread):
         super().__init__(name=f"client {number}")
         self.failures: list[str] = []
         self.answered = 0                              # without an error
-        self.written = 0
+        self.served = 0                                # of what it is there for: writes, or reads
         self.errors: Counter[str] = Counter()
         self.reconnects = 0
         self.longest_pause_s = 0.0
+        self.reads_only = number == CONNECTIONS - 1
         self._cluster = cluster
         self._recorder = recorder
         self._frontend = frontend
@@ -101,7 +104,7 @@ class RecordedClient(threading.Thread):
 
     # ---------------------------------------------------------------------- inside the thread
     def _turn(self) -> None:
-        if self._client is None or self._node != self._frontend.name:
+        if self._client is None or not (self.reads_only or self._node == self._frontend.name):
             self._attach()
             return
         try:
@@ -144,7 +147,7 @@ class RecordedClient(threading.Thread):
         self._under_way.clear()
 
     def _send(self, client: NbdClient) -> None:
-        kind = self._random.random()
+        kind = FLUSH_SHARE if self.reads_only else self._random.random()
         count = self._random.choice((1, 1, 1, 2, self._random.randint(1, BLOCKS_MAX)))
         first = self._random.randrange(self._random.choice((HOT_BLOCKS, self._blocks)) - count)
         offset, length = first * BLOCK_BYTES, count * BLOCK_BYTES
@@ -175,7 +178,7 @@ class RecordedClient(threading.Thread):
         self.longest_pause_s = max(self.longest_pause_s, now_s - self._answered_s)
         self._answered_s = now_s
         self.answered += 1
-        self.written += operation.kind == "write"
+        self.served += operation.kind == ("read" if self.reads_only else "write")
         if completion.cookie == self._proof:
             over = [each for node, each in self._orphans if node != self._node]
             self._orphans = [(node, each) for node, each in self._orphans if node == self._node]
