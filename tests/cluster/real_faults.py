@@ -39,7 +39,7 @@ from tests.cluster.nbd_client import ConnectionLostError, NbdClient, RefusedErro
 from tests.cluster.recorded_clients import CONNECTIONS, Frontend, RecordedClient
 from tests.nbd import wire
 
-SHAPE = Shape(store_bytes=48 * MIB, volume_bytes=8 * MIB)
+SHAPE = Shape(store_bytes=48 * MIB, volume_bytes=8 * MIB, hold_gil_s=5.0)
 CLUSTER = "cluster"
 BALLAST = "ballast"                    # a volume that fills the stores when it is written
 BALLAST_BYTES = 36 * MIB
@@ -207,19 +207,32 @@ class RealFaults:
             return self._kill(self.cluster.names) if not touched else None
         if kind == "pause primary":
             free = [name for name in free if name == self.cluster.primary()]
+            self._gather_at(free)
         if not free:
             return None
         return self._kill((free[0],)) if kind == "kill" else self._stop(free[0])
 
+    def _gather_at(self, names: list[str]) -> None:
+        """The clients attach through this node if it answers: its primary has clients of its own
+        when it falls behind, and may answer them by itself."""
+        for name in names:
+            self._frontend.go(name)
+            with contextlib.suppress(AssertionError):
+                wait_until(lambda name=name: all(each.node == name for each in self._clients),
+                           "attached", 2.0)
+
     def _heal(self, fault: Fault) -> None:
         self._faults.remove(fault)
+        if fault.kind == "full":                       # a trim needs the others
+            for other in list(self._faults):
+                self._heal(other)
         fault.heal()
         self._say(f"healed {fault.kind}: {', '.join(fault.nodes)}")
 
     def _calm(self) -> None:
         """End all faults; everything converges within a bound."""
-        for fault in sorted(self._faults, key=lambda each: each.kind == "full"):
-            self._heal(fault)
+        while self._faults:
+            self._heal(self._faults[0])
         begun_s = time.monotonic()
         self._short_of_space = False
         served = [client.served for client in self._clients]
@@ -248,23 +261,37 @@ class RealFaults:
 
     def _start(self, names: tuple[str, ...]) -> None:
         for fault in [each for each in self._faults if each.kind == "file system"]:
-            self._heal(fault)              # nothing can be started on a full file system
+            self._heal(fault)                          # nothing can be started on a full file system
         self.cluster.start(*names)
 
     def _stop(self, name: str) -> Fault:
+        """Of those that wake up, half have their Python held for a while: what they believed about
+        who leads, they still believe, while their native half answers."""
         self.cluster.signal(signal.SIGSTOP, name)
-        return Fault("pause", (name,), lambda: self.cluster.signal(signal.SIGCONT, name))
+        held = self._random.random() < 0.5
+
+        def wake() -> None:
+            if held:
+                self.cluster.signal(signal.SIGUSR2, name)      # met as it wakes up
+            self.cluster.signal(signal.SIGCONT, name)
+
+        return Fault("pause", (name,), wake)
 
     def _block(self, kind: str) -> Fault:
         """Afterwards what was held back arrives late, or the connections are gone."""
         one, *others = self._random.sample(self.cluster.names, len(self.cluster.names))
-        others = others if kind == "isolate" else others[:1]
-        ways = [(one, other) for other in others]
+        if kind == "isolate":
+            one = self.cluster.primary()
+            others = [name for name in self.cluster.names if name != one]
+            self._gather_at([one])
+        ways = [(one, other) for other in (others if kind == "isolate" else others[:1])]
         if kind != "one way":
             ways += [(other, one) for other in others]
         cut = self._random.random() < 0.5
         for way in ways:
             self._proxy.block(*way)
+        if kind == "isolate" and self._random.random() < 0.5 and one in self.cluster.running():
+            self.cluster.signal(signal.SIGUSR2, one)   # it cannot even read that another one leads
 
         def heal() -> None:
             for way in ways:
@@ -289,7 +316,7 @@ class RealFaults:
         return Fault("full", (), self._empty_stores)
 
     def _empty_stores(self) -> None:
-        """Trim it: it goes through although nothing else fits."""
+        """Trim it: it goes through although nothing else fits. No other fault is in force."""
         deadline_s = time.monotonic() + HEAL_BOUND_S
         while True:
             name = self._random.choice(self.cluster.running())

@@ -38,7 +38,6 @@ class Frontend:
 
     def __init__(self, names: tuple[str, ...], seed: int) -> None:
         self.name = names[0]
-        self.moves = 0
         self._names = names
         self._random = random.Random(seed)
         self._lock = threading.Lock()
@@ -48,7 +47,11 @@ class Frontend:
         with self._lock:
             if self.name == away_from:
                 self.name = self._random.choice([name for name in self._names if name != away_from])
-                self.moves += 1
+
+    def go(self, name: str) -> None:
+        """To this node."""
+        with self._lock:
+            self.name = name
 
 
 class RecordedClient(threading.Thread):
@@ -73,7 +76,7 @@ class RecordedClient(threading.Thread):
         self._values = itertools.count(number + 1, CONNECTIONS)
         self._blocks = recorder.size_bytes // BLOCK_BYTES
         self._client: NbdClient | None = None
-        self._node = ""
+        self.node = ""                                 # it is, or was, attached through
         self._under_way: dict[int, Operation] = {}
         self._proof = 0                                # cookie of the flush that rule 2 waits for
         self._orphans: list[tuple[str, Operation]] = []
@@ -104,7 +107,7 @@ class RecordedClient(threading.Thread):
 
     # ---------------------------------------------------------------------- inside the thread
     def _turn(self) -> None:
-        if self._client is None or not (self.reads_only or self._node == self._frontend.name):
+        if self._client is None or not (self.reads_only or self.node == self._frontend.name):
             self._attach()
             return
         try:
@@ -116,8 +119,8 @@ class RecordedClient(threading.Thread):
         except ConnectionLostError:
             self._leave()
         except TimeoutError:
-            if self._random.random() < 0.5:            # else it is patient once more
-                self._frontend.move(self._node)
+            if self._random.random() < (0.1 if self.reads_only else 0.5):   # else it is patient once more
+                self._frontend.move(self.node)
                 self._leave()
 
     def _attach(self) -> None:
@@ -129,7 +132,7 @@ class RecordedClient(threading.Thread):
             self._frontend.move(name)
             self._finishing.wait(0.02)
             return
-        self._node = name
+        self.node = name
         self.reconnects += 1
         operation = self._recorder.begin(self._number, "flush")
         self._proof = self._client.next_cookie
@@ -143,7 +146,7 @@ class RecordedClient(threading.Thread):
         if self._client is not None:
             self._client.close()
             self._client = None
-        self._orphans += [(self._node, operation) for operation in self._under_way.values()]
+        self._orphans += [(self.node, operation) for operation in self._under_way.values()]
         self._under_way.clear()
 
     def _send(self, client: NbdClient) -> None:
@@ -180,8 +183,8 @@ class RecordedClient(threading.Thread):
         self.answered += 1
         self.served += operation.kind == ("read" if self.reads_only else "write")
         if completion.cookie == self._proof:
-            over = [each for node, each in self._orphans if node != self._node]
-            self._orphans = [(node, each) for node, each in self._orphans if node == self._node]
+            over = [each for node, each in self._orphans if node != self.node]
+            self._orphans = [(node, each) for node, each in self._orphans if node == self.node]
             for each in over:
                 each.over()
         return False
@@ -190,6 +193,6 @@ class RecordedClient(threading.Thread):
         name = errno.errorcode.get(error, str(error))
         self.errors[name] += 1
         if (error == errno.ENOSPC and operation.kind == "read") or not self._may_fail(error):
-            self.failures.append(f"{self.name} through {self._node}: {operation.kind} of "
+            self.failures.append(f"{self.name} through {self.node}: {operation.kind} of "
                                  f"{operation.length} at {operation.offset}: {name}")
         return error != errno.ENOSPC
