@@ -1,4 +1,5 @@
-# build | check | test | demo | bench | bench-quick | soak (parts: soak-kill, soak-model, soak-sim, soak-real)
+# build | check | test | mutants | demo | bench | bench-quick | sanitize
+# soak (parts: soak-fuzz, soak-kill, soak-model, soak-sim, soak-real, soak-flip)
 PYTHON ?= python3
 ARGS ?=
 VENV := .venv
@@ -18,12 +19,12 @@ endef
 pytest = $(BIN)/python -m pytest -q -m "$(1)" $(ARGS) || [ $$? -eq 5 ]
 
 ROUNDS ?= 200
-SECONDS ?= 3600
 SEEDS ?= 1..2000
 MINUTES ?= 60
+FUZZ_SECONDS ?= 300
 
-.PHONY: build check test demo bench bench-quick soak soak-kill soak-model soak-sim soak-real seeds lint types unit slow clients \
-	packages-clients clean
+.PHONY: build check test mutants demo bench bench-quick soak soak-fuzz soak-kill soak-model soak-sim soak-real soak-flip seeds faults lint types \
+	unit slow clients packages-clients sanitize sanitize-address sanitize-thread clean
 
 build: $(VENV)/.built
 
@@ -40,6 +41,10 @@ $(VENV)/.installed: pyproject.toml .ci/packages
 $(VENV)/.built: $(VENV)/.installed setup.py $(NATIVE)
 	REPSTORE_TEST_EXTENSIONS=1 $(BIN)/python setup.py -q build_ext --inplace
 	touch $@
+
+# docs/faults.md, from the marks of the tests
+faults: build
+	$(BIN)/python -m tests.faults
 
 lint: build
 	$(BIN)/ruff check $(LINTED)
@@ -71,6 +76,10 @@ test: check
 	@$(MAKE) --no-print-directory seeds
 	@$(MAKE) --no-print-directory clients
 
+# plants every fault of tests/mutants/catalog.py in a copy of the tree, and shows what notices it
+mutants: build
+	$(call timed,mutants,$(BIN)/python -m tests.mutants $(ARGS))
+
 demo: build packages-clients
 	$(BIN)/python -m bench.demo $(ARGS)
 
@@ -95,11 +104,33 @@ seeds: build
 soak-sim: build
 	$(call timed,soak-sim,$(BIN)/repstore sim --seeds 1000000..1199999 --minutes $(MINUTES) $(ARGS))
 
-# kill, pause, partition and full disks under recorded clients, for SECONDS
+# kill, pause, partition and full disks under recorded clients, for MINUTES
 soak-real: build
-	$(call timed,soak-real,$(BIN)/python -m tests.cluster.soak_real --seconds $(SECONDS) $(ARGS))
+	$(call timed,soak-real,$(BIN)/python -m tests.cluster.soak_real --minutes $(MINUTES) $(ARGS))
 
-soak: soak-kill soak-model soak-sim soak-real
+# every fuzz target for FUZZ_SECONDS, guided by coverage; without clang and atheris it says so and skips
+soak-fuzz: build
+	$(call timed,soak-fuzz,.ci/scratch fuzzer python -m tests.fuzz.run --seconds $(FUZZ_SECONDS) $(ARGS) || [ $$? -eq 77 ])
+
+soak: soak-fuzz soak-kill soak-model soak-sim soak-real soak-flip
+
+# the suites under AddressSanitizer and UndefinedBehaviorSanitizer, unit tests and seeds under ThreadSanitizer
+sanitize: sanitize-address sanitize-thread
+
+SANITIZED = python -m pytest -q -p no:cacheprovider -m
+# looks at generated C, not at what runs
+NOT_SANITIZED = --deselect tests/fast/test_hot_functions.py
+
+sanitize-address: build
+	$(call timed,sanitize-address,.ci/scratch address $(SANITIZED) "not client" $(NOT_SANITIZED) $(ARGS))
+
+sanitize-thread: build
+	$(call timed,sanitize-thread,.ci/scratch thread $(SANITIZED) "not slow and not client" $(NOT_SANITIZED) $(ARGS))
+	$(call timed,sanitize-thread: 100 seeds,.ci/scratch thread python -m repstore.cli sim --seeds 1..100 --jobs 1)
+
+# every byte in use of small stores, flipped in turn; about an hour and a half on one core
+soak-flip: build
+	$(call timed,soak-flip,$(BIN)/python -m tests.check.corruption $(ARGS))
 
 clean:
 	rm -rf build $(VENV) src/*.egg-info

@@ -29,6 +29,9 @@ def native(file: str, name: str) -> int:
     (config.LINKS_MAX, "state.pxd", "LINKS_MAX"),
     (config.EVENTS_MAX, "state.pxd", "EVENTS_MAX"),
     (config.TRIM_BLOCKS_MAX, "state.pxd", "TRIM_BLOCKS"),
+    (config.REPAIRS_MAX, "bad_blocks.pxd", "REPAIRS_MAX"),
+    (config.LOST_BLOCKS_MAX, "bad_blocks.pxd", "LOST_BLOCKS_MAX"),
+    (config.VERIFY_PAGES_EXACT, "state.pxd", "VERIFY_PAGES"),
     (config.COPIES_MAX, "layout.pxd", "MEMBERS_MAX"),
     (config.VOLUME_NAME_BYTES_MAX + 1, "layout.pxd", "VOLUME_NAME_BYTES"),
     (config.REQUEST_BYTES_MAX, "layout.pxd", "FRAME_BODY_MAX"),
@@ -37,14 +40,22 @@ def test_a_limit_is_the_one_the_data_plane_has(limit: int, file: str, name: str)
     assert limit == native(file, name)
 
 
-@pytest.mark.parametrize(("time_s", "name"), [
-    (config.HEARTBEAT_S, "PING_NS"), (config.LEASE_S, "LEASE_NS"), (config.MEMBER_SILENCE_S, "SILENT_NS")])
-def test_a_time_is_the_one_the_data_plane_has(time_s: float, name: str) -> None:
-    assert time_s * 1e9 == native("primary.pyx", name)
+@pytest.mark.parametrize(("time_s", "file", "name"), [
+    (config.HEARTBEAT_S, "primary.pyx", "PING_NS"),
+    (config.LEASE_S, "primary.pyx", "LEASE_NS"),
+    (config.MEMBER_SILENCE_S, "primary.pyx", "SILENT_NS"),
+    (config.REPAIR_PATIENCE_S, "repair.pyx", "PATIENCE_NS"),
+    (config.REPAIR_ANSWER_S, "repair.pyx", "ANSWER_NS"),
+    (config.REPAIR_LATER_S, "repair.pyx", "LATER_NS"),
+    (config.LOST_AGAIN_S, "repair.pyx", "LOST_AGAIN_NS"),
+])
+def test_a_time_is_the_one_the_data_plane_has(time_s: float, file: str, name: str) -> None:
+    assert time_s * 1e9 == native(file, name)
 
 
 def test_the_times_leave_room_for_each_other() -> None:
     assert config.HEARTBEAT_S * 2 < config.LEASE_S < config.GRACE_S < config.MEMBER_SILENCE_S
+    assert config.MEMBER_SILENCE_S < config.REPAIR_PATIENCE_S
 
 
 @pytest.mark.parametrize("name", ["a", "demo", "A-1.b_c", "9" * 63])

@@ -17,7 +17,8 @@ from repstore._fast import layout
 ROOT = Path(__file__).resolve().parents[1]
 FORMAT = (ROOT / "docs/format.md").read_text()
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = ["README.md", "CHANGELOG.md", "docs/architecture.md", "docs/format.md", "docs/history.md", "docs/model.md"]
+DOCUMENTS = ["README.md", "CHANGELOG.md",
+             *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
 STRUCT_TABLE = re.compile(
     r"^\*\*`(\w+_t)`\*\*, (\d+) bytes\n\n\| offset .*\n\|[-:|]+\n((?:\|.*\n)+)", re.MULTILINE)
 FIELD_ROW = re.compile(r"^\| (\d+) \| (\d+) \| `(\w+)` \| (.+) \|$", re.MULTILINE)

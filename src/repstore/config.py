@@ -41,6 +41,9 @@ RECOVERY_READ_BYTES = 1 * MIB          # one read of recovery
 RECOVERY_LOOKAHEAD_BYTES = 8 * MIB     # searched at least behind the last batch found, for proof
 ZERO_FILL_BYTES = 4 * MIB              # one write when a store is created
 
+VERIFY_PAGES_EXACT = 64                # map pages whose checksums a verification compares at once
+FINDINGS_MAX = 1000                    # findings of one check that are kept; all are counted
+
 # ----------------------------------------------------------------------------- volumes
 COPIES_MIN = 1
 COPIES_MAX = MEMBERS_MAX               # 8: a frame fan-out above it has no user
@@ -69,6 +72,8 @@ LINK_QUEUE_BYTES_MAX = 64 * MIB        # a peer that takes longer to read is dro
 EVENTS_MAX = 4096                      # facts waiting for the control thread
 PENDING_RECORDS_MAX = 1024             # records of a volume that are not committed yet
 PENDING_BLOCKS_MAX = 4096              # their payload: 16 MiB
+REPAIRS_MAX = 64                       # bad blocks being fetched at once: a read may meet as many
+LOST_BLOCKS_MAX = 1024                 # lost ones remembered; of more the oldest are asked for again
 
 # ---------------------------------------------------------------------------- histories
 HISTORY_LINE_BYTES_MAX = 16 * MIB      # of a history file; the recorders write far shorter ones
@@ -85,6 +90,11 @@ HEARTBEAT_S = 0.5                      # native ping of every link
 LEASE_S = 2.0                          # a primary serves reads this long after a grant
 GRACE_S = 3.0                          # without proof of death nobody is promoted earlier after
                                        # the last grant: the lease and the drift of two clocks
+REPAIR_PATIENCE_S = 10.0               # a bad block waits so long for copies that are away: they are
+                                       # back by then, or ejected
+REPAIR_ANSWER_S = 1.0                  # a copy that gave no answer for a bad block is asked again
+REPAIR_LATER_S = 0.02                  # one that said "not now" is
+LOST_AGAIN_S = 1.0                     # a lost block that is read again is asked for again
 MEMBER_SILENCE_S = 5.0                 # a member that acknowledges nothing is to be ejected
 ASK_AGAIN_S = 0.5                      # a seal or pull that got no answer is sent again
 PULL_TIMEOUT_S = 10.0                  # a member's tail is at most 16 MiB
@@ -101,6 +111,8 @@ CONNECT_RETRY_MIN_S = 0.05             # a peer that refused is tried again, dou
 CONNECT_RETRY_MAX_S = 1.0
 ATTACH_TIMEOUT_S = 30.0                # an export that finds no primary is refused after it
 STOP_TIMEOUT_S = 30.0                  # a node that does not stop cleanly is killed after it
+INQUIRY_TIMEOUT_S = 5.0                # a node that gives no answer to a question by then gives none
+VERIFY_TIMEOUT_S = 60.0                # a copy takes its map at an LSN: 2 MiB of memory for a GiB
 START_TIMEOUT_S = 60.0                 # a cluster that serves nothing by then failed to start
 
 Acknowledgement = Literal["dev", "durable"]

@@ -327,6 +327,7 @@ DAMAGE = st.tuples(st.sampled_from(["flip", "cut", "drop", "twice", "swap", "dig
 
 
 @given(st.binary(max_size=300))
+@pytest.mark.fault("input: any bytes for a history", promise="a history, or refused")
 def test_any_bytes_are_a_history_or_refused(data: bytes) -> None:
     usable_or_not(data)
     usable_or_not(GOOD.splitlines(keepends=True)[0] + data)

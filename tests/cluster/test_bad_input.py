@@ -146,6 +146,7 @@ TAKES_OVER = {"request magic", "request cut short", "payload cut short"}     # b
 
 
 @pytest.mark.parametrize("what", PEER_GARBAGE)
+@pytest.mark.fault("input: garbage from a peer", promise="the connection is closed, nothing else notices")
 def test_garbage_on_a_peer_socket(cluster: ClusterHarness, client: NbdClient, what: str) -> None:
     with untouched(cluster, client):
         for name in cluster.names:
@@ -153,6 +154,8 @@ def test_garbage_on_a_peer_socket(cluster: ClusterHarness, client: NbdClient, wh
 
 
 @pytest.mark.parametrize("what", NBD_GARBAGE)
+@pytest.mark.fault("input: garbage from an NBD client",
+                   promise="the connection is closed, nothing else notices")
 def test_garbage_on_an_nbd_socket(
         cluster: ClusterHarness, client: NbdClient, replica: str, what: str) -> None:
     names = (replica,) if what in TAKES_OVER else cluster.names
@@ -161,6 +164,7 @@ def test_garbage_on_an_nbd_socket(
             send_until_refused(cluster.nbd_path(name), NBD_GARBAGE[what](random.Random(name)))
 
 
+@pytest.mark.fault("network: half-open connections", promise="they hold nothing up")
 def test_half_open_connections_hold_nothing_up(cluster: ClusterHarness, client: NbdClient) -> None:
     with untouched(cluster, client), contextlib.ExitStack() as stack:
         for name in cluster.names:
@@ -174,6 +178,8 @@ def test_half_open_connections_hold_nothing_up(cluster: ClusterHarness, client: 
         assert client.ask(wire.READ, 0, len(data)).data == data
 
 
+@pytest.mark.fault("input: whole frames that make no sense",
+                   promise="the connection is closed, nothing else notices")
 def test_frames_that_are_whole_but_senseless(cluster: ClusterHarness, client: NbdClient) -> None:
     """From a client node, which may send requests and nothing else."""
     chance = random.Random(4711)
@@ -201,6 +207,7 @@ def test_frames_that_are_whole_but_senseless(cluster: ClusterHarness, client: Nb
 
 # ------------------------------------------------------------------------------------ requests
 
+@pytest.mark.fault("input: requests outside the limits", promise="answered with an error, nothing changes")
 def test_requests_outside_the_limits_are_answered_and_change_nothing(
         cluster: ClusterHarness, client: NbdClient) -> None:
     size = client.size_bytes
@@ -248,6 +255,8 @@ PIECE = 64 * 1024
 
 
 @pytest.mark.parametrize("copies", [1, 3])
+@pytest.mark.fault("space: a store that is full",
+                   promise="an error that says so; trimmed blocks are room again")
 def test_a_full_disk_says_so_and_recovers_when_blocks_are_trimmed(tmp_path: Path, copies: int) -> None:
     """Two volumes, each as large as half the store and more."""
     shape = Shape(nodes=copies, copies=copies, store_bytes=24 * MIB, volume_bytes=12 * MIB)
@@ -302,6 +311,7 @@ def check_pieces(client: NbdClient, written: dict[int, bytes]) -> None:
 
 # ------------------------------------------------------------------------------------ processes
 
+@pytest.mark.fault("process: a node started twice", promise="refused")
 def test_a_node_cannot_be_started_twice(cluster: ClusterHarness, client: NbdClient) -> None:
     with untouched(cluster, client):
         for name in cluster.names:
@@ -404,6 +414,7 @@ def test_one_damaged_superblock_is_outvoted(stopped: tuple[ClusterHarness, bytes
         assert client.ask(wire.READ, 0, MIB).data == data
 
 
+@pytest.mark.fault("disk: a flipped bit anywhere in the file", promise="an error or mended, never wrong data")
 def test_a_flipped_bit_anywhere_is_an_error_or_repaired_never_wrong_data(
         stopped: tuple[ClusterHarness, bytes]) -> None:
     """One bit flipped in every 64th block, from eight different first ones: the node does not start, or

@@ -122,6 +122,7 @@ def measure(cluster: ClusterHarness, already_held: int) -> tuple[float, float, f
             max(longest_gap_s(load.completed, span) for span in free))
 
 
+@pytest.mark.fault("process: the GIL held", promise="I/O goes on")
 def test_io_goes_on_while_every_gil_is_held(tmp_path: Path) -> None:
     with ClusterHarness(tmp_path, Shape(hold_gil_s=WINDOW_S)) as cluster:
         cluster.start()
@@ -138,6 +139,7 @@ def test_io_goes_on_while_every_gil_is_held(tmp_path: Path) -> None:
         assert not cluster.crashed()
 
 
+@pytest.mark.fault("process: five seconds without Python", promise="no failover")
 def test_five_seconds_without_python_cause_no_failover(tmp_path: Path) -> None:
     with ClusterHarness(tmp_path, Shape(hold_gil_s=5.0)) as cluster:
         cluster.start()

@@ -23,6 +23,7 @@ def rounds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KillRounds]:
 
 
 @pytest.mark.parametrize("number", range(ROUNDS), ids=lambda number: f"{number}-{CASES[number % len(CASES)]}")
+@pytest.mark.fault("crash: kill -9 of real nodes under load", promise="nothing acknowledged is lost")
 def test_nothing_acknowledged_is_lost(rounds: KillRounds, number: int) -> None:
     if rounds.failed:
         pytest.fail("the cluster is that of an earlier round, which failed")

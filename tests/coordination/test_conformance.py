@@ -1,140 +1,144 @@
-"""Every ConfigStore keeps the promises C1-C6 of `coordination.interface`: one suite, all stores."""
-import threading
-from collections.abc import Callable, Iterator
+"""Our config stores pass the suite that everybody's have to: memory, sqlite, and the simulated one."""
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from random import Random
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from repstore import errors
+from repstore import config, errors
 from repstore.coordination import ConfigStore, MemoryConfigStore, SqliteConfigStore
-from repstore.coordination.interface import ABSENT, KEY_BYTES_MAX, VALUE_BYTES_MAX
-
-Maker = Callable[[], ConfigStore]
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ConfigStore]:
-    made = (MemoryConfigStore() if request.param == "memory"
-            else SqliteConfigStore(tmp_path / "cluster.db", create=True))
-    yield made
-    made.close()
+from repstore.coordination.interface import ABSENT
+from repstore.sim.clock import VirtualClock
+from repstore.sim.config_store import ConfigFaults, NodeConfigStore
+from repstore.sim.conformance.config_store import ConfigStoreSuite, Connect, Fault
 
 
-def test_absent_key(store: ConfigStore) -> None:
-    assert store.get("volumes/a") is None
-    assert store.list("") == {}
-    assert store.watch(0) == ()
-    assert not store.delete("volumes/a", 1)
+def refuse(operation: str, key: str) -> None:
+    raise errors.UnavailableError(f"{operation} {key}")
 
 
-def test_swap_succeeds_only_at_the_expected_revision(store: ConfigStore) -> None:
-    first = store.compare_and_swap("k", ABSENT, b"1")
-    assert first is not None
-    assert store.compare_and_swap("k", ABSENT, b"x") is None
-    second = store.compare_and_swap("k", first, b"2")
-    assert second is not None
-    assert second > first
-    assert store.compare_and_swap("k", first, b"x") is None
-    entry = store.get("k")
-    assert entry is not None
-    assert (entry.value, entry.revision) == (b"2", second)
+def say_nothing(operation: str, key: str) -> None:
+    raise errors.OutcomeUnknownError(f"{operation} {key}")
 
 
-def test_revisions_never_come_back(store: ConfigStore) -> None:
-    first = store.compare_and_swap("k", ABSENT, b"1")
-    assert first is not None
-    assert not store.delete("k", first + 1)
-    assert store.delete("k", first)
-    assert not store.delete("k", first)
-    assert store.get("k") is None
-    assert store.compare_and_swap("k", first, b"x") is None
-    again = store.compare_and_swap("k", ABSENT, b"1")
-    assert again is not None
-    assert again > first + 1          # the delete took a revision too
+class TestMemory(ConfigStoreSuite):
+    @pytest.fixture
+    def connect(self) -> Connect:
+        store = MemoryConfigStore()
+        return lambda: store
+
+    @pytest.fixture
+    def unavailable(self) -> Fault:
+        @contextmanager
+        def enter(store: ConfigStore) -> Iterator[None]:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(store, "before", refuse)
+                yield
+        return enter
+
+    @pytest.fixture
+    def outcome_unknown(self) -> Fault:
+        @contextmanager
+        def enter(store: ConfigStore) -> Iterator[None]:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(store, "after", say_nothing)
+                yield
+        return enter
 
 
-def test_list_is_by_prefix_and_ordered(store: ConfigStore) -> None:
-    for key in ("nodes/b", "nodes/a", "volumes/a", "nodes_", "nodes/%"):
-        store.compare_and_swap(key, ABSENT, key.encode())
-    assert list(store.list("nodes/")) == ["nodes/%", "nodes/a", "nodes/b"]
-    assert store.list("nodes/")["nodes/a"].value == b"nodes/a"
-    assert len(store.list("")) == 5
+class TestSqlite(ConfigStoreSuite):
+    @pytest.fixture
+    def connect(self, tmp_path: Path) -> Iterator[Connect]:
+        stores: list[SqliteConfigStore] = []
+
+        def opened() -> ConfigStore:
+            stores.append(SqliteConfigStore(tmp_path / "cluster.db", create=True))
+            return stores[-1]
+
+        yield opened
+        for store in stores:
+            store.close()
+
+    @pytest.fixture
+    def unavailable(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fault:
+        """Another process sits in a transaction."""
+        monkeypatch.setattr(config, "CONFIG_BUSY_S", 0.05)
+
+        @contextmanager
+        def enter(store: ConfigStore) -> Iterator[None]:
+            other = sqlite3.connect(tmp_path / "cluster.db", isolation_level=None)
+            other.execute("BEGIN IMMEDIATE")
+            yield
+            other.execute("COMMIT")
+            other.close()
+        return enter
 
 
-def test_watch_tells_the_latest_state_of_what_changed(store: ConfigStore) -> None:
-    one = store.compare_and_swap("a", ABSENT, b"1")
-    two = store.compare_and_swap("b", ABSENT, b"1")
-    assert one is not None
-    assert two is not None
-    assert [change.key for change in store.watch(0)] == ["a", "b"]
-    assert store.watch(two) == ()
-    assert store.watch(two) == ()                 # and stays quiet
-    store.compare_and_swap("a", one, b"2")
-    store.delete("b", two)
-    changes = store.watch(two)
-    assert [(change.key, change.value) for change in changes] == [("a", b"2"), ("b", None)]
-    assert store.watch(changes[-1].revision) == ()
+@pytest.mark.parametrize("fate", ["done", "not done", "done later"])
+class TestSimulatedDoor(ConfigStoreSuite):
+    @pytest.fixture
+    def connect(self, fate: str) -> Connect:
+        self.clock, self.faults = VirtualClock(), ConfigFaults(Random(1))
+        store = MemoryConfigStore()
+        return lambda: NodeConfigStore(store, self.faults, "n1", self.clock)
+
+    @pytest.fixture
+    def unavailable(self) -> Fault:
+        @contextmanager
+        def enter(store: ConfigStore) -> Iterator[None]:
+            self.faults.away.add("n1")
+            yield
+            self.faults.clear()
+        return enter
+
+    @pytest.fixture
+    def outcome_unknown(self, fate: str, monkeypatch: pytest.MonkeyPatch) -> Fault:
+        monkeypatch.setattr("repstore.sim.config_store.UNKNOWN_FATES", (fate,))
+
+        @contextmanager
+        def enter(store: ConfigStore) -> Iterator[None]:
+            self.faults.unknown_share["n1"] = 1.0
+            yield
+            self.faults.clear()
+        return enter
 
 
-@pytest.mark.parametrize("key", ["", "x" * (KEY_BYTES_MAX + 1), "a\0b"])
-def test_bad_keys_are_refused(store: ConfigStore, key: str) -> None:
-    with pytest.raises(errors.ConfigError):
-        store.compare_and_swap(key, ABSENT, b"")
-    with pytest.raises(errors.ConfigError):
-        store.get(key)
+# ------------------------------------------------------ the suite sees stores that break a promise
+
+class Forgetful(MemoryConfigStore):
+    """A deleted key takes its revision with it (C2)."""
+
+    def delete(self, key: str, expected_revision: int) -> bool:
+        done = super().delete(key, expected_revision)
+        if done:
+            del self._entries[key]
+            self._revision -= 1
+        return done
 
 
-def test_a_value_above_the_limit_changes_nothing(store: ConfigStore) -> None:
-    with pytest.raises(errors.ConfigError, match=str(VALUE_BYTES_MAX)):
-        store.compare_and_swap("k", ABSENT, bytes(VALUE_BYTES_MAX + 1))
-    assert store.get("k") is None
-    assert store.compare_and_swap("k", ABSENT, bytes(VALUE_BYTES_MAX)) is not None
+class Blind(MemoryConfigStore):
+    """A swap does not look (C1)."""
+
+    def compare_and_swap(self, key: str, expected_revision: int, value: bytes) -> int | None:
+        entry = self.get(key)
+        return super().compare_and_swap(key, entry.revision if entry else ABSENT, value)
 
 
-def test_of_many_swaps_at_once_one_wins_each_revision(store: ConfigStore) -> None:
-    """Four threads count to 100 together by compare-and-swap: no increment is lost."""
-    store.compare_and_swap("counter", ABSENT, b"0")
+class Deaf(MemoryConfigStore):
+    """A watch does not tell of deletes (C6)."""
 
-    def count() -> None:
-        done = 0
-        while done < 25:
-            entry = store.get("counter")
-            assert entry is not None
-            value = str(int(entry.value) + 1).encode()
-            done += store.compare_and_swap("counter", entry.revision, value) is not None
-
-    threads = [threading.Thread(target=count) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    entry = store.get("counter")
-    assert entry is not None
-    assert entry.value == b"100"
+    def watch(self, after_revision: int):  # type: ignore[no-untyped-def]
+        return tuple(change for change in super().watch(after_revision) if change.value is not None)
 
 
-OPERATIONS = st.lists(st.tuples(
-    st.sampled_from(["swap", "delete"]), st.sampled_from("ab"), st.integers(0, 8),
-    st.binary(max_size=3)), max_size=25)
-
-
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(OPERATIONS)
-def test_sqlite_and_memory_answer_alike(
-        tmp_path_factory: pytest.TempPathFactory,
-        operations: list[tuple[str, str, int, bytes]]) -> None:
-    """The memory store is the model of the sqlite one, revisions included."""
-    memory = MemoryConfigStore()
-    sqlite = SqliteConfigStore(tmp_path_factory.mktemp("db") / "cluster.db", create=True)
-    for verb, key, revision, value in operations:
-        if verb == "swap":
-            assert (memory.compare_and_swap(key, revision, value)
-                    == sqlite.compare_and_swap(key, revision, value))
-        else:
-            assert memory.delete(key, revision) == sqlite.delete(key, revision)
-        for seen in range(0, 9, 3):
-            assert memory.watch(seen) == sqlite.watch(seen)
-    assert memory.list("") == sqlite.list("")
-    sqlite.close()
+@pytest.mark.parametrize(("broken", "test"), [
+    (Forgetful, ConfigStoreSuite.test_revisions_never_come_back),
+    (Blind, ConfigStoreSuite.test_a_swap_succeeds_only_at_the_expected_revision),
+    (Deaf, ConfigStoreSuite.test_a_watch_tells_the_latest_state_of_what_changed),
+])
+def test_a_store_that_breaks_a_promise_fails(broken, test) -> None:  # type: ignore[no-untyped-def]
+    with suppress(AssertionError):
+        test(ConfigStoreSuite(), broken())
+        pytest.fail(f"{broken.__name__} passes {test.__name__}")

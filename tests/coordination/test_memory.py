@@ -6,6 +6,7 @@ from repstore.coordination.interface import ABSENT
 from repstore.coordination.memory import MemoryConfigStore
 
 
+@pytest.mark.fault("coordination: not reachable", promise="nothing was changed, and it is said")
 def test_unavailable_changes_nothing() -> None:
     def fail(operation: str, key: str) -> None:
         raise errors.UnavailableError(f"{operation} {key}")
@@ -17,6 +18,7 @@ def test_unavailable_changes_nothing() -> None:
     assert store.get("k") is None
 
 
+@pytest.mark.fault("coordination: outcome of a swap unknown", promise="the same swap settles it")
 def test_unknown_is_settled_by_the_same_swap() -> None:
     """C4: sent again, it conflicts, and the get shows that it was ours."""
     def fail(operation: str, key: str) -> None:

@@ -19,6 +19,7 @@ def test_a_directory_without_a_database(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.fault("coordination: a file that is no database", promise="refused, and left as it is")
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     path = tmp_path / "cluster.db"
     path.write_bytes(b"not a database" * 400)
@@ -51,6 +52,7 @@ def test_a_watcher_sees_another_connection(tmp_path: Path) -> None:
     theirs.close()
 
 
+@pytest.mark.fault("coordination: not reachable", promise="nothing was changed, and it is said")
 def test_a_locked_database_changes_nothing_and_says_so(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "CONFIG_BUSY_S", 0.05)
@@ -80,6 +82,7 @@ while True:
 """
 
 
+@pytest.mark.fault("coordination: a writer that is stopped", promise="nobody waits for it for ever")
 def test_a_stopped_writer_never_holds_the_database(tmp_path: Path) -> None:
     """S1: SIGSTOP at any instruction of a busy writer leaves no lock to wait for.
 

@@ -313,6 +313,7 @@ def test_no_more_than_so_many_bytes_in_flight(structured: bool) -> None:
 
 
 @given(st.data())
+@pytest.mark.fault("input: NBD commands in any slices", promise="answered as if they came whole")
 def test_any_commands_in_any_slices_against_the_model(data: st.DataObject) -> None:
     """Whatever the engine's order, patience and the slices of the stream, the model is right."""
     size = 64 * 4096

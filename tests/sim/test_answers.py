@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from repstore._fast.checksum import crc32c
-from repstore._fast.layout import FRAME_ACK, frame_header_t
+from repstore._fast.layout import FRAME_ACK, FRAME_LEARN, frame_header_t
 from repstore._fast.simulated import DiskFlush, DiskRead, DiskWrite
 from repstore.sim.engine import SimulatedEngine
 from tests.sim.test_simulated import CONNECTED, NOW_NS, hello, opened_engine
@@ -34,15 +34,21 @@ def settle(engine: SimulatedEngine, image: bytearray) -> None:
         pass
 
 
-def answer(lsn: int, chain: int) -> bytes:
-    """The member says that its log ends at `lsn` with this running hash."""
+def frame(kind: int, **fields: int) -> bytes:
+    """What the other node says in epoch EPOCH."""
     header = np.zeros(1, frame_header_t)
     said = np.frombuffer(hello(MEMBER)[:frame_header_t.itemsize], frame_header_t)
-    header["magic"], header["version"], header["type"] = said["magic"], said["version"], FRAME_ACK
+    header["magic"], header["version"], header["type"] = said["magic"], said["version"], kind
     header["volume"], header["epoch"] = VOLUME, EPOCH
-    header["lsn"], header["commit"], header["extra"] = lsn, 0, chain
+    for name, value in fields.items():
+        header[name] = value
     header["crc"] = crc32c(header.tobytes())
     return header.tobytes()
+
+
+def answer(lsn: int, chain: int) -> bytes:
+    """The member says that its log ends at `lsn` with this running hash."""
+    return frame(FRAME_ACK, lsn=lsn, extra=chain)
 
 
 def leading(told_lsn: int) -> tuple[SimulatedEngine, bytearray]:
@@ -86,3 +92,25 @@ def test_an_answer_beyond_our_log_counts_for_nothing() -> None:
     assert engine.backend.frame(0, answer(2, chain=0))
     settle(engine, image)
     assert engine.volume_state(VOLUME).commit_lsn == 0
+
+
+def test_a_learner_starts_once_with_each_session() -> None:
+    """A LEARN that comes twice, or late, would put the end of our log below what we have learned since."""
+    engine, image = opened_engine()
+    engine.pump = partial(pump, engine, image)
+    settle(engine, image)
+    engine.volume_create(VOLUME, bytes(16).hex(), "volume", 64)
+    engine.backend.link_up(0, CONNECTED)
+    assert engine.backend.frame(0, hello(MEMBER))
+    engine.follow(VOLUME, EPOCH, MEMBER, False)
+    settle(engine, image)
+    for serial, lsn in ((7, 100), (7, 100), (6, 50)):
+        assert engine.backend.frame(0, frame(FRAME_LEARN, lsn=lsn, chain=lsn, extra=serial))
+        engine.check_invariants()
+    settle(engine, image)
+    engine.check_invariants()
+    state = engine.volume_state(VOLUME)
+    assert (state.last_lsn, state.commit_lsn, state.learning) == (100, 100, True)
+    assert engine.backend.frame(0, frame(FRAME_LEARN, lsn=120, chain=3, extra=8))
+    settle(engine, image)
+    assert engine.volume_state(VOLUME).last_lsn == 120

@@ -5,7 +5,7 @@ import pytest
 
 from repstore import config
 from repstore.format import BLOCK_SIZE
-from repstore.sim.durability import BOOT_ID, STORE_UUID, write
+from repstore.sim.durability import STORE_UUID, boot_id, write
 from repstore.sim.local import STEP_NS, LocalVolume, PlainDisk
 from repstore.store import geometry
 from repstore.store.device import MemoryDevice
@@ -20,8 +20,8 @@ IDLE_STEPS = 20_000_000 // STEP_NS
 def volume() -> LocalVolume:
     """Seventy percent full, written from end to end."""
     disk = PlainDisk(bytearray(LAYOUT.size_bytes))
-    format_device(MemoryDevice(disk.image), LAYOUT, store_uuid=STORE_UUID, boot_id=BOOT_ID)
-    volume = LocalVolume(disk, boot_id=BOOT_ID, life_id=1, create_blocks=SIZE_BLOCKS)
+    format_device(MemoryDevice(disk.image), LAYOUT, store_uuid=STORE_UUID, boot_id=boot_id(0))
+    volume = LocalVolume(disk, boot_id=boot_id(0), life_id=1, create_blocks=SIZE_BLOCKS)
     volume.run((write(first, min(8, SIZE_BLOCKS - first)) for first in range(0, SIZE_BLOCKS, 8)), depth=4)
     volume.settle()
     return volume

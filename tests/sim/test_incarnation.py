@@ -1,8 +1,12 @@
 """D2: whoever loses acknowledged writes is told at once, not when its node looks at the config."""
+import pytest
+
 from repstore.sim.cluster import SimulatedCluster
 from repstore.sim.workload import WRITE, Ask
 
 
+@pytest.mark.fault("crash: power of all copies, acknowledged writes lost",
+                   promise="the client's session is refused, never silently continued")
 def test_a_session_whose_writes_were_lost_is_refused_by_the_new_primary_itself() -> None:
     cluster = SimulatedCluster(1, nodes=2, store_bytes=2 << 20, segment_bytes=64 << 10)
     cluster.create_volume("demo", 64, copies=1, first_node=1)

@@ -1,6 +1,8 @@
 """The simulated network: order, delay, breaks and cuts, as an engine sees them."""
 from random import Random
 
+import pytest
+
 from repstore.sim.clock import VirtualClock
 from repstore.sim.network import SimulatedNetwork
 
@@ -136,6 +138,7 @@ def test_a_dead_process_is_told_nothing_and_its_peer_learns_of_it() -> None:
     assert pair.far.said[-1] == ("down", 0)
 
 
+@pytest.mark.fault("network: a damaged frame", promise="the connection is broken, the frame is not used")
 def test_a_message_that_is_no_frame_breaks_the_connection() -> None:
     pair = Pair()
     pair.network.send(pair.near, 0, 0, b"garbage")

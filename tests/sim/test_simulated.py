@@ -34,11 +34,23 @@ def hello(number: int) -> bytes:
     return asks[0].data
 
 
+def first_write(engine: SimulatedEngine) -> DiskWrite:
+    """The root of the first checkpoint, asked for when the first flush is answered."""
+    engine.backend.turn(NOW_NS)
+    [flush] = engine.backend.take()
+    assert isinstance(flush, DiskFlush)
+    engine.backend.disk_done(flush.operation, 0)
+    engine.backend.turn(NOW_NS)
+    [write] = engine.backend.take()
+    assert isinstance(write, DiskWrite)
+    return write
+
+
 def test_what_an_engine_asks_is_taken_once_and_in_order() -> None:
     engine, _ = opened_engine()
     engine.backend.turn(NOW_NS)
     asked = engine.backend.take()
-    assert [type(ask) for ask in asked] == [DiskWrite]        # the root of the first checkpoint
+    assert [type(ask) for ask in asked] == [DiskFlush]        # what the store was opened with
     assert engine.backend.take() == []
     assert engine.backend.flying == 1
 
@@ -55,15 +67,15 @@ def test_a_checkpoint_goes_on_as_its_operations_are_answered() -> None:
                 image[ask.offset:ask.offset + len(ask.data)] = ask.data
                 result = len(ask.data)
             engine.backend.disk_done(ask.operation, result)      # type: ignore[union-attr]
-    # root; two copies of the superblock; the other two: each made durable before the next
-    assert kinds == [DiskWrite, DiskFlush, *[DiskWrite] * 2, DiskFlush, *[DiskWrite] * 2, DiskFlush]
+    # what the store was opened with; root; two copies of the superblock; the other two: each made
+    # durable before the next; then the second copy of the root
+    assert kinds == [DiskFlush, DiskWrite, DiskFlush, *[DiskWrite] * 2, DiskFlush, *[DiskWrite] * 2,
+                     DiskFlush, DiskWrite]
 
 
 def test_an_answer_that_cannot_be_is_refused() -> None:
     engine, _ = opened_engine()
-    engine.backend.turn(NOW_NS)
-    write, = engine.backend.take()
-    assert isinstance(write, DiskWrite)
+    write = first_write(engine)
     with pytest.raises(ValueError, match="17 waits for no answer"):
         engine.backend.disk_done(17, 0)
     with pytest.raises(ValueError, match="100 bytes done"):
@@ -86,6 +98,7 @@ def test_links_go_up_and_down_once() -> None:
     backend.link_up(0, ACCEPTED)
 
 
+@pytest.mark.fault("network: a damaged frame", promise="the connection is broken, the frame is not used")
 def test_only_whole_and_undamaged_frames_reach_the_engine() -> None:
     engine, _ = opened_engine(0)
     engine.backend.link_up(0, ACCEPTED)
@@ -110,11 +123,10 @@ def test_an_engine_has_one_backend() -> None:
         SimulatedBackend(engine)
 
 
+@pytest.mark.fault("disk: a write that fails", promise="the store is fenced, nothing is tried again")
 def test_a_failed_write_fences_the_store() -> None:
     engine, _ = opened_engine()
-    engine.backend.turn(NOW_NS)
-    write, = engine.backend.take()
-    assert isinstance(write, DiskWrite)
+    write = first_write(engine)
     engine.backend.disk_done(write.operation, -5)
     engine.backend.turn(NOW_NS)
     assert engine.failed == 5

@@ -91,8 +91,9 @@ class Log:
     def rot_header(self, sequence: int) -> None:
         self.device.image[self.address(sequence) + 200] ^= 1
 
-    def open(self, boot_id: bytes = BOOT) -> store.OpenedStore:
-        return store.open_device(self.device, "image", boot_id=boot_id, life_id=LIFE + 1)
+    def open(self, boot_id: bytes = BOOT, *, replicated: bool = False) -> store.OpenedStore:
+        return store.open_device(self.device, "image", boot_id=boot_id, life_id=LIFE + 1,
+                                 replicated=replicated)
 
 
 def state_of(device: MemoryDevice) -> Superblock:

@@ -210,6 +210,7 @@ def test_a_lost_tail_is_cut_and_nobody_is_told() -> None:
     assert "torn tail: cut at batch 4" in found.recovery.reason
 
 
+@pytest.mark.fault("disk: bit rot below a flush", promise="refused, or kept as blocks known to be bad")
 def test_rot_below_a_flush_is_refused_or_kept_as_bad_blocks() -> None:
     log = Log()
     for number in range(8):
@@ -222,6 +223,18 @@ def test_rot_below_a_flush_is_refused_or_kept_as_bad_blocks() -> None:
         log.open()
 
 
+def test_a_gap_below_a_flush_is_cut_where_other_copies_can_bring_it_back() -> None:
+    log = Log()
+    for number in range(8):
+        log.append(flushed=max(0, number - 1), completed=number)
+    log.rot_header(4)
+    found = log.open(replicated=True).recovery
+    assert (found.cut_sequence, found.tainted, found.incomplete) == (3, True, True)
+    assert "learned anew" in found.reason
+
+
+@pytest.mark.fault("crash: acknowledged writes lost with the power",
+                   promise="the copy is tainted: it does not lead while a clean one exists")
 def test_acknowledged_batches_lost_with_the_power_taint() -> None:
     log = Log()
     for number in range(6):
@@ -253,6 +266,8 @@ def test_a_torn_tail_over_several_segments_does_not_hide_the_proof_behind_it() -
         log.open()
 
 
+@pytest.mark.fault("disk: a latent sector error in the log",
+                   promise="damage, never taken for the end of the log")
 def test_an_unreadable_block_is_damage_and_not_the_end_of_the_log() -> None:
     log = Log()
     for _ in range(4):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from repstore import config, errors
+from repstore._fast.checksum import crc32c
 from repstore.format import BLOCK_SIZE
 from repstore.store import root as roots
 from repstore.store import store, superblock
@@ -57,6 +58,7 @@ def test_opening_writes_nothing(tmp_path: Path) -> None:
     assert path.read_bytes() == bytes(log.device.image)
 
 
+@pytest.mark.fault("process: a store opened twice", promise="refused, and the owner is named")
 def test_a_store_has_one_owner(tmp_path: Path) -> None:
     store.create(tmp_path / "s", config.MIB)
     opened = store.open_store(tmp_path / "s")
@@ -119,6 +121,7 @@ def test_a_store_that_was_finished_while_we_waited_for_it_is_not_truncated(
     assert (tmp_path / "s").read_bytes() == b"finished"
 
 
+@pytest.mark.fault("space: no room for a new store", promise="an error, and nothing is left behind")
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_room(fd: int, offset: int, length: int) -> None:
         raise OSError(28, "No space left on device")
@@ -148,6 +151,7 @@ def test_a_missing_directory_or_store_is_named(tmp_path: Path) -> None:
         store.info(tmp_path / "absent")
 
 
+@pytest.mark.fault("input: a truncated store", promise="refused, with both sizes")
 def test_a_truncated_store_is_refused_with_both_sizes(tmp_path: Path) -> None:
     path = tmp_path / "s"
     store.create(path, 2 * config.MIB)
@@ -190,9 +194,11 @@ def test_info_looks_again_when_the_store_moved_on() -> None:
     after = new_store()
     state = state_of(after)
     after.image[state.geometry.root_start(0) * BLOCK_SIZE + 16] ^= 1      # taken by a later root
-    data = bytes(before.read(state.geometry.root_start(0) * BLOCK_SIZE, BLOCK_SIZE))
-    after.write(state.geometry.root_start(1) * BLOCK_SIZE, data)
-    superblock.write(after, replace(state, sequence=2, root_area=1))
+    newer = replace(roots.empty(state.geometry), batch_sequence=9)
+    data = roots.encode(newer)
+    after.write(state.geometry.root_start(1) * BLOCK_SIZE, data + bytes(-len(data) % BLOCK_SIZE))
+    superblock.write(after, replace(state, sequence=2, root_area=1, root_bytes=len(data),
+                                    root_crc=crc32c(data)))
     looks = 6       # two copies at the ends, then all four
     found, _ = store._read_settled(Moving(bytes(before.image), bytes(after.image), looks + 1), "image")
     assert found.superblock.sequence == 2

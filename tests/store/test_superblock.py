@@ -35,6 +35,8 @@ def damage(device: MemoryDevice, copy_number: int, how: bytes | int | str) -> No
 
 
 @given(st.sets(st.integers(0, 3), max_size=2), st.data())
+@pytest.mark.fault("disk: one or two damaged superblocks",
+                   promise="the store opens with the state the others agree on")
 def test_any_two_copies_may_be_damaged(copies: set[int], data: st.DataObject) -> None:
     device = new_store()
     whole = state_of(device)
@@ -50,6 +52,7 @@ def test_any_two_copies_may_be_damaged(copies: set[int], data: st.DataObject) ->
 
 
 @given(st.sets(st.integers(0, 3), min_size=3), st.integers(0, superblock_t.itemsize * 8 - 1))
+@pytest.mark.fault("disk: three damaged superblocks", promise="refused as corrupt, never guessed")
 def test_three_damaged_copies_are_corruption(copies: set[int], bit: int) -> None:
     device = new_store()
     positions = state_of(device).geometry.superblock_positions
@@ -78,6 +81,7 @@ def test_inner_copies_are_found_without_the_ends() -> None:
         assert superblock.read(device, "image").superblock == whole
 
 
+@pytest.mark.fault("disk: a superblock that is valid but of another time", promise="outvoted")
 def test_one_newer_copy_is_outvoted_and_two_are_not() -> None:
     device = new_store()
     whole = state_of(device)
@@ -198,6 +202,8 @@ class BadSpots(MemoryDevice):
 
 
 @given(st.sets(st.integers(0, 3), max_size=2))
+@pytest.mark.fault("disk: one or two damaged superblocks",
+                   promise="the store opens with the state the others agree on")
 def test_an_unreadable_copy_is_a_damaged_copy(copies: set[int]) -> None:
     device = new_store()
     positions = state_of(device).geometry.superblock_positions

@@ -19,8 +19,8 @@ from repstore._fast.pages cimport slot_block
 from repstore._fast.root cimport root_build, root_fill_references, root_size
 from repstore._fast.segments cimport plan_rebuild, segment_usable, segments_free
 from repstore._fast.state cimport (
-    CHECKPOINT_DRAIN, CHECKPOINT_FLUSH_B, CHECKPOINT_IDLE,
-    CHECKPOINT_PAGES, CHECKPOINT_ROOT, CHECKPOINT_SUPER_A, CHECKPOINT_SUPER_B, TOKEN_CHECKPOINT,
+    CHECKPOINT_DRAIN, CHECKPOINT_IDLE, CHECKPOINT_MIRROR,
+    CHECKPOINT_PAGES, CHECKPOINT_ROOT, CHECKPOINT_SETTLE, CHECKPOINT_SUPER_A, CHECKPOINT_SUPER_B, TOKEN_CHECKPOINT,
     LANE_PAGES, LANES, checkpoint_lane_t, checkpoint_t, store_t, token, volume_t,
 )
 
@@ -108,6 +108,10 @@ cdef bint checkpoint_step(engine_t* engine) noexcept nogil:
         store.log.held = True
         for i in range(SEGMENT_CLASSES):
             log_close(engine, i)
+        if checkpoint.number == 0:
+            checkpoint.step = CHECKPOINT_SETTLE
+            flush(engine)
+            return True
     if checkpoint.step == CHECKPOINT_DRAIN:
         return log_idle(engine) and snapshot(engine)
     if checkpoint.step == CHECKPOINT_PAGES:
@@ -284,18 +288,17 @@ cdef bint write_pages(engine_t* engine) noexcept nogil:
                             lane.count << BLOCK_SHIFT, token(TOKEN_CHECKPOINT, i))
     if (checkpoint.flying == 0 and checkpoint.captures.taken == checkpoint.captures.count
             and checkpoint.directories_taken == checkpoint.directory_count):
-        write_root(engine)
+        root_fill_references(engine, checkpoint.root)
+        write_root(engine, CHECKPOINT_ROOT, 1 - engine.store.superblock.root_area)
         moved = True
     return moved
 
 
-cdef void write_root(engine_t* engine) noexcept nogil:
+cdef void write_root(engine_t* engine, int step, uint32_t area) noexcept nogil:
     cdef store_t* store = &engine.store
     cdef checkpoint_t* checkpoint = &store.checkpoint
-    cdef uint32_t area = 1 - store.superblock.root_area
     cdef uint32_t blocks = (checkpoint.root_bytes + BLOCK_SIZE - 1) >> BLOCK_SHIFT
-    root_fill_references(engine, checkpoint.root)
-    checkpoint.step = CHECKPOINT_ROOT
+    checkpoint.step = <uint8_t>step
     engine.backend.disk(engine.backend.context, DISK_WRITE,
                         (1 + <uint64_t>area * store.root_blocks) << BLOCK_SHIFT, checkpoint.root,
                         blocks << BLOCK_SHIFT, token(TOKEN_CHECKPOINT, LANE_NONE))
@@ -383,14 +386,17 @@ cdef void checkpoint_done(engine_t* engine, uint64_t value, int32_t result) noex
         write_superblocks(engine, 0)
     elif checkpoint.step == CHECKPOINT_SUPER_B:
         write_superblocks(engine, 2)
-    elif checkpoint.step > CHECKPOINT_FLUSH_B:
+    elif checkpoint.step == CHECKPOINT_MIRROR:
+        write_root(engine, CHECKPOINT_MIRROR, engine.store.superblock.root_area)
+    elif checkpoint.step > CHECKPOINT_MIRROR:
         finish(engine)
-    else:
+    elif checkpoint.step != CHECKPOINT_DRAIN:
         flush(engine)
 
 
 cdef void finish(engine_t* engine) noexcept nogil:
-    """All superblocks are out: what the old checkpoint kept may be used again (K3)."""
+    """All superblocks are out, and the second root (K4): what the old checkpoint kept may be used
+    again (K3)."""
     cdef store_t* store = &engine.store
     cdef checkpoint_t* checkpoint = &store.checkpoint
     cdef uint32_t i

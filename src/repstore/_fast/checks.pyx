@@ -2,11 +2,8 @@
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
-from repstore._fast.layout cimport (
-    DIRECTORY_ENTRIES, OP_WRITE, PAGE_ENTRIES, SEGMENT_SEALED, extent_t, pending_t,
-)
-from repstore._fast.page_tree cimport page_t
-from repstore._fast.segments cimport is_data, segment_of
+from repstore._fast.layout cimport OP_WRITE, SEGMENT_SEALED, pending_t
+from repstore._fast.recount cimport count_live
 from repstore._fast.state cimport MEMBER_IN_SYNC, ROLE_PRIMARY, store_t, volume_t
 from repstore._fast.volume cimport pending_at
 
@@ -57,7 +54,7 @@ cdef const char* live_broken(engine_t* engine) noexcept nogil:
     cdef store_t* store = &engine.store
     cdef uint32_t* live = <uint32_t*>calloc(store.segment_count, 4)
     cdef uint32_t i
-    cdef bint complete = live != NULL
+    cdef bint complete = live != NULL and not store.recount
     cdef const char* broken = NULL
     for i in range(engine.volume_count):
         complete = complete and count_live(store, engine.volumes[i], live)
@@ -67,24 +64,6 @@ cdef const char* live_broken(engine_t* engine) noexcept nogil:
                 broken = b"E2: live of a segment = extents that point into it"
     free(live)
     return broken
-
-
-cdef bint count_live(store_t* store, volume_t* volume, uint32_t* live) noexcept nogil:
-    cdef uint32_t i, j, k
-    cdef page_t* page
-    cdef extent_t* extents
-    for i in range(volume.map.directory_count):
-        if volume.map.directories[i] == NULL:
-            continue
-        for j in range(<uint32_t>DIRECTORY_ENTRIES):
-            page = &volume.map.directories[i].pages[j]
-            if page.data == NULL and page.reference.slot:
-                return False
-            extents = <extent_t*>page.data
-            for k in range(<uint32_t>PAGE_ENTRIES if extents != NULL else 0):
-                if is_data(extents[k].location):
-                    live[segment_of(store, extents[k].location)] += 1
-    return True
 
 
 cdef const char* log_broken(store_t* store) noexcept nogil:

@@ -2,8 +2,8 @@
 
 One victim at a time, read in order in large pieces. A block is moved only if the map still
 points to it and its checksum is right; the move counts only if the map still points there
-when the batch is written (OP_MOVE names the source). A block that cannot be verified stays
-where it is, and its segment with it, until it is repaired or overwritten.
+when the batch is written (OP_MOVE names the source). A block that cannot be verified is left
+to repair; its segment stays until that has moved it, or a client has overwritten it.
 
 It works when room is short, and ahead of that while nobody else wants the disk, so that a burst
 of writes finds room: then only where a victim gives back a quarter at least.

@@ -1,6 +1,6 @@
 """Victim choice and moving; see cleaner.pxd."""
 from libc.stdlib cimport free
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from repstore._fast.backend cimport DISK_READ
 from repstore._fast.batch cimport (
@@ -14,6 +14,7 @@ from repstore._fast.layout cimport (
     batch_header_t, descriptor_t, extent_t,
 )
 from repstore._fast.log cimport log_has_open, log_reserve
+from repstore._fast.repair cimport repair_need
 from repstore._fast.segments cimport segment_start, segments_free
 from repstore._fast.state cimport (
     TOKEN_CLEANER, VOLUME_INDEX_MAX, cleaner_t, log_batch_t, segment_t, store_t, token, volume_t,
@@ -133,16 +134,33 @@ cdef void read_more(engine_t* engine) noexcept nogil:
 
 
 cdef void cleaner_read_done(engine_t* engine, int32_t result) noexcept nogil:
-    """A piece of the victim is here. It begins with a batch header."""
+    """A piece of the victim is here. It begins with a batch header. What cannot be read in one
+    piece is read block by block: a block that cannot be read is bad for itself alone."""
     cdef cleaner_t* cleaner = &engine.store.cleaner
+    if cleaner.singly:
+        if result != BLOCK_SIZE:
+            memset(cleaner.buffer + (<size_t>cleaner.single << BLOCK_SHIFT), 0, BLOCK_SIZE)
+        cleaner.single += 1
+    elif result != <int32_t>(cleaner.have << BLOCK_SHIFT):
+        cleaner.singly = True
+        cleaner.single = 0
+    if cleaner.singly and cleaner.single < cleaner.have:
+        read_single(engine)
+        return
+    cleaner.singly = False
     cleaner.reading = False
     cleaner.record = 0
     cleaner.block = 0
     cleaner.payload = 0
-    if result != <int32_t>(cleaner.have << BLOCK_SHIFT):
-        give_up(engine, cleaner.cursor)
-        return
     cleaner.parse = 0
+
+
+cdef void read_single(engine_t* engine) noexcept nogil:
+    cdef store_t* store = &engine.store
+    cdef cleaner_t* cleaner = &store.cleaner
+    engine.backend.disk(engine.backend.context, DISK_READ,
+                        (segment_start(store, <uint32_t>cleaner.victim) + cleaner.cursor + cleaner.single) << BLOCK_SHIFT,
+                        cleaner.buffer + (<size_t>cleaner.single << BLOCK_SHIFT), BLOCK_SIZE, token(TOKEN_CLEANER, 0))
 
 
 cdef void give_up(engine_t* engine, uint32_t offset) noexcept nogil:
@@ -239,7 +257,7 @@ cdef bint move_block(engine_t* engine, volume_t* volume, uint64_t lba, const ext
     cdef unsigned char* place
     if crc32c(0, bytes, BLOCK_SIZE) != extent.crc:
         engine.store.segments[engine.store.cleaner.victim].bad = 1
-        event_push(engine, EVENT_BAD_BLOCK, volume.index, engine.node, 0, extent.location, 0, lba, 0, NULL)
+        repair_need(engine, volume, lba, extent)
         return True
     batch = log_reserve(engine, CLASS_CLEANER, 1, 1)
     if batch == NULL:

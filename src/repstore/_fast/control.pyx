@@ -55,7 +55,8 @@ from repstore._fast.state cimport (
 )
 from repstore._fast.transfer cimport transfers_forget
 from repstore._fast.volume cimport (
-    LOOKUP_LOADING, volume_attach, volume_detach, volume_free, volume_new, volume_set_range, volume_truncate,
+    LOOKUP_LOADING, volume_attach, volume_detach, volume_free, volume_incomplete, volume_new, volume_set_range,
+    volume_truncate,
 )
 
 
@@ -235,6 +236,13 @@ cdef class Engine:
             fault = store_replay(self.engine, segment, offset)
             if fault != LOAD_OK:
                 raise ValueError(f"batch in segment {segment} at block {offset} cannot be replayed: {FAULTS[fault]}")
+
+    def mark_incomplete(self):
+        """Recovery had to cut durable writes off: no copy here may lead or count before it has
+        learned from the others what came after its last committed LSN."""
+        cdef uint32_t i
+        for i in range(self.engine.volume_count):
+            volume_incomplete(self.engine, self.engine.volumes[i])
 
     def begin_life(self, unsigned long long life_id):
         """Recovery is over: the loop's first turn puts the new life on disk."""
@@ -465,7 +473,8 @@ cdef class Engine:
             segments=store.segment_count, segments_free=segments_free(store), segment_blocks=store.segment_blocks,
             live_blocks=store.live_blocks, capacity_blocks=store.capacity_blocks, requests=self.engine.requests_used,
             completed_sequence=store.log.completed_sequence, flushed_sequence=store.log.flushed_sequence,
-            cleaned_segments=store.cleaner.cleaned_segments, events_lost=self.engine.events.lost)
+            cleaned_segments=store.cleaner.cleaned_segments, events_lost=self.engine.events.lost,
+            lost_blocks=self.engine.repairs.lost_count)
         self.unlock(False)
         return counters
 

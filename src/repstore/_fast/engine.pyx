@@ -20,21 +20,25 @@ from repstore._fast.log cimport (
     batch_location, log_applied, log_close, log_free, log_next_completed, log_unlend, log_written,
     store_fail,
 )
+from repstore._fast.merkle cimport merkle_free
 from repstore._fast.page_tree cimport slots_free
 from repstore._fast.pages cimport page_loaded
-from repstore._fast.primary cimport due
+from repstore._fast.recount cimport recount_step
+from repstore._fast.repair cimport repair_step, repairs_free
 from repstore._fast.replication cimport (
     replication_frame, replication_link_down, replication_link_up, replication_step,
 )
 from repstore._fast.requests cimport request_release, requests_free, requests_init
+from repstore._fast.scrub cimport scrub_step
 from repstore._fast.service cimport service_drop, service_progress, service_read_done
 from repstore._fast.state cimport (
     BARRIERS, BARRIER_APPLIED, BARRIER_DONE, BARRIER_FLUSHING, CLIENT_NODE, EVENTS_MAX, LINKS_MAX,
     LINK_STREAM, NODES_MAX, ROLE_PRIMARY, SENT_BATCH, SENT_REPLY, SENT_TRANSFER, TOKEN_BATCH,
     TOKEN_CHECKPOINT, TOKEN_CLEANER, TOKEN_FLUSH, TOKEN_PAGE, TOKEN_READ, TOKEN_TRANSFER,
-    VOLUME_INDEX_MAX, event_t, link_t, log_batch_t, log_t, store_t, token, volume_t,
+    VOLUME_INDEX_MAX, due, event_t, link_t, log_batch_t, log_t, store_t, token, volume_t,
 )
 from repstore._fast.transfer cimport transfer_read_done, transfer_sent
+from repstore._fast.verify cimport verify_step
 from repstore._fast.volume cimport volume_apply, volume_free
 
 
@@ -76,6 +80,8 @@ cdef void engine_free(engine_t* engine) noexcept nogil:
         slots_free(&engine.store.slots)
         free(engine.store.segments)
         free(engine.store.plan)
+    repairs_free(engine)
+    merkle_free(engine)
     requests_free(engine)
     free(engine.by_index)
     free(engine.events.items)
@@ -240,6 +246,9 @@ cdef uint64_t engine_turn(void* handle, uint64_t now_ns, int* busy) noexcept nog
         moved |= exports_retry(engine)
         moved |= wake_starved(engine)
     engine.deadline_ns = 0
+    scrub_step(engine)
+    verify_step(engine)
+    repair_step(engine)
     close_batches(engine)
     replication_step(engine)
     exports_deadline(engine)
@@ -258,6 +267,8 @@ cdef bint store_round(engine_t* engine) noexcept nogil:
     if engine.store.failed:
         drop_single_copies(engine)
         return False
+    if engine.store.recount:
+        recount_step(engine)
     moved |= checkpoint_step(engine)
     moved |= cleaner_step(engine)
     issue_flush(engine)

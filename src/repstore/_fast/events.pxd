@@ -24,6 +24,8 @@ cdef enum event_kind_t:
     EVENT_FENCED = 14
     EVENT_NO_SPACE = 15
     EVENT_BAD_BLOCK = 16
+    EVENT_MENDED_BLOCK = 17
+    EVENT_LOST_BLOCK = 18
 
 
 cdef void event_push(engine_t* engine, uint32_t kind, uint32_t volume, uint32_t node, uint32_t epoch,

@@ -70,4 +70,8 @@ def decode_event(kind, volume, node, epoch, a, b, c, d, text):
         return ("attach", a, words)
     if kind == EVENT_BAD_BLOCK:
         return ("bad_block", volume, c, a, ("data", "page", "header")[b])
+    if kind == EVENT_MENDED_BLOCK:
+        return ("mended_block", volume, c)
+    if kind == EVENT_LOST_BLOCK:
+        return ("lost_block", volume, c)
     raise AssertionError(f"event kind {kind}")

@@ -12,12 +12,11 @@ from repstore._fast.frontend cimport (
 from repstore._fast.layout cimport (
     BLOCK_SHIFT, BLOCK_SIZE, FRAME_REPLY, FRAME_REQUEST, reply_meta_t, request_meta_t,
 )
-from repstore._fast.primary cimport due
 from repstore._fast.requests cimport request_finish, request_keep_payload, request_new, request_release
 from repstore._fast.service cimport service_submit
 from repstore._fast.state cimport (
     EXPORTS_MAX, LINKS_MAX, REQUEST_FOREIGN, REQUEST_HELD, REQUEST_NEW, REQUEST_REMOTE,
-    ROLE_PRIMARY, SENT_REPLY, VOLUME_INDEX_MAX, link_t, token, volume_t,
+    ROLE_PRIMARY, SENT_REPLY, VOLUME_INDEX_MAX, due, link_t, token, volume_t,
 )
 
 

@@ -34,9 +34,11 @@ cdef enum:
     DIRECTORY_ENTRIES = 256          # page references in a directory page
 
     # locations ("pblk", in blocks of the store) that are not data: the superblock
-    # and root live below the first segment, so 0 and 1 can never be data
+    # and root live below the first segment, so 0 to 3 can never be data
     LOCATION_HOLE = 0
     LOCATION_ZERO = 1                # allocated, reads as zeros (write-zeroes)
+    LOCATION_BAD = 2                 # content lost: an error; the checksum is that of what was there
+    LOCATION_LOST = 3                # the map entry itself was lost: an error, checksum not known
 
     VOLUME_NAME_BYTES = 64
     LINEAGE_ENTRIES = 64
@@ -65,6 +67,7 @@ cdef enum operation_t:
     OP_TRUNCATE = 11      # records of this volume above `lsn` are void
     OP_LEARN = 12         # map incomplete from here: stream starts after `lsn`, base `lba`
     OP_JOINED = 13        # map complete again
+    OP_COPY_BAD = 14      # resync: a block that no copy could give; `source` and `request` are its map entry
 
 
 cdef enum segment_state_t:
@@ -99,6 +102,9 @@ cdef enum frame_type_t:
     FRAME_REPLY = 16
     FRAME_WANT = 17
     FRAME_REJECT = 18
+    FRAME_FETCH = 19
+    FRAME_FETCHED = 20
+    FRAME_VERIFY = 21
 
 
 # Bits of frame_header_t.flags, by frame type.
@@ -110,6 +116,15 @@ cdef enum frame_flag_t:
     LEARNING_FLAG = 16    # WANT, SEALED: the map is incomplete
     GRANT_FLAG = 32       # PING: you are being served
     LAST_FLAG = 64        # TAIL, COPY: the end of what was asked for
+    ANY_FLAG = 128        # FETCH: the checksum is not known
+
+
+# What a FETCHED frame says, in its session field.
+cdef enum fetch_status_t:
+    FETCH_DATA = 0        # the block is the body, its checksum in `extra`
+    FETCH_ZEROS = 1       # hole, or allocated zero
+    FETCH_LATER = 2       # not now: ask again
+    FETCH_NONE = 3        # this copy does not have it
 
 
 cdef packed struct superblock_t:
@@ -259,7 +274,7 @@ cdef packed struct descriptor_t:
     uint64_t lba                  # in blocks
     uint64_t request              # the session's request number: re-sends are recognised
     uint32_t blocks
-    uint32_t source               # OP_MOVE: where the first block was
+    uint32_t source               # OP_MOVE: where the first block was; OP_COPY_BAD: BAD or LOST
     uint32_t session
     uint8_t operation
     uint8_t flags

@@ -22,7 +22,6 @@ cdef enum page_flag_t:
     PAGE_DIRTY = 1        # changed since the last checkpoint began
     PAGE_CAPTURE = 2      # the running checkpoint has not copied it yet
     PAGE_LOADING = 4
-    PAGE_BAD = 8          # could not be read or its checksum is wrong
 
 
 cdef struct page_t:

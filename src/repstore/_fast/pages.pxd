@@ -1,7 +1,14 @@
-"""Reading metadata pages (map leaves, bitmap pages) from their slots, verified."""
+"""Reading metadata pages (map leaves, bitmap pages) from their slots, verified.
+
+Rules
+  G1 a page counts only if it has the checksum that its reference names
+  G2 one that is not becomes a page that says so: each entry of a map page is lost, an error of
+     that block alone that another copy can mend; every bit of a bitmap page is set
+"""
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
-from repstore._fast.page_tree cimport page_t
+from repstore._fast.layout cimport page_reference_t
+from repstore._fast.page_tree cimport page_tree_t
 from repstore._fast.state cimport engine_t, store_t, volume_t
 
 
@@ -10,6 +17,8 @@ cdef inline uint64_t slot_block(const store_t* store, uint32_t slot) noexcept no
     return store.page_base + slot
 
 
-cdef void page_load(engine_t* engine, volume_t* volume, page_t* page) noexcept nogil
+cdef void page_load(engine_t* engine, volume_t* volume, page_tree_t* tree, uint32_t number) noexcept nogil
 cdef void page_loaded(engine_t* engine, uint32_t load_index, int32_t result) noexcept nogil
+cdef void page_lost(engine_t* engine, volume_t* volume, page_tree_t* tree, uint32_t number) noexcept nogil
 cdef int read_now(engine_t* engine, uint64_t block, void* buffer, uint32_t blocks) noexcept nogil
+cdef bint page_read_now(engine_t* engine, const page_reference_t* reference, void* buffer) noexcept nogil

@@ -1,12 +1,15 @@
-"""Page loads: asynchronous while the engine runs, at once while it recovers."""
+"""Page loads: asynchronous while the engine runs, at once while it recovers; see pages.pxd."""
 from libc.stdlib cimport free
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from repstore._fast.backend cimport DISK_READ
 from repstore._fast.checksum cimport crc32c
 from repstore._fast.events cimport EVENT_BAD_BLOCK, event_push
-from repstore._fast.layout cimport BLOCK_SHIFT, BLOCK_SIZE
-from repstore._fast.page_tree cimport PAGE_BAD, PAGE_LOADING
+from repstore._fast.layout cimport (
+    BLOCK_SHIFT, BLOCK_SIZE, LOCATION_LOST, PAGE_BITS, PAGE_ENTRIES, extent_t,
+)
+from repstore._fast.page_tree cimport PAGE_LOADING, page_t, tree_make, tree_page, tree_touch
+from repstore._fast.segments cimport is_data, location_valid
 from repstore._fast.state cimport PAGE_LOADS, TOKEN_PAGE, page_load_t, token
 
 
@@ -28,21 +31,62 @@ cdef int read_now(engine_t* engine, uint64_t block, void* buffer, uint32_t block
     return 0 if pread(engine.store.descriptor, buffer, wanted, <long>(block << BLOCK_SHIFT)) == <ssize_t>wanted else -1
 
 
-cdef void take_page(engine_t* engine, volume_t* volume, page_t* page, void* buffer, bint read_ok) noexcept nogil:
-    """A page's bytes are here: keep them if they are what the reference names."""
-    page.flags &= ~<uint32_t>PAGE_LOADING
-    if read_ok and crc32c(0, buffer, BLOCK_SIZE) == page.reference.crc:
-        page.data = buffer
+cdef bint page_read_now(engine_t* engine, const page_reference_t* reference, void* buffer) noexcept nogil:
+    """Recovery's read of what a reference names. False: it is not there (G1)."""
+    return (read_now(engine, slot_block(&engine.store, reference.slot), buffer, 1) == 0
+            and crc32c(0, buffer, BLOCK_SIZE) == reference.crc)
+
+
+cdef bint extents_valid(engine_t* engine, const extent_t* extents) noexcept nogil:
+    """Does every extent of a map page lie in a segment? A checksum says who wrote a page last, not
+    that it makes sense, and locations index the segment table without another look."""
+    cdef uint32_t i
+    for i in range(<uint32_t>PAGE_ENTRIES):
+        if is_data(extents[i].location) and not location_valid(&engine.store, extents[i].location, 1):
+            return False
+    return True
+
+
+# -------------------------------------------------------------------------------- lost pages
+
+cdef void page_lost(engine_t* engine, volume_t* volume, page_tree_t* tree, uint32_t number) noexcept nogil:
+    """A page is not what its reference names (G2). When memory is short it is read again."""
+    cdef page_t* page = tree_make(tree, number)
+    cdef void* data = NULL
+    if page == NULL or posix_memalign(&data, BLOCK_SIZE, BLOCK_SIZE) != 0:
         return
-    free(buffer)
-    page.flags |= PAGE_BAD
-    engine.store.counters.bad_blocks += 1
-    event_push(engine, EVENT_BAD_BLOCK, volume.index, engine.node, 0,
-               slot_block(&engine.store, page.reference.slot), 1, 0, 0, NULL)
+    page.data = data
+    if tree == &volume.map:
+        lose_entries(volume, <extent_t*>data, <uint64_t>number * PAGE_ENTRIES)
+        engine.store.recount = True
+    else:
+        mark_all(<uint8_t*>data, volume.size_blocks - <uint64_t>number * PAGE_BITS)
+    tree_touch(tree, number, 0, &engine.store.checkpoint.captures)
 
 
-cdef void page_load(engine_t* engine, volume_t* volume, page_t* page) noexcept nogil:
+cdef void lose_entries(volume_t* volume, extent_t* entries, uint64_t first) noexcept nogil:
+    """What stood at these blocks is not known: an error each, until another copy tells."""
+    cdef uint32_t i
+    memset(entries, 0, BLOCK_SIZE)
+    for i in range(<uint32_t>min(<uint64_t>PAGE_ENTRIES, volume.size_blocks - first)):
+        entries[i].location = LOCATION_LOST
+    volume.sweep_next = min(volume.sweep_next, first) if volume.sweeping else first
+    volume.sweeping = True
+
+
+cdef void mark_all(uint8_t* bits, uint64_t blocks) noexcept nogil:
+    """What changed is not known: everything may have."""
+    cdef uint32_t i
+    memset(bits, 0, BLOCK_SIZE)
+    for i in range(<uint32_t>min(<uint64_t>PAGE_BITS, blocks)):
+        bits[i >> 3] |= <uint8_t>(1 << (i & 7))
+
+
+# ------------------------------------------------------------------------------------- loads
+
+cdef void page_load(engine_t* engine, volume_t* volume, page_tree_t* tree, uint32_t number) noexcept nogil:
     """Start reading a page; nothing happens when it is on its way or too many are (ask again)."""
+    cdef page_t* page = tree_page(tree, number)
     cdef uint32_t i
     cdef void* buffer = NULL
     cdef page_load_t* load
@@ -51,16 +95,17 @@ cdef void page_load(engine_t* engine, volume_t* volume, page_t* page) noexcept n
     if posix_memalign(&buffer, BLOCK_SIZE, BLOCK_SIZE) != 0:
         return
     if engine.store.recovering:
-        take_page(engine, volume, page, buffer,
-                  read_now(engine, slot_block(&engine.store, page.reference.slot), buffer, 1) == 0)
+        page_here(engine, volume, tree, number, buffer, page_read_now(engine, &page.reference, buffer))
         return
     for i in range(PAGE_LOADS):
         load = &engine.store.loads[i]
         if not load.busy:
             break
     load.busy = True
-    load.page = page
     load.volume = volume
+    load.is_map = tree == &volume.map
+    load.base_lsn = tree.base_lsn
+    load.number = number
     load.buffer = <unsigned char*>buffer
     page.flags |= PAGE_LOADING
     engine.store.loads_flying += 1
@@ -69,8 +114,41 @@ cdef void page_load(engine_t* engine, volume_t* volume, page_t* page) noexcept n
                         BLOCK_SIZE, token(TOKEN_PAGE, i))
 
 
+cdef page_tree_t* tree_of(page_load_t* load) noexcept nogil:
+    """The tree a load is for; NULL: it was dropped meanwhile."""
+    cdef uint32_t i
+    if load.is_map:
+        return &load.volume.map
+    for i in range(load.volume.change_count):
+        if load.volume.changes[i].base_lsn == load.base_lsn:
+            return &load.volume.changes[i]
+    return NULL
+
+
 cdef void page_loaded(engine_t* engine, uint32_t load_index, int32_t result) noexcept nogil:
+    """The disk answered for a page."""
     cdef page_load_t* load = &engine.store.loads[load_index]
+    cdef page_tree_t* tree = tree_of(load)
+    cdef page_t* page = tree_page(tree, load.number) if tree != NULL else NULL
     load.busy = False
     engine.store.loads_flying -= 1
-    take_page(engine, load.volume, load.page, load.buffer, result == BLOCK_SIZE)
+    if page == NULL or not page.flags & PAGE_LOADING:
+        free(load.buffer)
+        return
+    page_here(engine, load.volume, tree, load.number, load.buffer,
+              result == BLOCK_SIZE and crc32c(0, load.buffer, BLOCK_SIZE) == page.reference.crc)
+
+
+cdef void page_here(engine_t* engine, volume_t* volume, page_tree_t* tree, uint32_t number, void* buffer,
+                    bint good) noexcept nogil:
+    """A page was read."""
+    cdef page_t* page = tree_page(tree, number)
+    page.flags &= ~<uint32_t>PAGE_LOADING
+    if good and (tree != &volume.map or extents_valid(engine, <const extent_t*>buffer)):
+        page.data = buffer
+        return
+    free(buffer)
+    engine.store.counters.bad_blocks += 1
+    event_push(engine, EVENT_BAD_BLOCK, volume.index, engine.node, 0,
+               slot_block(&engine.store, page.reference.slot), 1, 0, 0, NULL)
+    page_lost(engine, volume, tree, number)

@@ -33,4 +33,3 @@ cdef void primary_frame(engine_t* engine, volume_t* volume, uint32_t node, const
                         const uint8_t* meta) noexcept nogil
 cdef void primary_link_down(engine_t* engine, volume_t* volume, uint32_t node) noexcept nogil
 cdef void changes_rotate(engine_t* engine, volume_t* volume) noexcept nogil
-cdef void due(engine_t* engine, uint64_t at_ns) noexcept nogil

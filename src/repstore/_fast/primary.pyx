@@ -17,7 +17,7 @@ from repstore._fast.page_tree cimport page_t, page_tree_t, tree_page
 from repstore._fast.quorum cimport copies_in_sync, durable_on_all, member_counts
 from repstore._fast.service cimport add_record, reserve_record, service_drop
 from repstore._fast.state cimport (
-    MEMBER_IN_SYNC, MEMBER_JOINING, MEMBER_LEARNER, PENDING_RECORDS, ROLE_NONE, ROLE_PRIMARY, SENT_BATCH, token,
+    MEMBER_IN_SYNC, MEMBER_JOINING, MEMBER_LEARNER, PENDING_RECORDS, ROLE_NONE, ROLE_PRIMARY, SENT_BATCH, due, token,
 )
 from repstore._fast.transfer cimport transfer_copies, transfer_record, transfers_forget
 from repstore._fast.volume cimport (
@@ -269,7 +269,6 @@ cdef void primary_step(engine_t* engine, volume_t* volume) noexcept nogil:
     cdef uint32_t i
     cdef member_t* member
     cdef bint held = False
-    drop_failed(volume)
     for i in range(volume.member_count):
         member = &volume.members[i]
         if member.tailing:
@@ -290,16 +289,6 @@ cdef void primary_step(engine_t* engine, volume_t* volume) noexcept nogil:
     volume.held = held or volume.leading
     tell_commit(engine, volume)
     rotate_changes(engine, volume)
-
-
-cdef void drop_failed(volume_t* volume) noexcept nogil:
-    """A learner that we cannot give every block must not come into sync from here; it asks again."""
-    cdef uint32_t i = 0
-    while i < volume.member_count:
-        if volume.members[i].copy_failed and volume.members[i].state == MEMBER_LEARNER:
-            member_remove(volume, i)
-        else:
-            i += 1
 
 
 cdef void go_on_tail(engine_t* engine, volume_t* volume, member_t* member) noexcept nogil:
@@ -402,7 +391,7 @@ cdef void go_on_copying(engine_t* engine, volume_t* volume, member_t* member) no
         return
     if transfer_copies(engine, volume, member):
         engine.more = True
-    if member.copy_next >= volume.size_blocks and member.copies_flying == 0 and not member.copy_failed:
+    if member.copy_next >= volume.size_blocks and member.copies_flying == 0:
         member.copying = False
         event_push(engine, EVENT_LEARNER_CAUGHT_UP, volume.index, member.node, volume.epoch, member.copied_blocks, 0, 0, 0, NULL)
 
@@ -436,13 +425,6 @@ cdef void heartbeat(engine_t* engine, volume_t* volume, member_t* member) noexce
         event_push(engine, EVENT_MEMBER_SILENT, volume.index, member.node, volume.epoch, 0, 0, 0, 0, NULL)
     due(engine, member.ping_ns)
     due(engine, member.progress_ns + SILENT_NS)
-
-
-cdef void due(engine_t* engine, uint64_t at_ns) noexcept nogil:
-    """Turn again at that time. What is overdue waits for something else than time: a link, a
-    disk; to turn for it at once, again and again, would only burn a core."""
-    if at_ns > engine.now_ns and (engine.deadline_ns == 0 or at_ns < engine.deadline_ns):
-        engine.deadline_ns = at_ns
 
 
 cdef void ask_flush(engine_t* engine, volume_t* volume, member_t* member) noexcept nogil:

@@ -13,19 +13,20 @@ from repstore._fast.layout cimport (
     BATCH_PAYLOAD_BLOCKS, BLOCK_SHIFT, CLASS_USER, DESCRIPTOR_BYTES, DIVERGED_FLAG, DURABLE_FLAG,
     FRAME_ACK, FRAME_APPEND, FRAME_COPIED, FRAME_COPY, FRAME_FLUSH, FRAME_HEADER_BYTES,
     FRAME_LEARN, FRAME_PING, FRAME_PONG, FRAME_PULL, FRAME_REJECT, FRAME_SEAL, FRAME_SEALED,
-    FRAME_TAIL, FRAME_WANT, FULL_FLAG, GRANT_FLAG, JOIN_FLAG, LAST_FLAG, LEARNING_FLAG, OP_COPY,
-    OP_COPY_HOLE, OP_COPY_ZERO, OP_EPOCH, OP_JOINED, OP_LEARN, OP_SEAL, OP_TRIM, OP_WRITE, OP_ZERO,
+    FRAME_TAIL, FRAME_VERIFY, FRAME_WANT, FULL_FLAG, GRANT_FLAG, JOIN_FLAG, LAST_FLAG, LEARNING_FLAG, OP_COPY,
+    OP_COPY_BAD, OP_COPY_HOLE, OP_COPY_ZERO, OP_EPOCH, OP_JOINED, OP_LEARN, OP_SEAL, OP_TRIM, OP_WRITE, OP_ZERO,
     PAGE_BITS, PAGE_ENTRIES, VOLUME_LEARNING, descriptor_t, pending_t,
 )
 from repstore._fast.log cimport log_reserve
-from repstore._fast.primary cimport changes_rotate, due, primary_stop
-from repstore._fast.segments cimport space_left
+from repstore._fast.primary cimport changes_rotate, primary_stop
+from repstore._fast.segments cimport is_lost, space_left
 from repstore._fast.service cimport reserve_record
 from repstore._fast.state cimport (
     BARRIER_DONE, BARRIER_IDLE, BARRIER_JOIN, BARRIER_LOGGED, BARRIER_SEAL, BARRIER_WANTED,
-    BARRIER_APPLIED, PENDING_RECORDS, RECORD_BLOCKS, ROLE_PRIMARY, ROLE_REPLICA, log_batch_t, parked_frame_t,
+    BARRIER_APPLIED, PENDING_RECORDS, RECORD_BLOCKS, ROLE_PRIMARY, ROLE_REPLICA, due, log_batch_t, parked_frame_t,
 )
 from repstore._fast.transfer cimport transfer_record, transfer_tail_end
+from repstore._fast.verify cimport verify_frame
 from repstore._fast.volume cimport (
     LOOKUP_LOADING, LOOKUP_OK, changes_begin, page_need, record_chain, volume_commit,
     volume_truncate,
@@ -205,6 +206,8 @@ cdef bint take_frame(engine_t* engine, volume_t* volume, const frame_header_t* h
             volume.ask_durable_lsn = max(volume.ask_durable_lsn, volume.last_lsn)
         if header.type == FRAME_TAIL and header.flags & LAST_FLAG:
             volume.pull_ended = True
+    elif header.type == FRAME_VERIFY:
+        verify_frame(engine, volume, header, meta)
     elif header.type == FRAME_COPY:
         return copy(engine, volume, header, meta, body)
     elif header.type == FRAME_FLUSH:
@@ -308,6 +311,7 @@ cdef bint append(engine_t* engine, volume_t* volume, const frame_header_t* heade
             volume.missing = False
         else:
             chain = record_chain(chain, &records[i], crcs + payload, 1)
+            volume.told_ack_lsn = ~<uint64_t>0          # it comes again because our word did not count: say it again
             if not agrees(volume, records[i].lsn + records[i].blocks - 1, chain):
                 diverged(engine, volume)
                 return True
@@ -387,6 +391,8 @@ cdef bint learn(engine_t* engine, volume_t* volume, const frame_header_t* header
     cdef log_batch_t* batch
     cdef descriptor_t* record
     cdef bint full = header.flags & FULL_FLAG != 0
+    if header.epoch == volume.learn_epoch and header.extra <= volume.learn_serial:
+        return True                            # heard before, or of a session that a later one has ended
     if volume.unapplied_records or (full and not pages_here(engine, volume, 0, volume.size_blocks)):
         return False
     if not full and volume_commit(engine, volume, header.commit) == LOOKUP_LOADING:
@@ -420,6 +426,7 @@ cdef bint learn(engine_t* engine, volume_t* volume, const frame_header_t* header
     volume.copy_logged_blocks = 0
     volume.learn_unapplied = True
     volume.learn_serial = header.extra
+    volume.learn_epoch = header.epoch
     volume.barriers[BARRIER_JOIN] = BARRIER_IDLE
     return True
 
@@ -431,6 +438,11 @@ cdef void copy_logged(volume_t* volume, uint64_t commit_lsn) noexcept nogil:
     volume.copies_unapplied += 1
 
 
+cdef inline bint copy_operation(const descriptor_t* record) noexcept nogil:
+    return (record.operation == OP_COPY or record.operation == OP_COPY_ZERO or record.operation == OP_COPY_HOLE
+            or (record.operation == OP_COPY_BAD and is_lost(record.source)))
+
+
 cdef bint copy(engine_t* engine, volume_t* volume, const frame_header_t* header, const uint8_t* meta,
                const uint8_t* body) noexcept nogil:
     """A run of committed blocks for our map; it goes through the log like everything else."""
@@ -440,7 +452,7 @@ cdef bint copy(engine_t* engine, volume_t* volume, const frame_header_t* header,
         volume.copied_untold += header.flags & LAST_FLAG != 0
         return True
     if (not well_formed(volume, header, meta, &count) or count != 1
-            or not (record.operation == OP_COPY or record.operation == OP_COPY_ZERO or record.operation == OP_COPY_HOLE)
+            or not copy_operation(record)
             or not body_intact(meta, 1, body, header.body_bytes >> BLOCK_SHIFT)):
         ask_again(engine, volume)
         return True

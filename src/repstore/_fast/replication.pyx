@@ -1,14 +1,16 @@
 """Dispatch between engine and volumes; see primary and replica for what happens then."""
 from repstore._fast.layout cimport (
-    FRAME_ACK, FRAME_COPIED, FRAME_PONG, FRAME_REJECT, FRAME_WANT,
+    FRAME_ACK, FRAME_COPIED, FRAME_FETCH, FRAME_FETCHED, FRAME_PONG, FRAME_REJECT, FRAME_WANT,
 )
 from repstore._fast.primary cimport (
-    due, primary_announce, primary_frame, primary_link_down, primary_step,
+    primary_announce, primary_frame, primary_link_down, primary_step,
 )
+from repstore._fast.repair cimport repair_answer
 from repstore._fast.replica cimport replica_frame, replica_link, replica_step
 from repstore._fast.state cimport (
-    BATCHES, ROLE_PRIMARY, VOLUME_INDEX_MAX, log_batch_t, log_t, volume_t,
+    BATCHES, ROLE_PRIMARY, VOLUME_INDEX_MAX, due, log_batch_t, log_t, volume_t,
 )
+from repstore._fast.transfer cimport transfer_fetch, transfers_go_on
 
 
 cdef enum:
@@ -24,6 +26,10 @@ cdef void replication_frame(engine_t* engine, uint32_t node, const frame_header_
             or header.type == FRAME_WANT or header.type == FRAME_REJECT):
         if volume.role == ROLE_PRIMARY:
             primary_frame(engine, volume, node, header, meta)
+    elif header.type == FRAME_FETCH:
+        transfer_fetch(engine, volume, node, header)
+    elif header.type == FRAME_FETCHED:
+        repair_answer(engine, volume, node, header, body)
     else:
         replica_frame(engine, volume, node, header, meta, body)
 
@@ -53,6 +59,7 @@ cdef void replication_step(engine_t* engine) noexcept nogil:
         batch = log.chain[(log.chain_head + i) % BATCHES]
         if not batch.announced:
             primary_announce(engine, batch)
+    transfers_go_on(engine)
     for i in range(engine.volume_count):
         if engine.volumes[i].role == ROLE_PRIMARY:
             primary_step(engine, engine.volumes[i])

@@ -14,6 +14,14 @@ cdef inline void queue_push(request_queue_t* queue, request_t* request) noexcept
     queue.count += 1
 
 
+cdef inline void queue_push_front(request_queue_t* queue, request_t* request) noexcept nogil:
+    request.next = queue.head
+    queue.head = request
+    if queue.tail == NULL:
+        queue.tail = request
+    queue.count += 1
+
+
 cdef inline request_t* queue_pop(request_queue_t* queue) noexcept nogil:
     cdef request_t* request = queue.head
     if request != NULL:

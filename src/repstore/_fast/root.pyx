@@ -2,16 +2,15 @@
 from libc.stdlib cimport calloc
 from libc.string cimport memcpy, memset
 
-from repstore._fast.checksum cimport crc32c
 from repstore._fast.layout cimport (
-    BLOCK_SIZE, DIRECTORY_ENTRIES, GENERATIONS_MAX, LINEAGE_ENTRIES, OP_WRITE, PAGE_BITS, ROOT_MAGIC,
-    SEGMENT_FREE, SEGMENT_SEALED, page_reference_t, pending_t, root_header_t, segment_entry_t,
-    tree_entry_t, volume_entry_t,
+    BATCH_PAYLOAD_BLOCKS, DIRECTORY_ENTRIES, GENERATIONS_MAX, LINEAGE_ENTRIES, LOCATION_HOLE,
+    LOCATION_ZERO, OP_EPOCH, OP_TRIM, OP_WRITE, OP_ZERO, PAGE_BITS, ROOT_MAGIC, SEGMENT_FREE, SEGMENT_SEALED,
+    page_reference_t, pending_t, root_header_t, segment_entry_t, tree_entry_t, volume_entry_t,
 )
 from repstore._fast.page_tree cimport (
     directory_t, page_tree_t, slots_take, tree_init,
 )
-from repstore._fast.pages cimport read_now, slot_block
+from repstore._fast.pages cimport page_lost, page_read_now
 from repstore._fast.segments cimport location_valid, segment_of, segments_free
 from repstore._fast.state cimport (
     PENDING_CRCS, PENDING_RECORDS, VOLUME_INDEX_MAX, VOLUMES_MAX, segment_t, store_t, volume_t,
@@ -259,11 +258,16 @@ cdef int load_pending(engine_t* engine, volume_t* volume, cursor_t* cursor, uint
                 or entry.blocks > volume.size_blocks - entry.lba):
             return ROOT_MALFORMED
         if entry.operation == OP_WRITE:
-            if not location_valid(&engine.store, entry.location, entry.blocks):
+            if entry.blocks > BATCH_PAYLOAD_BLOCKS or not location_valid(
+                    &engine.store, entry.location, entry.blocks):
                 return ROOT_MALFORMED
             payload += entry.blocks
             engine.store.segments[segment_of(&engine.store, entry.location)].pending += entry.blocks
             engine.store.coming_blocks += entry.blocks
+        elif not ((entry.operation == OP_ZERO and entry.location == LOCATION_ZERO)
+                  or (entry.operation == OP_TRIM and entry.location == LOCATION_HOLE)
+                  or entry.operation == OP_EPOCH):
+            return ROOT_MALFORMED
         memcpy(pending_at(volume, i), entry, sizeof(pending_t))
         volume.pending_count += 1
         volume.chain_local = entry.chain
@@ -297,14 +301,15 @@ cdef int load_tree(engine_t* engine, volume_t* volume, cursor_t* cursor, uint32_
             return ROOT_MALFORMED
         if reference.slot == 0:
             continue
-        fault = load_directory(engine, tree, j, reference)
+        fault = load_directory(engine, volume, tree, j, reference)
         if fault != ROOT_OK:
             return fault
     return ROOT_OK
 
 
-cdef int load_directory(engine_t* engine, page_tree_t* tree, uint32_t j,
+cdef int load_directory(engine_t* engine, volume_t* volume, page_tree_t* tree, uint32_t j,
                         const page_reference_t* reference) noexcept nogil:
+    """A directory that is not what its reference names takes its pages with it: they say so."""
     cdef directory_t* directory = <directory_t*>calloc(1, sizeof(directory_t))
     cdef uint8_t* page = engine.store.checkpoint.lanes[0].pages
     cdef uint32_t i
@@ -312,11 +317,13 @@ cdef int load_directory(engine_t* engine, page_tree_t* tree, uint32_t j,
         return ROOT_NO_MEMORY
     tree.directories[j] = directory
     memcpy(&directory.reference, reference, sizeof(page_reference_t))
-    if (reference.slot >= engine.store.slots.count
-            or read_now(engine, slot_block(&engine.store, reference.slot), page, 1) != 0
-            or crc32c(0, page, BLOCK_SIZE) != reference.crc):
+    if reference.slot >= engine.store.slots.count:
         return ROOT_BAD_DIRECTORY
     slots_take(&engine.store.slots, reference.slot)
+    if not page_read_now(engine, reference, page):
+        for i in range(j * DIRECTORY_ENTRIES, min((j + 1) * DIRECTORY_ENTRIES, tree.page_count)):
+            page_lost(engine, volume, tree, i)
+        return ROOT_OK
     for i in range(DIRECTORY_ENTRIES):
         memcpy(&directory.pages[i].reference, page + i * sizeof(page_reference_t), sizeof(page_reference_t))
         if directory.pages[i].reference.slot >= engine.store.slots.count:

@@ -6,7 +6,7 @@ joins the plan of the next checkpoint and may be entered when that checkpoint is
 """
 from libc.stdint cimport uint32_t, uint64_t
 
-from repstore._fast.layout cimport LOCATION_ZERO, SEGMENT_SEALED
+from repstore._fast.layout cimport LOCATION_BAD, LOCATION_LOST, SEGMENT_SEALED
 from repstore._fast.state cimport segment_t, store_t
 
 
@@ -24,7 +24,12 @@ cdef inline uint32_t segment_of(const store_t* store, uint32_t location) noexcep
 
 
 cdef inline bint is_data(uint32_t location) noexcept nogil:
-    return location > LOCATION_ZERO
+    return location > LOCATION_LOST
+
+
+cdef inline bint is_lost(uint32_t location) noexcept nogil:
+    """A block whose content no copy could give: reading it is an error, never zeros."""
+    return location == LOCATION_BAD or location == LOCATION_LOST
 
 
 cdef inline uint32_t segments_free(const store_t* store) noexcept nogil:

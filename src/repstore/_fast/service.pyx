@@ -6,7 +6,7 @@ from repstore._fast.backend cimport DISK_READ
 from repstore._fast.batch cimport batch_add, batch_crc, batch_header, batch_next_payload
 from repstore._fast.checksum cimport crc32c_blocks, crc32c_copy_block
 from repstore._fast.events cimport (
-    EVENT_BAD_BLOCK, EVENT_NO_SPACE, EVENT_REQUEST_SESSION, event_push,
+    EVENT_NO_SPACE, EVENT_REQUEST_SESSION, event_push,
 )
 from repstore._fast.frontend cimport (
     RS_BLOCK_STATUS, RS_EXTENT_HOLE, RS_EXTENT_ZERO, RS_FLUSH, RS_FUA, RS_NO_HOLE, RS_READ,
@@ -20,14 +20,15 @@ from repstore._fast.log cimport log_reserve
 from repstore._fast.quorum cimport (
     acknowledged_by_all, copies_in_sync, durable_on_all, lease_valid, member_counts,
 )
+from repstore._fast.repair cimport REPAIR_STARTED, repair_covers, repair_full, repair_need
 from repstore._fast.requests cimport (
-    buffer_get, queue_pop, queue_push, queue_remove, request_finish, request_keep_payload,
+    buffer_get, queue_pop, queue_push, queue_push_front, queue_remove, request_finish, request_keep_payload,
 )
-from repstore._fast.segments cimport is_data, segment_of, space_left
+from repstore._fast.segments cimport is_data, is_lost, segment_of, space_left
 from repstore._fast.state cimport (
-    PENDING_CRCS, PENDING_RECORDS, RECORD_BLOCKS, REQUEST_DURABLE, REQUEST_FLUSHING, REQUEST_HELD, REQUEST_LOGGED,
-    REQUEST_MERGE, REQUEST_PARKED, REQUEST_READING, REQUEST_TARGET, TOKEN_READ, TRIM_BLOCKS, request_queue_t,
-    token,
+    PENDING_CRCS, PENDING_RECORDS, RECORD_BLOCKS, REQUEST_AGAIN, REQUEST_DURABLE, REQUEST_FLUSHING, REQUEST_HELD,
+    REQUEST_LOGGED, REQUEST_MERGE, REQUEST_PARKED, REQUEST_READING, REQUEST_TARGET, ROLE_PRIMARY, TOKEN_READ,
+    TRIM_BLOCKS, request_queue_t, token,
 )
 from repstore._fast.volume cimport (
     LOOKUP_LOADING, LOOKUP_OK, pending_overlaps, record_chain, session_mark, session_seen,
@@ -98,7 +99,7 @@ cdef int start(engine_t* engine, request_t* request) noexcept nogil:
 cdef int start_read(engine_t* engine, volume_t* volume, request_t* request) noexcept nogil:
     cdef uint32_t i
     cdef int state
-    if not lease_valid(volume, engine.now_ns):
+    if not lease_valid(volume, engine.now_ns) or waits_for_repair(engine, volume, request):
         return WAIT
     for i in range(request.blocks):
         state = volume_lookup(volume, request.lba + i, &request.extents[i])
@@ -121,6 +122,17 @@ cdef int start_read(engine_t* engine, volume_t* volume, request_t* request) noex
     return STARTED
 
 
+cdef bint waits_for_repair(engine_t* engine, volume_t* volume, request_t* request) noexcept nogil:
+    """Is a block of this request being repaired? One that met a bad block and found no place in
+    the table of repairs waits for that."""
+    if repair_covers(engine, volume, request.lba, request.blocks):
+        return True
+    if request.flags & REQUEST_AGAIN and repair_full(engine):
+        return True
+    request.flags &= ~<uint32_t>REQUEST_AGAIN
+    return False
+
+
 cdef void issue_reads(engine_t* engine, request_t* request) noexcept nogil:
     """One disk read for every run of blocks that lie together; holes are zeros."""
     cdef uint32_t first = 0, count
@@ -130,7 +142,9 @@ cdef void issue_reads(engine_t* engine, request_t* request) noexcept nogil:
     while first < request.blocks:
         location = request.extents[first].location
         count = 1
-        if not is_data(location):
+        if is_lost(location):
+            bad_block(engine, request, first)
+        elif not is_data(location):
             memset(request.buffer + (<size_t>first << BLOCK_SHIFT), 0, BLOCK_SIZE)
         else:
             while (first + count < request.blocks
@@ -152,7 +166,8 @@ cdef void read_run(engine_t* engine, request_t* request, uint32_t first, uint32_
 
 
 cdef void service_read_done(engine_t* engine, uint64_t value, int32_t result) noexcept nogil:
-    """The disk answered for one run: every block is checked against the map's checksum (S1)."""
+    """The disk answered for one run: every block is checked against the map's checksum (S1). What
+    cannot be read in one piece is read block by block."""
     cdef request_t* request = &engine.requests[value & 0xFFFF]
     cdef uint32_t first = (value >> 16) & 0xFF, count = (value >> 24) & 0xFF
     cdef uint32_t[65] crcs
@@ -161,7 +176,10 @@ cdef void service_read_done(engine_t* engine, uint64_t value, int32_t result) no
     if request.flags & REQUEST_MERGE:
         bytes = request.edges + (BLOCK_SIZE if first else 0)
     engine.store.segments[segment_of(&engine.store, request.extents[first].location)].pins -= 1
-    if result != <int32_t>(count << BLOCK_SHIFT):
+    if result != <int32_t>(count << BLOCK_SHIFT) and count > 1:
+        for i in range(count):
+            read_run(engine, request, first + i, 1, bytes + (<size_t>i << BLOCK_SHIFT))
+    elif result != <int32_t>(count << BLOCK_SHIFT):
         bad_block(engine, request, first)
     else:
         crc32c_blocks(bytes, count, crcs)
@@ -172,15 +190,19 @@ cdef void service_read_done(engine_t* engine, uint64_t value, int32_t result) no
 
 
 cdef void bad_block(engine_t* engine, request_t* request, uint32_t i) noexcept nogil:
-    request.front.error = EIO
-    engine.store.counters.bad_blocks += 1
-    event_push(engine, EVENT_BAD_BLOCK, request.volume.index, engine.node, 0,
-               request.extents[i].location, 0, request.lba + i, 0, NULL)
+    """Another copy may have it: then the request starts again when it is mended. Else an error."""
+    if repair_need(engine, request.volume, request.lba + i, &request.extents[i]) == REPAIR_STARTED:
+        request.flags |= REQUEST_AGAIN
+    else:
+        request.front.error = EIO
 
 
 cdef void read_part_done(engine_t* engine, request_t* request) noexcept nogil:
     request.outstanding -= 1
     if request.outstanding:
+        return
+    if request.flags & REQUEST_AGAIN and request.front.error == 0:
+        start_again(request)
         return
     if request.flags & REQUEST_MERGE:
         merge_done(engine, request)
@@ -188,6 +210,18 @@ cdef void read_part_done(engine_t* engine, request_t* request) noexcept nogil:
     request.front.data = request.buffer + request.front.offset % BLOCK_SIZE
     request.front.data_bytes = <uint32_t>request.front.length
     request_finish(request, request.front.error)
+
+
+cdef void start_again(request_t* request) noexcept nogil:
+    """A block of it is being repaired: it keeps its place before those that came later."""
+    if request.flags & REQUEST_MERGE:
+        queue_remove(&request.volume.merging, request)
+    request.flags &= ~<uint32_t>REQUEST_MERGE
+    request.state = REQUEST_PARKED
+    if request.volume.role == ROLE_PRIMARY:
+        queue_push_front(&request.volume.parked, request)
+    else:
+        give_back(request, EAGAIN)
 
 
 cdef int start_status(engine_t* engine, volume_t* volume, request_t* request) noexcept nogil:
@@ -413,7 +447,7 @@ cdef int start_merge(engine_t* engine, volume_t* volume, request_t* request) noe
     cdef uint32_t last = request.blocks - 1
     cdef int state
     if (pending_overlaps(volume, request.lba, request.blocks) or overlaps(&volume.waiting, request)
-            or not lease_valid(volume, engine.now_ns)):
+            or not lease_valid(volume, engine.now_ns) or waits_for_repair(engine, volume, request)):
         return WAIT
     if request_keep_payload(engine, request) != 0:
         request_finish(request, ENOMEM)
@@ -434,12 +468,18 @@ cdef int start_merge(engine_t* engine, volume_t* volume, request_t* request) noe
     request.outstanding = 1
     request.front.error = 0
     queue_push(&volume.merging, request)
-    if is_data(request.extents[0].location):
-        read_run(engine, request, 0, 1, request.edges)
-    if last and is_data(request.extents[last].location):
-        read_run(engine, request, last, 1, request.edges + BLOCK_SIZE)
+    read_edge(engine, request, 0, request.edges)
+    if last:
+        read_edge(engine, request, last, request.edges + BLOCK_SIZE)
     read_part_done(engine, request)
     return STARTED
+
+
+cdef void read_edge(engine_t* engine, request_t* request, uint32_t i, uint8_t* to) noexcept nogil:
+    if is_lost(request.extents[i].location):
+        bad_block(engine, request, i)
+    elif is_data(request.extents[i].location):
+        read_run(engine, request, i, 1, to)
 
 
 cdef void merge_done(engine_t* engine, request_t* request) noexcept nogil:

@@ -22,11 +22,13 @@ Invariants (engine check_invariants; numbered here, asserted in `checks`):
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from repstore._fast.backend cimport backend_t
+from repstore._fast.bad_blocks cimport repairs_t, scrub_t
 from repstore._fast.frontend cimport rs_frontend, rs_request
 from repstore._fast.layout cimport (
     SEGMENT_CLASSES, extent_t, lineage_t, pending_t, superblock_t,
 )
 from repstore._fast.page_tree cimport capture_list_t, directory_t, page_t, page_tree_t, slots_t
+from repstore._fast.verify_state cimport verify_t
 
 
 # ---------------------------------------------------------------- limits of the data plane
@@ -51,6 +53,7 @@ cdef enum:
     RESYNC_FLYING = 16             # copies under way to one learner
     CHANGES_KEPT = 2               # change bitmaps: one that reaches back far enough, one younger
     PAGE_LOADS = 64                # metadata pages being read at once
+    VERIFY_PAGES = 64              # pages that a verification looks at exactly
 
 
 # --------------------------------------------------------------------- completion tokens
@@ -98,6 +101,7 @@ cdef enum request_flag_t:
     REQUEST_MERGE = 2              # read-modify-write: reading the edges
     REQUEST_TARGET = 4             # buffer is the caller's own memory
     REQUEST_DURABLE = 8            # done only when durable on every member
+    REQUEST_AGAIN = 16             # met a bad block: starts again when that is repaired
 
 
 cdef struct request_t:
@@ -195,14 +199,16 @@ cdef struct log_t:
 
 cdef enum checkpoint_step_t:
     CHECKPOINT_IDLE = 0
-    CHECKPOINT_DRAIN = 1           # hold the log until all batches are applied
-    CHECKPOINT_PAGES = 2
-    CHECKPOINT_ROOT = 3
-    CHECKPOINT_FLUSH = 4
-    CHECKPOINT_SUPER_A = 5
-    CHECKPOINT_FLUSH_A = 6
-    CHECKPOINT_SUPER_B = 7
-    CHECKPOINT_FLUSH_B = 8
+    CHECKPOINT_SETTLE = 1          # of a life's first one: what it was opened with is flushed
+    CHECKPOINT_DRAIN = 2           # hold the log until all batches are applied
+    CHECKPOINT_PAGES = 3
+    CHECKPOINT_ROOT = 4
+    CHECKPOINT_FLUSH = 5
+    CHECKPOINT_SUPER_A = 6
+    CHECKPOINT_FLUSH_A = 7
+    CHECKPOINT_SUPER_B = 8
+    CHECKPOINT_FLUSH_B = 9
+    CHECKPOINT_MIRROR = 10         # it is durable: the root goes to the other area too
 
 
 # Pages on their way to slots that lie side by side.
@@ -249,15 +255,19 @@ cdef struct cleaner_t:
     uint32_t payload               # payload index of that record
     uint32_t moving                # blocks of the victim appended elsewhere so far
     bint reading
+    bint singly                    # the piece could not be read at once: block by block
+    uint32_t single
     uint64_t moved_blocks
     uint64_t cleaned_segments
 
 
 cdef struct page_load_t:
-    page_t* page
+    volume_t* volume
+    bint is_map                    # of its map, or of the change bitmap with this base
+    uint64_t base_lsn
+    uint32_t number
     uint8_t* buffer
     bint busy
-    volume_t* volume
 
 
 cdef struct store_counters_t:
@@ -267,7 +277,8 @@ cdef struct store_counters_t:
     uint64_t flushes
     uint64_t reads
     uint64_t read_blocks
-    uint64_t bad_blocks            # reads that failed their checksum
+    uint64_t bad_blocks            # blocks, pages and headers that were not what was written
+    uint64_t mended_blocks         # of the blocks: written anew with what another copy gave
     uint64_t checkpoints
     uint64_t pages_written
 
@@ -305,6 +316,7 @@ cdef struct store_t:
     uint64_t flush_ns              # when the last flush was issued
     int32_t failed                 # errno of the fault that fenced the store
     bint recovering                # pages are read at once, nothing is acknowledged
+    bint recount                   # a map page was lost: `live` of the segments is too high
     bint closed
     store_counters_t counters
     # recovery reads at once: a file descriptor, or memory
@@ -336,7 +348,8 @@ cdef struct transfer_t:
     uint8_t kind                   # FRAME_APPEND, FRAME_TAIL or FRAME_COPY
     bint busy
     uint32_t outstanding           # reads, then sends
-    uint32_t bad
+    bint stalled                   # waits for repairs, then reads again
+    uint64_t bad                   # blocks that cannot be read, as bits
     uint32_t blocks
     uint64_t lba
     uint64_t lsn                   # of the record; 0: the end of a tail
@@ -356,7 +369,6 @@ cdef struct member_t:
     bint silent_told
     bint join_asked
     bint join_told
-    bint copy_failed               # a block of ours cannot be read: it cannot be brought back from here
     uint64_t learn_serial          # of this session as learner; its answers carry it
     bint linked                    # this session's answers count: its log is a prefix of ours (P6)
     bint claimed                   # it answered, and that cannot be told yet
@@ -481,6 +493,7 @@ cdef struct volume_t:
     uint64_t told_commit_lsn
     uint64_t ask_durable_lsn       # replica: the primary wants a flush up to here
     uint64_t learn_serial          # of our session as learner, 0: none
+    uint32_t learn_epoch           # whose primary gave that number
     uint32_t copy_logged_blocks    # of the COPY frame at hand: how far its records have come
     bint learn_unapplied           # a LEARN record is on its way: last_lsn is the new log's already
     uint64_t learn_serials         # primary: sessions given out
@@ -491,6 +504,8 @@ cdef struct volume_t:
     parked_frame_t* inbox_tail
     uint32_t inbox_bytes
     bint page_wait                 # a commit waits for a map page
+    bint sweeping                  # lost map entries from sweep_next on are to be repaired
+    uint64_t sweep_next
 
 
 # ---------------------------------------------------------------------- exports, links
@@ -609,6 +624,10 @@ cdef struct engine_t:
     node_t nodes[16]
     transfer_t transfers[64]
     uint64_t transfer_serial
+    repairs_t repairs
+    scrub_t scrub
+    verify_t verify
+    uint32_t transfers_stalled     # wait for repairs
     rs_frontend* frontend
     event_ring_t events
     bint starved
@@ -619,3 +638,10 @@ cdef struct engine_t:
     char names[256][64]            # volumes that frontends may list
     uint32_t name_count
     call_t* calls                  # in-process batch calls under way
+
+
+cdef inline void due(engine_t* engine, uint64_t at_ns) noexcept nogil:
+    """Turn again at that time. What is overdue waits for something else than time: a link, a
+    disk; to turn for it at once, again and again, would only burn a core."""
+    if at_ns > engine.now_ns and (engine.deadline_ns == 0 or at_ns < engine.deadline_ns):
+        engine.deadline_ns = at_ns

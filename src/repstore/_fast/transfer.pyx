@@ -4,26 +4,30 @@ from libc.string cimport memcpy, memset
 
 from repstore._fast.backend cimport DISK_READ
 from repstore._fast.checksum cimport crc32c_blocks
-from repstore._fast.events cimport EVENT_BAD_BLOCK, event_push
-from repstore._fast.frames cimport frame_begin, frame_send
+from repstore._fast.events cimport EVENT_DIVERGED, event_push
+from repstore._fast.frames cimport frame_begin, frame_send, frame_send_node
 from repstore._fast.layout cimport (
-    BLOCK_SHIFT, DESCRIPTOR_BYTES, FRAME_COPY, FRAME_TAIL, LAST_FLAG, LOCATION_HOLE, LOCATION_ZERO, OP_COPY, OP_COPY_HOLE,
-    OP_COPY_ZERO, OP_WRITE, PAGE_BITS, PAGE_ENTRIES, descriptor_t, extent_t, frame_header_t,
+    ANY_FLAG, BLOCK_SHIFT, DESCRIPTOR_BYTES, FETCH_DATA, FETCH_LATER, FETCH_NONE, FETCH_ZEROS, FRAME_APPEND,
+    FRAME_COPY, FRAME_FETCHED, FRAME_TAIL, LAST_FLAG, LOCATION_BAD, LOCATION_HOLE, LOCATION_ZERO, OP_COPY,
+    OP_COPY_BAD, OP_COPY_HOLE, OP_COPY_ZERO, OP_WRITE, PAGE_BITS, PAGE_ENTRIES, VOLUME_LEARNING, descriptor_t,
+    extent_t, frame_header_t,
 )
 from repstore._fast.page_tree cimport page_t, tree_page
+from repstore._fast.repair cimport REPAIR_STARTED, repair_covers, repair_full, repair_need
 from repstore._fast.requests cimport buffer_get, buffer_put
-from repstore._fast.segments cimport is_data, segment_of
+from repstore._fast.segments cimport is_data, is_lost, segment_of
 from repstore._fast.state cimport (
-    PENDING_CRCS, RESYNC_FLYING, SENT_TRANSFER, TOKEN_TRANSFER, token, transfer_t,
+    PENDING_CRCS, RESYNC_FLYING, ROLE_PRIMARY, SENT_TRANSFER, TOKEN_TRANSFER, token, transfer_t,
 )
 from repstore._fast.volume cimport (
-    LOOKUP_BAD, LOOKUP_LOADING, LOOKUP_OK, bit_get, page_need, pending_at, volume_lookup,
+    LOOKUP_LOADING, LOOKUP_OK, bit_get, page_need, pending_at, volume_lookup,
 )
 
 
 cdef enum:
     TRANSFERS = 64
     RUN_BLOCKS = 64
+    SCRUBBED = 0                   # kind of a transfer that goes nowhere
 
 
 cdef transfer_t* transfer_new(engine_t* engine, volume_t* volume, uint32_t node, int kind,
@@ -67,25 +71,32 @@ cdef void transfers_forget(engine_t* engine, volume_t* volume) noexcept nogil:
 cdef void read_blocks(engine_t* engine, transfer_t* transfer) noexcept nogil:
     """Read the runs that lie together; every run pins its segment until it is here."""
     cdef uint32_t first = 0, count, location
-    cdef uint64_t index = <uint64_t>(transfer - engine.transfers)
     transfer.outstanding = 1                   # ours, until all are issued
+    transfer.bad = 0
     while first < transfer.blocks:
         location = transfer.extents[first].location
         count = 1
         if not is_data(location):
+            transfer.bad |= <uint64_t>is_lost(location) << first
             first += 1
             continue
         while (first + count < transfer.blocks
                 and transfer.extents[first + count].location == location + count
                 and segment_of(&engine.store, location) == segment_of(&engine.store, location + count)):
             count += 1
-        transfer.outstanding += 1
-        engine.store.segments[segment_of(&engine.store, location)].pins += 1
-        engine.backend.disk(engine.backend.context, DISK_READ, <uint64_t>location << BLOCK_SHIFT,
-                            transfer.buffer + (<size_t>first << BLOCK_SHIFT), count << BLOCK_SHIFT,
-                            token(TOKEN_TRANSFER, index | <uint64_t>first << 16 | <uint64_t>count << 24))
+        read_run(engine, transfer, first, count)
         first += count
     read_part_done(engine, transfer)
+
+
+cdef void read_run(engine_t* engine, transfer_t* transfer, uint32_t first, uint32_t count) noexcept nogil:
+    cdef uint32_t location = transfer.extents[first].location
+    transfer.outstanding += 1
+    engine.store.segments[segment_of(&engine.store, location)].pins += 1
+    engine.backend.disk(engine.backend.context, DISK_READ, <uint64_t>location << BLOCK_SHIFT,
+                        transfer.buffer + (<size_t>first << BLOCK_SHIFT), count << BLOCK_SHIFT,
+                        token(TOKEN_TRANSFER, <uint64_t>(transfer - engine.transfers) | <uint64_t>first << 16
+                              | <uint64_t>count << 24))
 
 
 cdef void transfer_read_done(engine_t* engine, uint64_t value, int32_t result) noexcept nogil:
@@ -93,12 +104,15 @@ cdef void transfer_read_done(engine_t* engine, uint64_t value, int32_t result) n
     cdef uint32_t first = (value >> 16) & 0xFF, count = (value >> 24) & 0xFF, i
     cdef uint32_t[64] crcs
     engine.store.segments[segment_of(&engine.store, transfer.extents[first].location)].pins -= 1
-    if result != <int32_t>(count << BLOCK_SHIFT):
-        transfer.bad += 1
+    if result != <int32_t>(count << BLOCK_SHIFT) and count > 1:
+        for i in range(count):                 # block by block: which of them cannot be read?
+            read_run(engine, transfer, first + i, 1)
+    elif result != <int32_t>(count << BLOCK_SHIFT):
+        transfer.bad |= <uint64_t>1 << first
     else:
         crc32c_blocks(transfer.buffer + (<size_t>first << BLOCK_SHIFT), count, crcs)
         for i in range(count):
-            transfer.bad += crcs[i] != transfer.extents[first + i].crc
+            transfer.bad |= <uint64_t>(crcs[i] != transfer.extents[first + i].crc) << (first + i)
     read_part_done(engine, transfer)
 
 
@@ -107,18 +121,164 @@ cdef void read_part_done(engine_t* engine, transfer_t* transfer) noexcept nogil:
     if transfer.outstanding:
         return
     transfer.ready = True
-    if transfer.bad and transfer.volume != NULL:
-        engine.store.counters.bad_blocks += transfer.bad
-        event_push(engine, EVENT_BAD_BLOCK, transfer.volume.index, engine.node, 0,
-                   transfer.extents[0].location, 0, transfer.lba, 0, NULL)
-        if transfer.kind == FRAME_COPY and learner_of(transfer) != NULL:
-            learner_of(transfer).copy_failed = True
-    if transfer.volume == NULL or engine.nodes[transfer.node].link < 0 or transfer.bad:
+    if transfer.kind == SCRUBBED:
+        scrubbed(engine, transfer)
+    elif transfer.volume == NULL or engine.nodes[transfer.node].link < 0:
         transfer_end(engine, transfer)
     elif transfer.kind == FRAME_COPY:
-        send_copy(engine, transfer)
+        if transfer.bad and waits_for_repairs(engine, transfer):
+            transfer.stalled = True
+            engine.transfers_stalled += 1
+        else:
+            send_copy(engine, transfer)
+    elif transfer.kind == FRAME_FETCHED:
+        send_fetched(engine, transfer)
+    elif transfer.bad:
+        tail_failed(engine, transfer)
     else:
         send_ready(engine, transfer.volume, transfer.node)
+
+
+cdef void tail_failed(engine_t* engine, transfer_t* transfer) noexcept nogil:
+    """A pending record cannot be read back. A member that lacks it leaves, and learns the blocks
+    when they are committed; a candidate asks another member."""
+    if transfer.kind == FRAME_APPEND and transfer.volume.role == ROLE_PRIMARY:
+        event_push(engine, EVENT_DIVERGED, transfer.volume.index, transfer.node, transfer.volume.epoch,
+                   0, 0, 0, 0, NULL)
+    transfer_end(engine, transfer)
+
+
+# -------------------------------------------------------------------------- bad blocks of a run
+
+cdef bint waits_for_repairs(engine_t* engine, transfer_t* transfer) noexcept nogil:
+    """Has the repair of a bad block begun? What no copy can give goes out as bad."""
+    cdef uint32_t i
+    cdef bint waits = False
+    for i in range(transfer.blocks):
+        if transfer.bad >> i & 1:
+            waits |= repair_need(engine, transfer.volume, transfer.lba + i, &transfer.extents[i]) == REPAIR_STARTED
+    return waits
+
+
+cdef void transfers_go_on(engine_t* engine) noexcept nogil:
+    """Once a turn: runs whose repairs have ended are read again."""
+    cdef uint32_t i
+    cdef transfer_t* transfer
+    for i in range(TRANSFERS if engine.transfers_stalled else 0):
+        transfer = &engine.transfers[i]
+        if not transfer.busy or not transfer.stalled:
+            continue
+        if transfer.volume != NULL and (
+                repair_covers(engine, transfer.volume, transfer.lba, transfer.blocks) or repair_full(engine)):
+            continue
+        transfer.stalled = False
+        engine.transfers_stalled -= 1
+        if transfer.volume == NULL or learner_of(transfer) == NULL:
+            transfer_end(engine, transfer)
+        else:
+            refresh(transfer)
+            read_blocks(engine, transfer)
+
+
+# ------------------------------------------------------------------------------------ scrubs
+
+cdef bint transfer_scrub(engine_t* engine, volume_t* volume, uint64_t lba, uint32_t blocks,
+                         const extent_t* extents) noexcept nogil:
+    """Read a run of blocks only to look at them. False: not now."""
+    cdef transfer_t* transfer = transfer_new(engine, volume, engine.node, SCRUBBED, blocks)
+    if transfer == NULL:
+        return False
+    transfer.lba = lba
+    transfer.lsn = engine.scrub.serial
+    memcpy(transfer.extents, extents, blocks * sizeof(extent_t))
+    read_blocks(engine, transfer)
+    return True
+
+
+cdef void scrubbed(engine_t* engine, transfer_t* transfer) noexcept nogil:
+    """The run is here: blocks that are bad, and still where they were, go to repair."""
+    cdef extent_t now
+    cdef uint32_t i
+    for i in range(transfer.blocks if transfer.volume != NULL else 0):
+        if transfer.bad >> i & 1 and volume_lookup(transfer.volume, transfer.lba + i, &now) == LOOKUP_OK \
+                and now.location == transfer.extents[i].location:
+            repair_need(engine, transfer.volume, transfer.lba + i, &now)
+            engine.scrub.bad_blocks += transfer.lsn == engine.scrub.serial
+    if transfer.lsn == engine.scrub.serial:
+        engine.scrub.flying = 0
+    engine.more = True
+    transfer_end(engine, transfer)
+
+
+# ------------------------------------------------------------------- blocks that others repair
+
+cdef void transfer_fetch(engine_t* engine, volume_t* volume, uint32_t node, const frame_header_t* header) noexcept nogil:
+    """FETCH: another copy lacks a committed block. It gets what our map has, verified, if we have
+    committed as far as it had, and the checksum is the one it wants."""
+    cdef extent_t extent
+    cdef transfer_t* transfer
+    cdef int state
+    cdef bint any_content = header.flags & ANY_FLAG != 0
+    if volume.flags & VOLUME_LEARNING or header.lsn >= volume.size_blocks:
+        fetched(engine, volume, node, header.lsn, header.chain, FETCH_NONE)
+        return
+    state = volume_lookup(volume, header.lsn, &extent)
+    if header.epoch != volume.epoch or volume.commit_lsn < header.commit or state != LOOKUP_OK:
+        fetched(engine, volume, node, header.lsn, header.chain, FETCH_LATER)
+    elif is_lost(extent.location):
+        refuse_fetch(engine, volume, node, header.lsn, header.chain, &extent)
+    elif any_content and not is_data(extent.location):
+        fetched(engine, volume, node, header.lsn, header.chain, FETCH_ZEROS)
+    elif not is_data(extent.location) or (extent.crc != header.extra and not any_content):
+        fetched(engine, volume, node, header.lsn, header.chain, FETCH_LATER)     # written anew: it will hear
+    else:
+        transfer = transfer_new(engine, volume, node, FRAME_FETCHED, 1)
+        if transfer == NULL:
+            fetched(engine, volume, node, header.lsn, header.chain, FETCH_LATER)
+            return
+        transfer.lba = header.lsn
+        transfer.lsn = header.chain
+        transfer.extents[0] = extent
+        read_blocks(engine, transfer)
+
+
+cdef void refuse_fetch(engine_t* engine, volume_t* volume, uint32_t node, uint64_t lba, uint64_t question,
+                       const extent_t* extent) noexcept nogil:
+    """Ours is bad as well. The primary may get it from a third copy; a replica asks the primary,
+    which must not wait for that."""
+    cdef bint begun = repair_need(engine, volume, lba, extent) == REPAIR_STARTED
+    fetched(engine, volume, node, lba, question,
+            FETCH_LATER if begun and volume.role == ROLE_PRIMARY else FETCH_NONE)
+
+
+cdef void fetched(engine_t* engine, volume_t* volume, uint32_t node, uint64_t lba, uint64_t question,
+                  uint32_t status) noexcept nogil:
+    """An answer without a block."""
+    cdef frame_header_t header
+    frame_begin(engine, &header, FRAME_FETCHED, volume.index, volume.epoch)
+    header.lsn = lba
+    header.chain = question
+    header.session = status
+    frame_send_node(engine, node, &header, NULL, 0, NULL, 0, 0)
+
+
+cdef void send_fetched(engine_t* engine, transfer_t* transfer) noexcept nogil:
+    cdef frame_header_t header
+    if transfer.bad:
+        refuse_fetch(engine, transfer.volume, transfer.node, transfer.lba, transfer.lsn, &transfer.extents[0])
+        transfer_end(engine, transfer)
+        return
+    frame_begin(engine, &header, FRAME_FETCHED, transfer.volume.index, transfer.volume.epoch)
+    header.lsn = transfer.lba
+    header.chain = transfer.lsn
+    header.session = FETCH_DATA
+    header.extra = transfer.extents[0].crc
+    transfer.outstanding = 1
+    frame_send(engine, <uint32_t>engine.nodes[transfer.node].link, &header, NULL, 0, transfer.buffer,
+               1 << BLOCK_SHIFT, token(SENT_TRANSFER, <uint64_t>(transfer - engine.transfers)))
+
+
+# ------------------------------------------------------------------------------------- sending
 
 
 cdef void transfer_sent(engine_t* engine, uint32_t index) noexcept nogil:
@@ -196,7 +356,7 @@ cdef void send_ready(engine_t* engine, volume_t* volume, uint32_t node) noexcept
         for i in range(TRANSFERS):
             other = &engine.transfers[i]
             if (other.busy and other.volume == volume and other.node == node and other.kind != FRAME_COPY
-                    and not other.lent and (first == NULL or other.serial < first.serial)):
+                    and other.kind != FRAME_FETCHED and other.kind != SCRUBBED and not other.lent and (first == NULL or other.serial < first.serial)):
                 first = other
         if first == NULL or not first.ready:
             return
@@ -289,7 +449,6 @@ cdef int transfer_copies(engine_t* engine, volume_t* volume, member_t* member) n
     while member.copies_flying < RESYNC_FLYING:
         state = next_changed(engine, volume, member)
         if state != LOOKUP_OK or member.copy_next >= volume.size_blocks:
-            member.copy_failed |= state == LOOKUP_BAD
             return moved
         lba = member.copy_next
         count = 0
@@ -305,7 +464,6 @@ cdef int transfer_copies(engine_t* engine, volume_t* volume, member_t* member) n
             if (lba + count) % PAGE_BITS == 0:
                 break                          # the next bitmap page may have to be read
         if count == 0:
-            member.copy_failed = True          # a map page that cannot be read
             return moved
         if not start_copy(engine, volume, member, lba, count, extents):
             return moved
@@ -387,16 +545,23 @@ cdef bint refresh(transfer_t* transfer) noexcept nogil:
     return moved
 
 
+cdef inline bint readable(const transfer_t* transfer, uint32_t i) noexcept nogil:
+    return is_data(transfer.extents[i].location) and not transfer.bad >> i & 1
+
+
 cdef void send_runs(engine_t* engine, transfer_t* transfer) noexcept nogil:
-    """The blocks as they were read; the last frame closes the run, even when none are left."""
+    """The blocks as they were read; the last frame closes the run, even when none are left. A
+    block that no copy could give becomes a bad one of the learner too."""
     cdef frame_header_t header
     cdef descriptor_t record
     cdef uint32_t first = 0, count
     transfer.outstanding = 1
     while first < transfer.blocks:
         count = 0
-        while first + count < transfer.blocks and is_data(transfer.extents[first + count].location):
+        while first + count < transfer.blocks and readable(transfer, first + count):
             count += 1
+        if count == 0 and transfer.bad >> first & 1:
+            send_bad(engine, transfer, first)
         if count:
             memset(&record, 0, sizeof(record))
             record.volume = transfer.volume.index
@@ -409,3 +574,18 @@ cdef void send_runs(engine_t* engine, transfer_t* transfer) noexcept nogil:
     copy_header(engine, transfer, &header, LAST_FLAG)
     frame_send(engine, <uint32_t>engine.nodes[transfer.node].link, &header, NULL, 0, NULL, 0, 0)
     transfer_sent(engine, <uint32_t>(transfer - engine.transfers))
+
+
+cdef void send_bad(engine_t* engine, transfer_t* transfer, uint32_t i) noexcept nogil:
+    cdef frame_header_t header
+    cdef descriptor_t record
+    cdef extent_t* extent = &transfer.extents[i]
+    memset(&record, 0, sizeof(record))
+    record.volume = transfer.volume.index
+    record.lba = transfer.lba + i
+    record.blocks = 1
+    record.operation = OP_COPY_BAD
+    record.source = extent.location if is_lost(extent.location) else LOCATION_BAD
+    record.request = extent.crc
+    copy_header(engine, transfer, &header, 0)
+    send_piece(engine, transfer, &header, &record, i, 0)

@@ -40,6 +40,7 @@ cdef uint64_t record_chain(uint64_t chain, const descriptor_t* record, const uin
                            int crc_step) noexcept nogil
 cdef int volume_apply(engine_t* engine, const uint8_t* header_block, uint32_t location) noexcept nogil
 cdef int volume_commit(engine_t* engine, volume_t* volume, uint64_t lsn) noexcept nogil
+cdef void volume_incomplete(engine_t* engine, volume_t* volume) noexcept nogil
 cdef void volume_truncate(engine_t* engine, volume_t* volume, uint64_t lsn) noexcept nogil
 cdef int volume_set_range(engine_t* engine, volume_t* volume, uint64_t lba, uint32_t blocks,
                           uint32_t location, const uint32_t* crcs, int crc_step, uint64_t lsn) noexcept nogil

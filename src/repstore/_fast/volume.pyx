@@ -5,21 +5,23 @@ from libc.string cimport memcpy, memmove, memset, strncpy
 
 from repstore._fast.batch cimport batch_crc, batch_descriptors, batch_header, payload_of
 from repstore._fast.layout cimport (
-    LINEAGE_ENTRIES, LOCATION_HOLE, LOCATION_ZERO, OP_COMMIT, OP_COPY,
-    OP_COPY_HOLE, OP_COPY_ZERO, OP_EPOCH, OP_JOINED, OP_LEARN, OP_MOVE, OP_SEAL, OP_TRIM,
+    LINEAGE_ENTRIES, LOCATION_HOLE, LOCATION_LOST, LOCATION_ZERO, OP_COMMIT, OP_COPY,
+    OP_COPY_BAD, OP_COPY_HOLE, OP_COPY_ZERO, OP_EPOCH, OP_JOINED, OP_LEARN, OP_MOVE, OP_SEAL, OP_TRIM,
     OP_TRUNCATE, OP_WRITE, OP_ZERO, SESSION_WINDOW, SESSION_WINDOW_WORDS, VOLUME_LEARNING,
 )
 from repstore._fast.log cimport store_fail
+from repstore._fast.merkle cimport merkle_reach, merkle_take
 from repstore._fast.pages cimport page_load
 from repstore._fast.page_tree cimport (
-    PAGE_BAD, tree_free, tree_init, tree_page, tree_retire, tree_touch,
+    tree_free, tree_init, tree_page, tree_retire, tree_touch,
 )
 from repstore._fast.segments cimport (
-    is_data, segment_gain, segment_lose, segment_of,
+    is_data, is_lost, segment_gain, segment_lose, segment_of,
 )
 from repstore._fast.state cimport (
     BARRIER_APPLIED, BARRIER_JOIN, BARRIER_LOGGED, BARRIER_SEAL, CHANGES_KEPT, PENDING_CRCS, VOLUME_INDEX_MAX, VOLUMES_MAX, store_t,
 )
+from repstore._fast.verify_state cimport VERIFY_CAPTURING, VERIFY_WAITING
 
 
 cdef volume_t* volume_new(engine_t* engine, uint32_t index, const uint8_t* uuid, const char* name,
@@ -82,14 +84,14 @@ cdef int volume_lookup(volume_t* volume, uint64_t lba, extent_t* out) noexcept n
     """The committed extent of one block."""
     cdef uint32_t number = <uint32_t>(lba // PAGE_ENTRIES)
     cdef page_t* page = tree_page(&volume.map, number)
-    if page != NULL and page.data != NULL:
-        out[0] = (<extent_t*>page.data)[lba % PAGE_ENTRIES]
-        return LOOKUP_OK
-    if page == NULL or page.reference.slot == 0:
+    if page == NULL or (page.data == NULL and page.reference.slot == 0):
         out.location = LOCATION_HOLE
         out.crc = 0
         return LOOKUP_OK
-    return page_need(volume.engine, volume, &volume.map, number)
+    if page.data == NULL and page_need(volume.engine, volume, &volume.map, number) != LOOKUP_OK:
+        return LOOKUP_LOADING
+    out[0] = (<extent_t*>page.data)[lba % PAGE_ENTRIES]
+    return LOOKUP_OK
 
 
 cdef int page_need(engine_t* engine, volume_t* volume, page_tree_t* tree, uint32_t number) noexcept nogil:
@@ -97,12 +99,8 @@ cdef int page_need(engine_t* engine, volume_t* volume, page_tree_t* tree, uint32
     cdef page_t* page = tree_page(tree, number)
     if page == NULL or page.data != NULL or page.reference.slot == 0:
         return LOOKUP_OK
-    if page.flags & PAGE_BAD:
-        return LOOKUP_BAD
-    page_load(engine, volume, page)
-    if page.data != NULL:
-        return LOOKUP_OK
-    return LOOKUP_BAD if page.flags & PAGE_BAD else LOOKUP_LOADING
+    page_load(engine, volume, tree, number)
+    return LOOKUP_OK if page.data != NULL else LOOKUP_LOADING
 
 
 cdef bint pending_overlaps(const volume_t* volume, uint64_t lba, uint64_t blocks) noexcept nogil:
@@ -121,7 +119,7 @@ cdef bint pending_overlaps(const volume_t* volume, uint64_t lba, uint64_t blocks
 cdef int volume_set_range(engine_t* engine, volume_t* volume, uint64_t lba, uint32_t blocks,
                           uint32_t location, const uint32_t* crcs, int crc_step, uint64_t lsn) noexcept nogil:
     """Point committed blocks to a new place. With LOCATION_HOLE or LOCATION_ZERO all of them
-    get that value; else block i goes to location + i. LOOKUP_LOADING: nothing was changed yet,
+    get that value, and with a lost location its checksum too; else block i goes to location + i. LOOKUP_LOADING: nothing was changed yet,
     the pages are being read."""
     cdef store_t* store = &engine.store
     cdef uint64_t end = lba + blocks
@@ -142,6 +140,8 @@ cdef int volume_set_range(engine_t* engine, volume_t* volume, uint64_t lba, uint
             i = <uint32_t>(min(end, (<uint64_t>number + 1) * PAGE_ENTRIES) - lba)
             lba += i
             continue
+        if engine.verify.state == VERIFY_CAPTURING and engine.verify.volume == volume.index:
+            merkle_take(engine, volume, number)
         page = tree_touch(&volume.map, number, lsn, &store.checkpoint.captures)
         if page == NULL:
             return LOOKUP_BAD
@@ -149,9 +149,11 @@ cdef int volume_set_range(engine_t* engine, volume_t* volume, uint64_t lba, uint
                        <uint32_t>(min(end - <uint64_t>number * PAGE_ENTRIES, <uint64_t>PAGE_ENTRIES))):
             extent = <extent_t*>page.data + i
             if is_data(extent.location):
+                if store.segments[segment_of(store, extent.location)].live == 0:
+                    return LOOKUP_BAD          # E2 was broken on disk already: go no further
                 segment_lose(store, extent.location)
             extent.location = location
-            extent.crc = 0
+            extent.crc = crcs[0] if is_lost(location) else 0
             if is_data(location):
                 extent.crc = crcs[0]
                 segment_gain(store, location)
@@ -330,16 +332,19 @@ cdef void unpend(engine_t* engine, volume_t* volume, pending_t* entry) noexcept 
 
 cdef int apply_move(engine_t* engine, volume_t* volume, const descriptor_t* record, const uint32_t* crcs,
                     uint32_t location) noexcept nogil:
-    """The cleaner moved blocks: counts only for those that are still where it took them from."""
+    """The cleaner or a repair moved blocks: counts only for those that are still where they were
+    taken from, with the content they had; of a lost map entry the content is not known."""
     cdef uint32_t i
     cdef extent_t extent
     cdef int state
     extent.location = LOCATION_HOLE
+    extent.crc = 0
     for i in range(record.blocks):
         state = volume_lookup(volume, record.lba + i, &extent)
         if state != LOOKUP_OK:
             return state
-        if extent.location == record.source + i:
+        if extent.location == record.source + i and (
+                extent.crc == (crcs - i)[0] or extent.location == LOCATION_LOST):
             volume_set_range(engine, volume, record.lba + i, 1, location + i, crcs - i, 0, 0)
     return LOOKUP_OK
 
@@ -348,12 +353,16 @@ cdef int apply_record(engine_t* engine, volume_t* volume, const descriptor_t* re
                       const uint32_t* crcs, uint32_t location) noexcept nogil:
     """One record of a completed batch. Negative: the log contradicts itself."""
     cdef uint8_t op = record.operation
+    cdef uint32_t crc
     if op == OP_WRITE or op == OP_TRIM or op == OP_ZERO or op == OP_EPOCH:
         return pend(engine, volume, record, crcs, location)
     if op == OP_COMMIT:
         return volume_commit(engine, volume, record.lsn)
     if op == OP_MOVE:
         return apply_move(engine, volume, record, crcs, location)
+    if op == OP_COPY_BAD:
+        crc = <uint32_t>record.request
+        return apply_copy(engine, volume, record, &crc, record.source)
     if op == OP_COPY or op == OP_COPY_ZERO or op == OP_COPY_HOLE:
         if op == OP_COPY_ZERO:
             location = LOCATION_ZERO
@@ -414,7 +423,7 @@ cdef void begin_learning(engine_t* engine, volume_t* volume, const descriptor_t*
 
 
 cdef bint touches_blocks(uint8_t operation) noexcept nogil:
-    return OP_WRITE <= operation <= OP_COPY_HOLE
+    return OP_WRITE <= operation <= OP_COPY_HOLE or operation == OP_COPY_BAD
 
 
 cdef bint in_bounds(const volume_t* volume, const descriptor_t* record) noexcept nogil:
@@ -439,6 +448,8 @@ cdef int volume_apply(engine_t* engine, const uint8_t* header_block, uint32_t lo
         volume = engine.by_index[record.volume] if record.volume < VOLUME_INDEX_MAX else NULL
         if volume != NULL:
             if touches_blocks(record.operation) and not in_bounds(volume, record):
+                return -1
+            if record.operation == OP_COPY_BAD and not is_lost(record.source):
                 return -1
             state = apply_record(engine, volume, record, batch_crc(header_block, payload),
                                  location + 1 + payload)
@@ -481,10 +492,20 @@ cdef int volume_commit(engine_t* engine, volume_t* volume, uint64_t lsn) noexcep
         volume.crc_count -= payload
         volume.pending_head = (volume.pending_head + 1) % PENDING_RECORDS
         volume.pending_count -= 1
+        if engine.verify.state == VERIFY_WAITING and engine.verify.volume == volume.index:
+            merkle_reach(engine, volume)
     volume.page_wait = state == LOOKUP_LOADING
     if state == LOOKUP_BAD and not engine.store.recovering:
         store_fail(engine, EIO)                # committed, and our map cannot take it
     return state
+
+
+cdef void volume_incomplete(engine_t* engine, volume_t* volume) noexcept nogil:
+    """Committed records may be missing behind what is committed here; the pending ones are void."""
+    volume_truncate(engine, volume, volume.commit_lsn)
+    if not volume.flags & VOLUME_LEARNING:
+        volume.learn_base = volume.commit_lsn
+    volume.flags |= VOLUME_LEARNING
 
 
 cdef void volume_truncate(engine_t* engine, volume_t* volume, uint64_t lsn) noexcept nogil:

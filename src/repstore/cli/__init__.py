@@ -6,8 +6,10 @@
     nodes        node run | start | stop
     volumes      volume create | list | show | delete
     stores       store create | info
-    check        check history | record
     simulate     sim
+    check        check history (check_history), record (check_record), fsck (check_fsck),
+                 explain | scrub (check_copies),
+                 verify (check_verify)
     supervisor   what `up` does: make, start, wait, watch, stop
     processes    node processes: started, waited for, stopped; and being one
     show         tables

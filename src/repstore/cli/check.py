@@ -3,8 +3,12 @@ from __future__ import annotations
 
 import typer
 
-from repstore.cli import check_history, check_record
+from repstore.cli import check_copies, check_fsck, check_history, check_record, check_verify
 
 app = typer.Typer(help="Check what repstore promises; what is checked is not changed.", no_args_is_help=True)
 app.command()(check_history.history)
 app.command()(check_record.record)
+app.command()(check_fsck.fsck)
+app.command()(check_copies.explain)
+app.command()(check_copies.scrub)
+app.command()(check_verify.verify)

@@ -27,6 +27,7 @@ from urllib.parse import quote
 import repstore_nbd
 
 from repstore import config, errors
+from repstore.check.copies import CopyInquiries
 from repstore.node import NodeConfig, NodeShell, load_nodes, run_node
 from repstore.node.directory import LOOPBACK, ClusterDirectory
 from repstore.node.native import Native, open_after_death
@@ -139,12 +140,15 @@ class ServingNode:
         LOG.info("stopped")
 
     def _open(self, node: NodeConfig) -> Native:
-        self._native = Native(
-            node.id, open_after_death(node.store_path), frontend=repstore_nbd.frontend)
+        opened = open_after_death(node.store_path, replicated=True)
+        LOG.info("store %s: %s", node.store_path, opened.recovery.reason)
+        self._native = Native(node.id, opened, frontend=repstore_nbd.frontend)
         return self._native
 
     def _on_ready(self, shell: NodeShell) -> None:
         assert self._native is not None
+        assert shell.control is not None
+        shell.control.answer = CopyInquiries(self._native.engine, self._native.superblock)
         reporter = Reporter(self._directory.report_path(self._name), self._native.engine, this_process())
         shell.report = reporter.publish
         LOG.info("serving, I/O over %s", self._native.loop.backend)

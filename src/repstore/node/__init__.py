@@ -8,6 +8,7 @@
     native     the engine, its loop thread and its store
     directory  a cluster on one machine: which file is what, how nodes are made
     report     what a running node tells about itself
+    inquiry    what a running node is asked about its copies
     status     how the cluster is, out of configs and reports
 """
 from repstore.node.admin import (

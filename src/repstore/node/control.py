@@ -17,9 +17,11 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from repstore import config, errors
 from repstore.coordination.interface import Change, ConfigStore
-from repstore.node import admin
+from repstore.node import admin, inquiry
 from repstore.replication import membership
 from repstore.replication.actions import Action, CreateCopy, ReadConfig, Swap
 from repstore.replication.engine_control import EngineControl, EngineEvent, LocalCopy
@@ -30,6 +32,8 @@ from repstore.replication.events import (
     Fenced,
     LinkDown,
     LinkUp,
+    LostBlock,
+    MendedBlock,
     NodeDied,
     NoSpace,
     Outcome,
@@ -86,6 +90,10 @@ class Health:
     faults: dict[str, str] = field(default_factory=dict)
 
 
+def _knows_nothing(question: inquiry.Inquiry) -> dict[str, object]:
+    raise LookupError("this node answers no questions")
+
+
 class NodeControl:
     """All decisions of one node."""
 
@@ -97,6 +105,8 @@ class NodeControl:
         self.policies: dict[int, VolumePolicy] = {}
         self.links: dict[NodeId, Identity] = {}
         self.health = Health()
+        self.answer: Callable[[inquiry.Inquiry], dict[str, object]] = _knows_nothing
+        self._asked: inquiry.Inquiry | None = None
         self._engine = engine
         self._store = store
         self._is_gone = is_gone
@@ -129,6 +139,8 @@ class NodeControl:
                 self.health.full = True
             case BadBlock():
                 self.health.bad_blocks += 1
+            case MendedBlock() | LostBlock():
+                pass                                  # counted in the engine's stats
             case _:
                 if record.index in self.policies:
                     self._step(record.index, record, now_s)
@@ -159,6 +171,8 @@ class NodeControl:
                 self._prove_death(node, now_s)
         for index in list(self.policies):
             self._step(index, Tick(), now_s)
+        if self._asked is not None:
+            self._answer(self._asked)
 
     def peers_to_connect(self) -> list[NodeConfig]:
         """Nodes we have no link to and are the one to connect: a pair has one direction."""
@@ -176,6 +190,8 @@ class NodeControl:
             elif key.startswith(NODE_PREFIX) and change.value is not None:
                 node = decode(change.value, NodeConfig, key)
                 self.nodes[node.id] = node
+            elif key == inquiry.ASK_PREFIX + self.identity.name and change.value is not None:
+                self._asked = inquiry.decode_inquiry(change.value, key)
             elif key == CLUSTER_KEY and change.value is not None:
                 cluster = decode(change.value, ClusterConfig, key)
                 self._indexes_given_out = cluster.next_index
@@ -240,6 +256,27 @@ class NodeControl:
     def _delete_copy(self, index: int) -> None:
         self._engine.volume_delete(index)
         self._local_indexes.discard(index)
+
+    # ---------------------------------------------------------------------------- questions
+    def _answer(self, asked: inquiry.Inquiry) -> None:
+        """Answer the newest question, unless it is one of an earlier life; what cannot be said
+        yet, or written now, is tried again by the next tick."""
+        name = self.identity.name
+        try:
+            if not inquiry.is_answered(self._store, name, asked.serial):
+                answer = self._try_answer(asked)
+                inquiry.put(self._store, inquiry.ANSWER_PREFIX + name, msgspec.json.encode(answer))
+        except (BlockingIOError, errors.UnavailableError, errors.OutcomeUnknownError):
+            return
+        self._asked = None
+
+    def _try_answer(self, asked: inquiry.Inquiry) -> inquiry.Answer:
+        try:
+            return inquiry.Answer(asked.serial, value=self.answer(asked))
+        except BlockingIOError:
+            raise
+        except (errors.RepstoreError, LookupError, ValueError, OSError) as error:
+            return inquiry.Answer(asked.serial, error=str(error) or type(error).__name__)
 
     # ---------------------------------------------------------------------- the policy loop
     def _step(self, index: int, event: PolicyEvent, now_s: float) -> None:

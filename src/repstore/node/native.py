@@ -18,19 +18,20 @@ from repstore._fast.control import Engine
 from repstore._fast.loop import Loop
 from repstore.store.device import lock_holder
 from repstore.store.store import OpenedStore, kernel_boot_id, open_store
+from repstore.store.superblock import Superblock
 
 LOOK_S = 0.001          # between two looks at the checkpoint count
 LOCK_TIMEOUT_S = 10.0   # a killed process's I/O lands in milliseconds
 CLOSE_TIMEOUT_S = 60.0  # a checkpoint writes what changed; far longer means a dead disk
 
 
-def open_after_death(path: str) -> OpenedStore:
+def open_after_death(path: str, *, replicated: bool = False) -> OpenedStore:
     """Open a store whose last process may just have been killed: the kernel lets go of the lock
     when the dead process's last I/O has landed. A living holder is refused at once."""
     deadline_s = time.monotonic() + LOCK_TIMEOUT_S
     while True:
         try:
-            return open_store(path)
+            return open_store(path, replicated=replicated)
         except errors.BusyError:
             holder = lock_holder(Path(path)).split(" ")[0]
             if (holder and Path("/proc", holder, "exe").exists()) or time.monotonic() > deadline_s:
@@ -102,11 +103,19 @@ class Native:
                                  opened.batches.tolist(), descriptor, lagging=opened.lagging)
             except ValueError as error:
                 raise errors.CorruptionError(opened.name, "a store that can be loaded", error) from None
+            if opened.recovery.incomplete:
+                self.engine.mark_incomplete()
             self.engine.begin_life(opened.life_id)
         self.engine.attach_loop(self.loop)
         if frontend is not None:
             self.engine.use_frontend(frontend)
         self._thread = threading.Thread(target=self.loop.run, name="repstore-loop", daemon=True)
+
+    @property
+    def superblock(self) -> Superblock:
+        """Of the store when it was opened: its geometry and its identity."""
+        assert self._opened is not None, "an engine without a store"
+        return self._opened.superblock
 
     def add_listener(self, socket_fd: int, kind: int) -> None:
         """Takes over a listening socket (1: peers, 2: frontends)."""

@@ -138,6 +138,20 @@ class BadBlock:
     what: str
 
 
+@dataclass(frozen=True, slots=True)
+class MendedBlock:
+    """A bad block was written anew with what another copy gave."""
+    index: int
+    lba: int
+
+
+@dataclass(frozen=True, slots=True)
+class LostBlock:
+    """A bad block that no other copy could give: reading it is an error."""
+    index: int
+    lba: int
+
+
 # ------------------------------------------------------------------- from around the policy
 @dataclass(frozen=True, slots=True)
 class ConfigRead:
@@ -174,7 +188,7 @@ class Tick:
 
 VolumeEvent = (Sealed | Pulled | Want | LearnerCaughtUp | JoinReady | MemberSilent | Diverged
                | ResyncFull | Stale | RequestSession)
-NodeEvent = LinkUp | LinkDown | AttachRequest | Fenced | NoSpace | BadBlock
+NodeEvent = LinkUp | LinkDown | AttachRequest | Fenced | NoSpace | BadBlock | MendedBlock | LostBlock
 PolicyEvent = VolumeEvent | LinkUp | LinkDown | Fenced | ConfigRead | SwapDone | NodeDied | Tick
 
 _BY_NAME: dict[str, type[VolumeEvent | NodeEvent]] = {
@@ -182,7 +196,7 @@ _BY_NAME: dict[str, type[VolumeEvent | NodeEvent]] = {
     "join_ready": JoinReady, "member_silent": MemberSilent, "diverged": Diverged,
     "resync_full": ResyncFull, "stale": Stale, "request_session": RequestSession,
     "link_up": LinkUp, "link_down": LinkDown, "attach": AttachRequest, "fenced": Fenced,
-    "no_space": NoSpace, "bad_block": BadBlock,
+    "no_space": NoSpace, "bad_block": BadBlock, "mended_block": MendedBlock, "lost_block": LostBlock,
 }
 
 

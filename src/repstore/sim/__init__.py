@@ -19,6 +19,9 @@
     timeline       a failure for a person
     trace          what happened, byte for byte the same for the same seed
     recording      one store whose disk writes are logged
+    crash_check    is what a crash leaves what was promised? For anybody's store
+    durability     the same for a volume of ours
+    conformance    suites for anybody's disk backend and config store
     crash_states   every image that a crash may leave of such a log
 
 Nothing of the product imports this room, but the command, lazily.

@@ -96,6 +96,8 @@ class SimulatedDisk:
     def finish(self, operation: int) -> tuple[int, memoryview | None]:
         """An operation is through: its result, and what a read gave."""
         ask = self._flying.pop(operation)
+        if past_the_end(ask, len(self.image)):
+            return -errno.EIO, None
         if isinstance(ask, DiskRead):
             return self._finish_read(ask)
         if isinstance(ask, DiskFlush):
@@ -244,6 +246,14 @@ class SimulatedDisk:
         if fate < 0.85:
             return write._replace(data=write.data[:cut]) if cut else None
         return write._replace(offset=write.offset + cut, data=write.data[cut:])
+
+
+def past_the_end(ask: DiskAsk, size_bytes: int) -> bool:
+    """A disk does what it can do whole, or says that it cannot."""
+    if isinstance(ask, DiskFlush):
+        return False
+    length = ask.length if isinstance(ask, DiskRead) else len(ask.data)
+    return ask.offset + length > size_bytes
 
 
 def _blocks(offset: int, length: int) -> range:

@@ -83,12 +83,14 @@ class DamagedDevice(MemoryDevice):
 
 
 def open_engine(image: bytearray, name: str, *, number: int, boot_id: bytes, life_id: int,
-                unreadable: Collection[int] = ()) -> tuple[SimulatedEngine, OpenedStore]:
+                unreadable: Collection[int] = (),
+                replicated: bool = False) -> tuple[SimulatedEngine, OpenedStore]:
     """Recover the store in `image` into an engine that has not turned yet (G1).
 
     `unreadable` blocks answer with an I/O error; to the replay they are not what was written.
     """
-    opened = open_device(DamagedDevice(image, unreadable), name, boot_id=boot_id, life_id=life_id)
+    opened = open_device(DamagedDevice(image, unreadable), name, boot_id=boot_id, life_id=life_id,
+                         replicated=replicated)
     engine = SimulatedEngine(number, opened.boot_id)
     if unreadable:
         image = bytearray(image)
@@ -99,6 +101,8 @@ def open_engine(image: bytearray, name: str, *, number: int, boot_id: bytes, lif
                     lagging=opened.lagging)
     except ValueError as error:
         raise errors.CorruptionError(name, "a store that can be loaded", str(error)) from None
+    if opened.recovery.incomplete:
+        engine.mark_incomplete()
     engine.begin_life(life_id)
     return engine, opened
 

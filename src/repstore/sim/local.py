@@ -5,6 +5,7 @@ decides which disk operation is answered next, the oldest or one drawn from a se
 """
 from __future__ import annotations
 
+import errno
 import mmap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from repstore._fast.control import Call
 from repstore._fast.simulated import DiskFlush, DiskRead, DiskWrite
 from repstore.format import BLOCK_SIZE
 from repstore.sim.clock import START_NS
-from repstore.sim.disk import DiskAsk
+from repstore.sim.disk import DiskAsk, past_the_end
 from repstore.sim.engine import SimulatedEngine, open_engine
 from repstore.sim.expectation import ZEROS
 from repstore.sim.workload import FLUSH, FUA, IO, READ, WRITE, stamped, stamps_of
@@ -50,6 +51,8 @@ class PlainDisk:
     def finish(self, operation: int) -> tuple[int, memoryview | None]:
         """It is through: its result, and what a read gave."""
         ask = self._flying.pop(operation)
+        if past_the_end(ask, len(self.image)):
+            return -errno.EIO, None
         match ask:
             case DiskRead():
                 return ask.length, memoryview(self.image)[ask.offset:ask.offset + ask.length]

@@ -85,7 +85,8 @@ class SimulatedNode:
         life_id = self._random.getrandbits(64) or 1
         process = self._random.getrandbits(31)
         engine, opened = open_engine(self.disk.image, self.name, number=self.number, boot_id=self.boot_id,
-                                     life_id=life_id, unreadable=frozenset(self.disk.faults.unreadable))
+                                     life_id=life_id, unreadable=frozenset(self.disk.faults.unreadable),
+                                     replicated=True)
         self._world.trace.add(self.name, f"starts, life {life_id:016x}: {opened.recovery.reason}")
         life = self.life = NodeLife(self._world, self, engine, opened.superblock.store_uuid.hex(),
                                     opened.boot_id.hex(), self._random)

@@ -6,9 +6,9 @@
   R1 The cluster becomes healthy, then faults strike and clients ask at the times of the plan,
      then everything is healed.
   R2 From then on it must converge: every operation is answered, and every copy is in sync again,
-     within CONVERGE_S of virtual time. Where data was damaged and nothing repairs it yet
-     (MUST_RECOVER), or a store does not open any more and nothing may replace it, a copy may
-     never come back, and with too few copies nothing is answered: right data, or none.
+     within CONVERGE_S of virtual time. Where a store does not open any more and nothing may
+     replace it, a copy may never come back, and with too few copies nothing is answered: right
+     data, or none.
   R3 Then everything is read, through the clients and from the disks.
 """
 from __future__ import annotations
@@ -26,9 +26,8 @@ from repstore.sim.scene import Scene
 from repstore.sim.trace import Trace
 from repstore.sim.workload import FLUSH, Ask
 
-# Damage that the atlas allows for is mended from another copy. Until read repair is there a bad
-# block is an error for exactly that block; then this becomes True, and nothing else changes.
-MUST_RECOVER = False
+# Damage that the atlas allows for is mended from another copy: what it allows for must be right.
+MUST_RECOVER = True
 
 CONVERGE_S = 60.0
 REST_S = 20.0

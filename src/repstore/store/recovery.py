@@ -12,6 +12,8 @@ Let k be the first batch of the chain that is missing or whose payload is not wh
   D3 the same after another boot: acknowledged and lost with the power. Cut, and tainted
   D4 nobody says so: a torn tail that nobody was promised. Cut
   D5 what does not chain to its predecessor though both are whole was never written by a store
+     Unless the copies are one of several: then the log is cut there, and the store *incomplete*:
+     its copies may neither lead nor count before they have learned from the others
   D6 after another boot the tail may be short without a trace: tainted, whatever was found
 """
 from collections.abc import Iterator
@@ -48,14 +50,17 @@ class Recovery:
     tainted: bool                    # acknowledged writes may be missing
     damaged: tuple[int, ...]         # sequences kept though blocks of theirs are bad
     reason: str
+    incomplete: bool = False         # durable writes are missing: other copies have them
 
 
-def recover(device: Device, superblock: Superblock, root: Root, *, same_boot: bool, name: str) -> Recovery:
+def recover(device: Device, superblock: Superblock, root: Root, *, same_boot: bool, name: str,
+            replicated: bool = False) -> Recovery:
     """Scan the log and decide. A store that was closed cleanly has none."""
     if superblock.clean:
         return Recovery(np.zeros(0, BATCH_PLACE), root.batch_sequence, False, (), "closed cleanly")
     found = scan(device, superblock, root)
-    return decide(found, root.batch_sequence, root.batch_crc, same_boot=same_boot, name=name)
+    return decide(found, root.batch_sequence, root.batch_crc, same_boot=same_boot, name=name,
+                  replicated=replicated)
 
 
 def scan(device: Device, superblock: Superblock, root: Root) -> Infos:
@@ -76,7 +81,8 @@ def scan(device: Device, superblock: Superblock, root: Root) -> Infos:
     return np.concatenate([np.zeros(0, BATCH_INFO), *found])
 
 
-def decide(found: Infos, start_sequence: int, start_crc: int, *, same_boot: bool, name: str) -> Recovery:
+def decide(found: Infos, start_sequence: int, start_crc: int, *, same_boot: bool, name: str,
+           replicated: bool = False) -> Recovery:
     """Walk the chain from the checkpoint to the first batch that does not count (D1-D6)."""
     log = _in_order(found, start_sequence)
     count = 0
@@ -92,6 +98,9 @@ def decide(found: Infos, start_sequence: int, start_crc: int, *, same_boot: bool
         verdict = _verdict(later, k, same_boot)
         if verdict != "corruption":
             break
+        if here is None and replicated:
+            return Recovery(_places(log[:count]), start_sequence + count, True, tuple(damaged),
+                            f"batch {k} was written and is gone: cut there, to be learned anew", True)
         if here is None:
             at = _place(name, log[count - 1]) if count else f"{name}: at the checkpoint"
             raise errors.CorruptionError(

@@ -13,7 +13,7 @@
   R6 nothing is left over
 """
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -135,6 +135,19 @@ def read(device: Device, superblock: Superblock, name: str) -> bytes:
     if crc32c(data) != superblock.root_crc:
         raise errors.CorruptionError(where, f"checksum {superblock.root_crc:#010x}", f"{crc32c(data):#010x}")
     return data
+
+
+def read_either(device: Device, superblock: Superblock, name: str) -> tuple[bytes, int]:
+    """The current root and the area it was found in: the one the superblock names, or the other
+    one, which holds the same root unless a crash came between."""
+    try:
+        return read(device, superblock, name), superblock.root_area
+    except errors.CorruptionError as error:
+        other = replace(superblock, root_area=1 - superblock.root_area)
+        try:
+            return read(device, other, name), other.root_area
+        except errors.CorruptionError:
+            raise error from None
 
 
 def decode(data: Bytes, geometry: Geometry, where: str = "root") -> Root:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from repstore import config, errors
 from repstore._fast.checksum import crc32c
-from repstore.format import BLOCK_SIZE, SEGMENT_EMPTY, SEGMENT_FREE, VOLUME_LEARNING
+from repstore.format import BLOCK_SIZE, SEGMENT_EMPTY, SEGMENT_FREE, VOLUME_LEARNING, superblock_t
 from repstore.store import geometry as layout
 from repstore.store import recovery, superblock
 from repstore.store import root as roots
@@ -42,7 +42,7 @@ class OpenedStore:
     device: Device
     geometry: Geometry
     superblock: Superblock
-    superblock_block: bytes      # the block the quorum agreed on
+    superblock_block: bytes      # the block the quorum agreed on, naming the area of `root`
     lagging: tuple[int, ...]     # superblock copies that do not have it
     root: Root
     root_bytes: bytes
@@ -138,19 +138,24 @@ def format_device(device: Device, geometry: Geometry, *, store_uuid: bytes, boot
         root_area=0, root_bytes=len(root_bytes), root_crc=crc32c(root_bytes)))
 
 
-def open_store(path: str | os.PathLike[str]) -> OpenedStore:
-    """Lock the store at `path` and decide what is in it. The caller closes what it gets."""
+def open_store(path: str | os.PathLike[str], *, replicated: bool = False) -> OpenedStore:
+    """Lock the store at `path` and decide what is in it. The caller closes what it gets.
+
+    `replicated`: other copies can bring back what a damaged log lacks (see `recovery`, D2).
+    """
     device = FileDevice(Path(path))
     try:
         device.lock()
         life_id = int.from_bytes(os.urandom(8), "little") or 1
-        return open_device(device, str(path), boot_id=kernel_boot_id(), life_id=life_id)
+        return open_device(device, str(path), boot_id=kernel_boot_id(), life_id=life_id,
+                           replicated=replicated)
     except BaseException:
         device.close()
         raise
 
 
-def open_device(device: Device, name: str, *, boot_id: bytes, life_id: int) -> OpenedStore:
+def open_device(device: Device, name: str, *, boot_id: bytes, life_id: int,
+                replicated: bool = False) -> OpenedStore:
     """Like `open_store`, on any device; the two ids are the caller's.
 
     A store presents the boot id that its superblock will carry:
@@ -160,17 +165,19 @@ def open_device(device: Device, name: str, *, boot_id: bytes, life_id: int) -> O
     """
     found = superblock.read(device, name)
     superblock.check_writable(found.superblock, name)
-    root_bytes = roots.read(device, found.superblock, name)
+    root_bytes, area = roots.read_either(device, found.superblock, name)
     root = roots.decode(root_bytes, found.superblock.geometry, f"{name}: root")
     same_boot = found.superblock.boot_id[:BOOT_BYTES] == boot_id[:BOOT_BYTES]
-    decided = recovery.recover(device, found.superblock, root, same_boot=same_boot, name=name)
+    decided = recovery.recover(device, found.superblock, root, same_boot=same_boot, name=name,
+                               replicated=replicated)
     if decided.tainted:
         boot_id = boot_id[:BOOT_BYTES] + life_id.to_bytes(8, "little")[:len(boot_id) - BOOT_BYTES]
     elif same_boot:
         boot_id = found.superblock.boot_id
     return OpenedStore(name=name, device=device, geometry=found.superblock.geometry,
-                       superblock=found.superblock, superblock_block=found.block, lagging=found.lagging,
-                       root=root, root_bytes=root_bytes, boot_id=boot_id, life_id=life_id, recovery=decided)
+                       superblock=found.superblock, superblock_block=_with_area(found.block, area),
+                       lagging=found.lagging, root=root,
+                       root_bytes=root_bytes, boot_id=boot_id, life_id=life_id, recovery=decided)
 
 
 def info(path: str | os.PathLike[str]) -> StoreInfo:
@@ -284,12 +291,20 @@ def _read_settled(device: Device, name: str, tries: int = INFO_TRIES) -> tuple[s
     """Superblock and root that belong together, although somebody may be writing them."""
     found = superblock.read(device, name)
     try:
-        data = roots.read(device, found.superblock, name)
+        data, _ = roots.read_either(device, found.superblock, name)
         return found, roots.decode(data, found.superblock.geometry, f"{name}: root")
     except errors.CorruptionError:
         if tries == 1 or superblock.read(device, name).superblock == found.superblock:
             raise
         return _read_settled(device, name, tries - 1)
+
+
+def _with_area(block: bytes, area: int) -> bytes:
+    """A superblock that names the area where the root was found: the engine's first checkpoint
+    goes to the other one, and must not overwrite the only good root."""
+    changed = bytearray(block)
+    np.frombuffer(changed, superblock_t, 1)["root_area"] = area
+    return bytes(changed)
 
 
 def _describe(path: Path, found: superblock.Found, root: Root) -> StoreInfo:

@@ -1,0 +1,4 @@
+"""Verification between copies; see verify.pxd.
+
+Native only: nothing of it is seen from Python.
+"""

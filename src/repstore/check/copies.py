@@ -1,0 +1,185 @@
+"""What a node says about its own copy: where a block is, and how it is; scrubs of it.
+
+Run by the node itself, beside its engine, on the store that it has open.
+"""
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from repstore import errors
+from repstore._fast import inspection
+from repstore._fast.checksum import crc32c
+from repstore._fast.control import Engine
+from repstore.check import store_maps, verify
+from repstore.check.store_records import SegmentReader
+from repstore.format import (
+    BATCH_HEADER_BYTES,
+    BLOCK_SIZE,
+    LOCATION_BAD,
+    LOCATION_HOLE,
+    LOCATION_LOST,
+    LOCATION_ZERO,
+    OP_COPY,
+    OP_MOVE,
+    OP_WRITE,
+    PAGE_ENTRIES,
+    batch_header_t,
+    descriptor_t,
+    extent_t,
+)
+from repstore.store.superblock import Superblock
+
+STATES = {LOCATION_HOLE: "hole", LOCATION_ZERO: "zeros", LOCATION_BAD: "bad", LOCATION_LOST: "lost"}
+OPERATIONS = {OP_WRITE: "write", OP_MOVE: "move", OP_COPY: "copy"}
+
+
+class Question(Protocol):
+    """What is asked: see `node.inquiry`."""
+
+    @property
+    def what(self) -> str: ...
+    @property
+    def index(self) -> int: ...
+    @property
+    def numbers(self) -> dict[str, int]: ...
+
+
+class EngineDevice:
+    """The store of an engine that runs, to read only."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def read(self, offset: int, length: int) -> memoryview:
+        """See `store.device.Device`."""
+        room = mmap.mmap(-1, length)             # aligned, as a read past the page cache must be
+        if not inspection.read_blocks(self._engine, offset // BLOCK_SIZE, room):
+            raise OSError(5, "Input/output error")
+        return memoryview(room)
+
+
+class CopyInquiries:
+    """Answers questions about the copies of one engine. Raises LookupError for a volume that has
+    none here, ValueError for numbers out of range, BlockingIOError: ask again in a moment."""
+
+    def __init__(self, engine: Engine, state: Superblock) -> None:
+        self._engine = engine
+        self._state = state
+        self._answers: dict[str, Callable[[int, dict[str, int]], dict[str, Any]]] = {
+            "explain": self._explain, "scrub start": self._scrub_start, "scrub stop": self._scrub_stop,
+            "scrub state": self._scrub_state, "verify start": self._verify_start,
+            "verify state": self._verify_state, "verify nodes": self._verify_nodes,
+            "verify page": self._verify_page}
+        self._leaves = (0, np.zeros(0, np.uint64))           # of which verification
+
+    def __call__(self, question: Question) -> dict[str, Any]:
+        answer = self._answers.get(question.what)
+        if answer is None:
+            raise LookupError(f"nobody here knows what {question.what!r} means")
+        return answer(question.index, question.numbers)
+
+    # ------------------------------------------------------------------------------ explain
+    def _explain(self, index: int, numbers: dict[str, int]) -> dict[str, Any]:
+        lba = numbers["lba"]
+        entry = np.zeros(1, extent_t)
+        inspection.read_map(self._engine, index, lba, entry.view(np.uint8))
+        copy = self._engine.volume_state(index)
+        location, crc = int(entry["location"][0]), int(entry["crc"][0])
+        found: dict[str, Any] = {
+            "role": copy.role, "epoch": copy.epoch, "commit_lsn": copy.commit_lsn, "learning": copy.learning,
+            "state": STATES.get(location, "data"), "location": location, "checksum": crc}
+        if found["state"] == "data":
+            found |= self._explain_data(index, lba, location, crc)
+        return found
+
+    def _explain_data(self, index: int, lba: int, location: int, crc: int) -> dict[str, Any]:
+        """Segment, checksum and record of a block; the record is found by walking the headers."""
+        geometry = self._state.geometry
+        numbers, offsets = store_maps.segments_of(geometry, np.array([location], np.uint32))
+        number, offset = int(numbers[0]), int(offsets[0])
+        found: dict[str, Any] = {"segment": number, "offset": offset, "medium": self._medium(location, crc)}
+        segment = store_maps.read_segments(self._engine, geometry)[number]
+        device = EngineDevice(self._engine)
+        reader = SegmentReader(device, self._state, number, int(segment["generation"]))
+        for start, payload in reader.batches():
+            if start + len(payload) >= offset:
+                break
+        else:
+            return found | {"record": "none: its batch header is damaged, or still on its way"}
+        if start >= offset:
+            return found | {"record": "none: its batch header is damaged"}
+        header_block = geometry.segment_start(number) + start
+        return found | self._record(device, header_block, payload[offset - start - 1], index, lba)
+
+    def _medium(self, location: int, crc: int) -> str:
+        """What the disk gives: `good`, `unreadable`, or another checksum."""
+        try:
+            found = crc32c(EngineDevice(self._engine).read(location * BLOCK_SIZE, BLOCK_SIZE))
+        except OSError:
+            return "unreadable"
+        return "good" if found == crc else f"checksum {found:#010x}"
+
+    @staticmethod
+    def _record(device: EngineDevice, header_block: int, payload: np.void, index: int,
+                lba: int) -> dict[str, Any]:
+        block = device.read(header_block * BLOCK_SIZE, BLOCK_SIZE)
+        header = np.frombuffer(block, batch_header_t, 1)[0]
+        record = np.frombuffer(block, descriptor_t, int(header["descriptor_count"]), BATCH_HEADER_BYTES)[
+            int(payload["record"])]
+        if (int(payload["volume"]), int(payload["lba"])) != (index, lba):
+            return {"record": f"of volume {payload['volume']}, block {payload['lba']}"}
+        operation = int(record["operation"])
+        within = lba - int(record["lba"])
+        return {"record": OPERATIONS.get(operation, str(operation)), "batch": int(header["sequence"]),
+                "record_checksum": int(payload["crc"]),
+                "record_epoch": int(record["epoch"]) if operation == OP_WRITE else None,
+                "lsn": int(record["lsn"]) + (within if operation == OP_WRITE else 0) or None}
+
+    # -------------------------------------------------------------------------------- scrub
+    def _scrub_start(self, index: int, numbers: dict[str, int]) -> dict[str, Any]:
+        if inspection.scrub_state(self._engine)[0] and inspection.scrub_state(self._engine)[1] != index:
+            raise errors.BusyError("another volume is being scrubbed here")
+        inspection.scrub_start(self._engine, index, numbers["first"], numbers["rate_bytes_s"])
+        return self._scrub_state(index, numbers)
+
+    def _scrub_stop(self, index: int, numbers: dict[str, int]) -> dict[str, Any]:
+        inspection.scrub_stop(self._engine)
+        return self._scrub_state(index, numbers)
+
+    def _scrub_state(self, index: int, numbers: dict[str, int]) -> dict[str, Any]:
+        running, volume, next_lba, read_blocks, bad_blocks = inspection.scrub_state(self._engine)
+        if volume != index:
+            running, next_lba, read_blocks, bad_blocks = False, 0, 0, 0
+        lost = [lba for volume, lba in inspection.lost_blocks(self._engine) if volume == index]
+        return {"running": running, "next_lba": next_lba, "read_blocks": read_blocks,
+                "bad_blocks": bad_blocks, "lost_blocks": len(lost), "first_lost": lost[:16],
+                "size_blocks": self._engine.volume_state(index).size_blocks}
+
+    # ------------------------------------------------------------------------------- verify
+    def _verify_start(self, index: int, numbers: dict[str, int]) -> dict[str, Any]:
+        wanted = sorted(page for name, page in numbers.items() if name.startswith("page"))
+        return {"lsn": inspection.verify_start(self._engine, index, numbers["serial"], wanted)}
+
+    def _verify_state(self, index: int, numbers: dict[str, int]) -> dict[str, Any]:
+        state, serial, lsn, done, pages = inspection.verify_state(self._engine)
+        return {"state": state if serial == numbers["serial"] else "idle", "lsn": lsn, "done": done,
+                "pages": pages}
+
+    def _verify_nodes(self, index: int, numbers: dict[str, int]) -> dict[str, Any]:
+        serial = numbers["serial"]
+        if self._leaves[0] != serial:
+            leaves = np.zeros(inspection.verify_state(self._engine)[4], np.uint64)
+            inspection.verify_leaves(self._engine, serial, leaves.view(np.uint8))
+            self._leaves = (serial, leaves)
+        first, count = numbers["first"], min(numbers["count"], verify.FAN_OUT)
+        nodes = verify.tree_level(self._leaves[1], numbers["level"])
+        return {"digests": nodes[first:first + count].tolist()}
+
+    def _verify_page(self, index: int, numbers: dict[str, int]) -> dict[str, Any]:
+        values = np.zeros(PAGE_ENTRIES, np.uint32)
+        inspection.verify_values(self._engine, numbers["serial"], numbers["place"], values.view(np.uint8))
+        return {"values": values.tolist()}

@@ -1,0 +1,175 @@
+"""Whether the copies of a volume are equal at one LSN, by a Merkle tree over their maps' checksums.
+
+    digest of 512 blocks > 256 of them > 256 of those > ... > root
+
+  W1 every copy's tree is that of its map at the same LSN (see `_fast/verify.pxd`): no pause of
+     commits is needed to agree on it, and writes go on meanwhile
+  W2 equal roots are proof of equality, but for 2^-64; else the descent asks only for children of
+     nodes that differ, so that what is exchanged is in proportion to the differences
+  W3 pages that differ are taken again with all their checksums, at a later LSN, the same on all
+     copies: a range of blocks is reported only if it differs there
+  W4 right is the copy whose medium has what its own map says; among several the one with the newest
+     record, and if that does not tell the primary
+"""
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from repstore import config, errors
+from repstore.format import PAGE_ENTRIES
+
+FAN_OUT = 256
+DIGEST_BYTES = 8
+EXACT_PAGES = config.VERIFY_PAGES_EXACT
+Digests = NDArray[np.uint64]
+Progress = Callable[[str, int, int], None]
+
+
+class CopySource(Protocol):
+    """One copy, wherever it is. Raises RepstoreError where it cannot answer."""
+
+    def start(self, serial: int, wanted: Sequence[int]) -> int:
+        """At the primary: begin on all copies; the LSN."""
+
+    def wait(self, serial: int) -> int:
+        """Until this copy has it; its number of pages."""
+
+    def nodes(self, serial: int, level: int, first: int, count: int) -> Digests:
+        """Digests of nodes of a level of the tree; level 0 are the pages."""
+
+    def values(self, serial: int, place: int) -> NDArray[np.uint32]:
+        """Checksums of a wanted page."""
+
+    def explain(self, lba: int) -> dict[str, Any]:
+        """What `check explain` says of a block here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Blocks `first` to `first + blocks - 1` differ between copies; `right` is the good one, or empty."""
+
+    first: int
+    blocks: int
+    differ: tuple[str, ...]          # copies that are not as the primary is
+    right: str
+
+
+@dataclass
+class Verdict:
+    """What a verification found out."""
+
+    volume: str
+    copies: tuple[str, ...]          # the primary first
+    lsn: int = 0
+    pages: int = 0
+    complete: bool = False
+    differing_pages: int = 0
+    differences: list[Difference] = field(default_factory=list)
+    exchanged_bytes: int = 0         # digests and checksums that were asked for
+
+    @property
+    def verdict(self) -> str:
+        """`equal`, `different`, or `interrupted`."""
+        if not self.complete:
+            return "interrupted"
+        return "different" if self.differences else "equal"
+
+
+def tree_level(leaves: Digests, level: int) -> Digests:
+    """All nodes of one level above the pages."""
+    for _ in range(level):
+        groups = range(0, len(leaves), FAN_OUT)
+        leaves = np.array([_digest(leaves[first:first + FAN_OUT]) for first in groups], np.uint64)
+    return leaves
+
+
+def _digest(children: Digests) -> int:
+    return int.from_bytes(hashlib.blake2b(children.tobytes(), digest_size=DIGEST_BYTES).digest(), "little")
+
+
+def verify(verdict: Verdict, copies: Mapping[str, CopySource], serials: Callable[[], int],
+           progress: Progress = lambda what, done, of: None) -> None:
+    """Compare the copies of `verdict`, and fill it in as far as it comes."""
+    primary = copies[verdict.copies[0]]
+    serial = serials()
+    verdict.lsn = primary.start(serial, ())
+    found = {name: copy.wait(serial) for name, copy in copies.items()}
+    verdict.pages = found[verdict.copies[0]]
+    for name, pages in found.items():
+        if pages != verdict.pages:
+            raise errors.CorruptionError(f"copy on {name}", f"{verdict.pages} map pages", pages)
+    differing = _descend(verdict, copies, serial, progress)
+    verdict.differing_pages = len(differing)
+    for place in range(0, len(differing), EXACT_PAGES):
+        progress("pages that differ", place, len(differing))
+        _look_exactly(verdict, copies, serials(), differing[place:place + EXACT_PAGES])
+    verdict.complete = True
+
+
+def _descend(verdict: Verdict, copies: Mapping[str, CopySource], serial: int,
+             progress: Progress) -> list[int]:
+    """Pages whose digests are not the same on all copies (W2)."""
+    counts = [verdict.pages]
+    while counts[-1] > 1:
+        counts.append(-(-counts[-1] // FAN_OUT))
+    differing = _unequal(verdict, copies, serial, len(counts) - 1, 0, 1)
+    for level in range(len(counts) - 2, -1, -1):
+        parents, differing = differing, []
+        for done, parent in enumerate(parents):
+            progress(f"level {level} of the tree", done, len(parents))
+            first = parent * FAN_OUT
+            differing += _unequal(verdict, copies, serial, level, first, min(FAN_OUT, counts[level] - first))
+    return differing
+
+
+def _unequal(verdict: Verdict, copies: Mapping[str, CopySource], serial: int, level: int, first: int,
+             count: int) -> list[int]:
+    rows = [copies[name].nodes(serial, level, first, count) for name in verdict.copies]
+    verdict.exchanged_bytes += len(rows) * count * DIGEST_BYTES
+    differ = np.any([row != rows[0] for row in rows], axis=0)
+    return [first + int(i) for i in np.flatnonzero(differ)]
+
+
+def _look_exactly(verdict: Verdict, copies: Mapping[str, CopySource], serial: int, pages: list[int]) -> None:
+    """Which blocks of these pages differ, at one LSN (W3)?"""
+    copies[verdict.copies[0]].start(serial, pages)
+    for copy in copies.values():
+        copy.wait(serial)
+    for place, page in enumerate(pages):
+        rows = [copies[name].values(serial, place) for name in verdict.copies]
+        verdict.exchanged_bytes += len(rows) * PAGE_ENTRIES * 4
+        unlike = np.array([row != rows[0] for row in rows])
+        for first, blocks in _runs(unlike):
+            differ = tuple(name for name, row in zip(verdict.copies, unlike, strict=True) if row[first])
+            lba = page * PAGE_ENTRIES + first
+            verdict.differences.append(Difference(lba, blocks, differ, _right_side(verdict, copies, lba)))
+
+
+def _runs(unlike: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """(first, length) of runs of blocks that differ on the same copies."""
+    runs = []
+    first = 0
+    for end in range(1, unlike.shape[1] + 1):
+        if end == unlike.shape[1] or (unlike[:, end] != unlike[:, first]).any():
+            if unlike[:, first].any():
+                runs.append((first, end - first))
+            first = end
+    return runs
+
+
+def _right_side(verdict: Verdict, copies: Mapping[str, CopySource], lba: int) -> str:
+    """W4; empty: no copy has what its own map says."""
+    said = {name: copies[name].explain(lba) for name in verdict.copies}
+    good = [name for name in verdict.copies
+            if said[name]["state"] in ("hole", "zeros") or said[name].get("medium") == "good"]
+    return max(good, key=lambda name: _age(said[name]), default="")       # the first of equals: the primary
+
+
+def _age(said: dict[str, Any]) -> tuple[int, int]:
+    return said.get("record_epoch") or 0, said.get("lsn") or 0

@@ -1,0 +1,153 @@
+"""`repstore check explain | scrub`: what running nodes say about their copies."""
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from repstore import config, errors
+from repstore.cli.check_fsck import EXIT_FINDINGS, EXIT_UNUSABLE, ProgressLine
+from repstore.cli.options import EXIT_INTERRUPTED, Data, Json, complain, open_cluster, parse_size
+from repstore.cli.show import print_json, print_table
+from repstore.coordination.interface import ConfigStore
+from repstore.format import BLOCK_SIZE
+from repstore.node import VolumeConfig, load_nodes, load_volumes
+from repstore.node.inquiry import ask, put
+
+Volume = Annotated[str, typer.Argument(metavar="VOLUME", help="Name of a volume.")]
+SCRUB_LOOK_S = 0.25
+SCRUB_PREFIX = "scrub/"            # how far an interrupted scrub of a copy came
+
+
+def explain(
+    volume: Volume,
+    lba: Annotated[int, typer.Argument(metavar="LBA", min=0, help="Block of 4 KiB, counted from 0.")],
+    data: Data,
+    json: Json = False,
+) -> None:
+    """Which record, segment, LSN and epoch a block has on each copy, and whether it is good there.
+    Exit code 0: good on every copy, 1: not, 2: a copy could not be asked."""
+    _, configs = open_cluster(data)
+    with closing(configs):
+        known, names = find_volume(configs, volume)
+        if lba >= known.size_bytes // BLOCK_SIZE:
+            raise errors.OutOfRangeError(f"block {lba}: the volume has {known.size_bytes // BLOCK_SIZE}")
+        copies = {name: _try(configs, name, "explain", known.index, lba=lba) for name in names}
+    if json:
+        print_json({"volume": volume, "lba": lba, "copies": copies})
+    else:
+        print_table(
+            f"volume {volume}, block {lba}",
+            ("copy on", "role", "state", "checksum", "on the medium", "segment", "block of it", "batch",
+             "record", "LSN", "epoch", "error"),
+            [(name, copy.get("role"), copy.get("state"),
+              f"{copy['checksum']:#010x}" if copy.get("state") == "data" else "", copy.get("medium"),
+              copy.get("segment"), copy.get("offset"), copy.get("batch"), copy.get("record"), copy.get("lsn"),
+              copy.get("record_epoch"), copy.get("error")) for name, copy in copies.items()])
+    if any("error" in copy for copy in copies.values()):
+        raise typer.Exit(EXIT_UNUSABLE)
+    content = {copy["checksum"] if copy["state"] == "data" else copy["state"] for copy in copies.values()}
+    if len(content) > 1 or any(copy["state"] in ("bad", "lost") or copy.get("medium", "good") != "good"
+                               for copy in copies.values()):
+        raise typer.Exit(EXIT_FINDINGS)
+
+
+def scrub(
+    volume: Volume,
+    data: Data,
+    rate: Annotated[int, typer.Option(parser=parse_size, metavar="SIZE", help="At most so much a second, "
+                                      "on each node.")] = 16 * config.MIB,
+    fresh: Annotated[bool, typer.Option("--fresh", help="From the first block on, not from where an "
+                                        "interrupted scrub stopped.")] = False,
+    json: Json = False,
+) -> None:
+    """Read every block of every copy of a volume; bad ones are mended from other copies.
+    Exit code 0: none was bad, 1: some were, 2: a copy could not be scrubbed to its end."""
+    _, configs = open_cluster(data)
+    with closing(configs):
+        known, names = find_volume(configs, volume)
+        try:
+            copies = _scrub_all(configs, known.index, names, rate, fresh)
+        except KeyboardInterrupt:
+            copies = {name: _stop(configs, name, known.index) for name in names}
+            _show_scrub(volume, copies, as_json=json)
+            complain("interrupted: the same command goes on from there")
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+    _show_scrub(volume, copies, as_json=json)
+    if any("error" in copy for copy in copies.values()):
+        raise typer.Exit(EXIT_UNUSABLE)
+    if any(copy["bad_blocks"] or copy["lost_blocks"] for copy in copies.values()):
+        raise typer.Exit(EXIT_FINDINGS)
+
+
+def find_volume(configs: ConfigStore, name: str) -> tuple[VolumeConfig, list[str]]:
+    """A volume and the names of the nodes it lies on."""
+    known = load_volumes(configs).get(name)
+    if known is None:
+        raise errors.NotFoundError(f"no volume {name!r}")
+    nodes = {node.id: node.name for node in load_nodes(configs).values()}
+    return known, [nodes[number] for number in sorted(known.placement)]
+
+
+def _try(configs: ConfigStore, node: str, what: str, index: int, **numbers: int) -> dict[str, Any]:
+    try:
+        return ask(configs, node, what, index, **numbers)
+    except (errors.UnavailableError, errors.NotFoundError) as error:
+        return {"error": str(error)}
+
+
+def _scrub_all(configs: ConfigStore, index: int, names: list[str], rate_bytes_s: int,
+               fresh: bool) -> dict[str, dict[str, Any]]:
+    """Scrub all copies at once; returns when each is through, or cannot be asked any more."""
+    copies = {name: _try(configs, name, "scrub start", index, rate_bytes_s=rate_bytes_s,
+                         first=0 if fresh else _position(configs, name, index)) for name in names}
+    progress = ProgressLine()
+    while any(copy.get("running") for copy in copies.values()):
+        time.sleep(SCRUB_LOOK_S)
+        for name, copy in copies.items():
+            if copy.get("running"):
+                copies[name] = _try(configs, name, "scrub state", index)
+        able = [copy for copy in copies.values() if "error" not in copy]
+        progress("scrub", sum(copy["next_lba"] for copy in able), sum(copy["size_blocks"] for copy in able))
+    for name, copy in copies.items():
+        if "error" not in copy and copy["next_lba"] < copy["size_blocks"]:
+            copies[name] = {**copy, "error": f"ended at block {copy['next_lba']} of {copy['size_blocks']}: "
+                            "the node was restarted, or another scrub began"}
+        elif "error" not in copy:
+            _keep_position(configs, name, index, 0)
+    return copies
+
+
+def _stop(configs: ConfigStore, name: str, index: int) -> dict[str, Any]:
+    copy = _try(configs, name, "scrub stop", index)
+    if "error" not in copy:
+        _keep_position(configs, name, index, copy["next_lba"])
+    return copy
+
+
+def _position(configs: ConfigStore, name: str, index: int) -> int:
+    entry = configs.get(f"{SCRUB_PREFIX}{name}/{index}")
+    return 0 if entry is None else msgspec.json.decode(entry.value, type=int)
+
+
+def _keep_position(configs: ConfigStore, name: str, index: int, lba: int) -> None:
+    put(configs, f"{SCRUB_PREFIX}{name}/{index}", msgspec.json.encode(lba))
+
+
+def _show_scrub(volume: str, copies: dict[str, dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"volume": volume, "copies": copies})
+        return
+    print_table(
+        f"scrub of volume {volume}",
+        ("copy on", "through", "blocks read", "bad", "lost", "first lost", "error"),
+        [(name, _through(copy), copy.get("read_blocks"), copy.get("bad_blocks"), copy.get("lost_blocks"),
+          " ".join(map(str, copy.get("first_lost", []))), copy.get("error"))
+         for name, copy in copies.items()])
+
+
+def _through(copy: dict[str, Any]) -> str:
+    return f"{100 * copy['next_lba'] // max(1, copy['size_blocks'])} %" if "next_lba" in copy else ""

@@ -1,0 +1,65 @@
+"""`repstore check fsck`."""
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from repstore import errors
+from repstore.check.findings import KINDS, Report
+from repstore.check.fsck import check_store
+from repstore.cli.options import EXIT_INTERRUPTED, Json, complain
+from repstore.cli.show import print_json
+
+EXIT_FINDINGS = 1
+EXIT_UNUSABLE = 2
+
+
+def fsck(
+    store: Annotated[Path, typer.Argument(
+        metavar="STORE", help="File or block device that nobody uses now.")],
+    data: Annotated[bool, typer.Option("--data", help="Read every block of payload, too.")] = False,
+    json: Json = False,
+) -> None:
+    """Is a store whole? Reads only. Exit code 0: clean, 1: findings, 2: it cannot be checked."""
+    report = Report(str(store))
+    try:
+        check_store(store, data=data, report=report, progress=ProgressLine())
+    except KeyboardInterrupt:
+        _show(report, as_json=json)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except errors.RepstoreError as error:
+        complain(str(error))
+        raise typer.Exit(EXIT_UNUSABLE) from None
+    _show(report, as_json=json)
+    if report.counts:
+        raise typer.Exit(EXIT_FINDINGS)
+
+
+class ProgressLine:
+    """One line on a terminal's stderr that is written over; silent elsewhere."""
+
+    def __init__(self) -> None:
+        self._told = ""
+
+    def __call__(self, what: str, done: int, of: int) -> None:
+        text = f"{what}: {100 * done // max(1, of)} %"
+        if text != self._told and sys.stderr.isatty():
+            print(f"\r{text:60}", end="\r", file=sys.stderr, flush=True)
+            self._told = text
+
+
+def _show(report: Report, *, as_json: bool) -> None:
+    if as_json:
+        print_json(report.as_json())
+        return
+    for finding in report.findings:
+        print(finding)
+    if sum(report.counts.values()) > len(report.findings):
+        print(f"... and {sum(report.counts.values()) - len(report.findings)} more")
+    for kind, count in sorted(report.counts.items()):
+        print(f"{count} x {kind}: {KINDS[kind]}")
+    looked = ", ".join(f"{count} {what}" for what, count in report.checked.items())
+    print(f"{report.store}: {report.verdict}; looked at {looked or 'nothing'}")

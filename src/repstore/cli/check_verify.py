@@ -1,0 +1,106 @@
+"""`repstore check verify`."""
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from repstore import config, errors
+from repstore.check import verify as comparing
+from repstore.cli.check_copies import Volume, find_volume
+from repstore.cli.check_fsck import EXIT_FINDINGS, EXIT_UNUSABLE, ProgressLine
+from repstore.cli.options import EXIT_INTERRUPTED, Data, Json, complain, open_cluster
+from repstore.cli.show import print_json, print_table
+from repstore.coordination.interface import ConfigStore
+from repstore.node import load_nodes
+from repstore.node.inquiry import ask
+
+LOOK_S = 0.02
+
+
+class NodeCopy:
+    """A copy on a running node; see `check.verify.CopySource`."""
+
+    def __init__(self, configs: ConfigStore, node: str, index: int) -> None:
+        self._configs = configs
+        self._node = node
+        self._index = index
+
+    def start(self, serial: int, wanted: Sequence[int]) -> int:
+        """At the primary: begin on all copies; the LSN."""
+        pages = {f"page{place}": page for place, page in enumerate(wanted)}
+        return int(self._ask("verify start", serial=serial, **pages)["lsn"])
+
+    def wait(self, serial: int) -> int:
+        """Until this copy has it; its number of pages."""
+        deadline_s = time.monotonic() + config.VERIFY_TIMEOUT_S
+        while time.monotonic() < deadline_s:
+            found = self._ask("verify state", serial=serial)
+            if found["state"] == "done":
+                return int(found["pages"])
+            if found["state"] == "failed":
+                break
+            time.sleep(LOOK_S)
+        raise errors.UnavailableError(f"node {self._node!r} did not come to LSN: try again")
+
+    def nodes(self, serial: int, level: int, first: int, count: int) -> comparing.Digests:
+        """Digests of nodes of a level of the tree."""
+        found = self._ask("verify nodes", serial=serial, level=level, first=first, count=count)
+        return np.array(found["digests"], np.uint64)
+
+    def values(self, serial: int, place: int) -> NDArray[np.uint32]:
+        """Checksums of a wanted page."""
+        return np.array(self._ask("verify page", serial=serial, place=place)["values"], np.uint32)
+
+    def explain(self, lba: int) -> dict[str, Any]:
+        """What `check explain` says of a block here."""
+        return self._ask("explain", lba=lba)
+
+    def _ask(self, what: str, **numbers: int) -> dict[str, Any]:
+        return ask(self._configs, self._node, what, self._index, **numbers)
+
+
+def verify(volume: Volume, data: Data, json: Json = False) -> None:
+    """Are the in-sync copies of a volume equal at one LSN? Writes go on meanwhile.
+    Exit code 0: equal, 1: different, 2: they could not be compared."""
+    _, configs = open_cluster(data)
+    with closing(configs):
+        known, _ = find_volume(configs, volume)
+        names = {node.id: node.name for node in load_nodes(configs).values()}
+        copies = tuple(names[number] for number in (
+            known.primary, *(number for number in known.in_sync_nodes() if number != known.primary)))
+        verdict = comparing.Verdict(volume, copies)
+        sources = {name: NodeCopy(configs, name, known.index) for name in copies}
+        try:
+            comparing.verify(verdict, sources, lambda: secrets.randbits(62) + 1, ProgressLine())
+        except KeyboardInterrupt:
+            _show(verdict, as_json=json)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except (errors.UnavailableError, errors.NotFoundError, errors.CorruptionError) as error:
+            complain(str(error))
+            raise typer.Exit(EXIT_UNUSABLE) from None
+    _show(verdict, as_json=json)
+    if verdict.differences:
+        raise typer.Exit(EXIT_FINDINGS)
+
+
+def _show(verdict: comparing.Verdict, *, as_json: bool) -> None:
+    if as_json:
+        print_json({**dataclasses.asdict(verdict), "verdict": verdict.verdict})
+        return
+    if verdict.differences:
+        print_table(f"differences of volume {verdict.volume}",
+                    ("first block", "blocks", "unlike the primary", "right"),
+                    [(difference.first, difference.blocks, " ".join(difference.differ),
+                      difference.right or "none: restore these blocks")
+                     for difference in verdict.differences])
+    print(f"volume {verdict.volume}: {verdict.verdict}: {len(verdict.copies)} copies "
+          f"({', '.join(verdict.copies)}) at LSN {verdict.lsn}, {verdict.pages} map pages, "
+          f"{verdict.exchanged_bytes} bytes exchanged")

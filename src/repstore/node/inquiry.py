@@ -1,0 +1,80 @@
+"""Questions to a running node, through the coordination store: one at a time for each node.
+
+    ask/NODE       what somebody wants to know now
+    answer/NODE    what the node said to the newest question it saw
+
+  I1 A question has a serial of its own; an answer carries it. A new question replaces one that
+     was not answered yet, and a node that restarts answers none twice.
+  I2 Answers are small (VALUE_BYTES_MAX) and quick: what takes long is begun by one question and
+     looked at by others.
+"""
+from __future__ import annotations
+
+import time
+import uuid as uuids
+from typing import Any
+
+import msgspec
+
+from repstore import config, errors
+from repstore.coordination.interface import ABSENT, ConfigStore
+
+ASK_PREFIX = "ask/"
+ANSWER_PREFIX = "answer/"
+LOOK_S = 0.01
+
+
+class Inquiry(msgspec.Struct, frozen=True):
+    """One question about the copy of volume `index`."""
+    serial: str
+    what: str
+    index: int
+    numbers: dict[str, int] = {}
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a node said; `error` is empty when it could."""
+    serial: str
+    error: str = ""
+    value: dict[str, Any] = {}
+
+
+def decode_inquiry(data: bytes, where: str) -> Inquiry:
+    """The question in `data`; CorruptionError if it is none."""
+    try:
+        return msgspec.json.decode(data, type=Inquiry)
+    except msgspec.DecodeError as error:
+        raise errors.CorruptionError(where, "a question", error) from None
+
+
+def put(store: ConfigStore, key: str, value: bytes) -> None:
+    """Write whatever stood there before."""
+    for _ in range(config.SWAPS_MAX):
+        entry = store.get(key)
+        if store.compare_and_swap(key, ABSENT if entry is None else entry.revision, value) is not None:
+            return
+    raise errors.UnavailableError(f"{key}: lost {config.SWAPS_MAX} compare-and-swaps in a row")
+
+
+def is_answered(store: ConfigStore, node: str, serial: str) -> bool:
+    """Whether the node answered this question already (I1)."""
+    entry = store.get(ANSWER_PREFIX + node)
+    return entry is not None and msgspec.json.decode(entry.value, type=Answer).serial == serial
+
+
+def ask(store: ConfigStore, node: str, what: str, index: int, **numbers: int) -> dict[str, Any]:
+    """Ask a node and wait for its answer. UnavailableError: it gave none in INQUIRY_TIMEOUT_S;
+    NotFoundError with its words: it could not."""
+    inquiry = Inquiry(uuids.uuid4().hex, what, index, numbers)
+    put(store, ASK_PREFIX + node, msgspec.json.encode(inquiry))
+    deadline_s = time.monotonic() + config.INQUIRY_TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        entry = store.get(ANSWER_PREFIX + node)
+        if entry is not None:
+            answer = msgspec.json.decode(entry.value, type=Answer)
+            if answer.serial == inquiry.serial:
+                if answer.error:
+                    raise errors.NotFoundError(f"node {node!r}: {answer.error}")
+                return answer.value
+        time.sleep(LOOK_S)
+    raise errors.UnavailableError(f"node {node!r} gave no answer in {config.INQUIRY_TIMEOUT_S} s")

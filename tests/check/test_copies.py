@@ -1,0 +1,126 @@
+"""`check explain` and `check scrub`, asked of real node processes whose stores are damaged under them."""
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import repstore
+from repstore import errors
+from repstore.cli.check_copies import find_volume
+from repstore.cli.options import open_cluster
+from repstore.format import BLOCK_SIZE
+from repstore.node.inquiry import ask
+from tests.cluster.harness import wait_until
+from tests.test_cli import COMMAND, WAIT_S, Up, read_json, run
+
+pytestmark = pytest.mark.slow
+
+SIZE_BLOCKS = 1024
+BLOCKS = 512                     # of them written
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """Three nodes with one volume, each block of it written."""
+    process = Up(tmp_path_factory.mktemp("cluster") / "c", "--size", "4MiB")
+    with repstore.Cluster(process.directory) as cluster, cluster.volume("demo") as volume:
+        for lba in range(0, BLOCKS, 16):
+            volume.write(lba * BLOCK_SIZE, b"".join(bytes([lba + i & 255]) * BLOCK_SIZE for i in range(16)))
+        volume.flush()
+    yield process
+    process.end()
+
+
+def explain(up: Up, lba: int, code: int = 0) -> dict[str, Any]:
+    found = read_json("check", "explain", "demo", lba, "--data", up.directory, code=code)
+    assert (found["volume"], found["lba"]) == ("demo", lba)
+    return dict(found["copies"])
+
+
+def rot(up: Up, node: str, lba: int) -> None:
+    """One bit of a node's copy of a block, in its store file, past its process."""
+    location = explain(up, lba)[node]["location"]
+    with (up.directory / f"{node}.store").open("r+b") as store:
+        store.seek(location * BLOCK_SIZE + 77)
+        byte = store.read(1)[0]
+        store.seek(location * BLOCK_SIZE + 77)
+        store.write(bytes([byte ^ 1]))
+
+
+def has_begun(up: Up) -> bool:
+    """Whether the scrub has read a part of every copy."""
+    _, configs = open_cluster(up.directory)
+    with closing(configs), suppress(errors.NotFoundError, errors.UnavailableError):
+        known, names = find_volume(configs, "demo")
+        states = [ask(configs, name, "scrub state", known.index) for name in names]
+        return all(state["running"] and state["next_lba"] > 0 for state in states)
+    return False
+
+
+def test_explain_tells_record_and_state_of_every_copy(up: Up) -> None:
+    copies = explain(up, 100)
+    assert sorted(copies) == ["n1", "n2", "n3"]
+    assert sorted(copy["role"] for copy in copies.values()) == ["primary", "replica", "replica"]
+    assert len({(copy["checksum"], copy["lsn"], copy["record_epoch"]) for copy in copies.values()}) == 1
+    for copy in copies.values():
+        assert (copy["state"], copy["medium"], copy["record"]) == ("data", "good", "write")
+        assert copy["checksum"] == copy["record_checksum"]
+        assert copy["lsn"] >= 100
+    assert "n2" in run("check", "explain", "demo", 100, "--data", up.directory).stdout
+
+
+def test_explain_shows_the_copy_that_is_bad_and_a_scrub_mends_it(up: Up) -> None:
+    rot(up, "n1", 7)
+    rot(up, "n3", 300)
+    assert [name for name, copy in explain(up, 7, code=1).items() if copy["medium"] != "good"] == ["n1"]
+    found = read_json("check", "scrub", "demo", "--data", up.directory, "--rate", "256MiB", code=1)["copies"]
+    assert {name: copy["bad_blocks"] for name, copy in found.items()} == {"n1": 1, "n2": 0, "n3": 1}
+    assert all(copy["read_blocks"] == BLOCKS for copy in found.values())
+    assert all(copy["lost_blocks"] == 0 for copy in found.values())
+    found = read_json("check", "scrub", "demo", "--data", up.directory, "--rate", "256MiB")["copies"]
+    assert not any(copy["bad_blocks"] for copy in found.values())
+    assert explain(up, 7)["n1"]["record"] == "move"
+    explain(up, 300)
+
+
+def test_verify_proves_that_the_copies_are_equal(up: Up) -> None:
+    found = read_json("check", "verify", "demo", "--data", up.directory)
+    assert (found["verdict"], found["differences"]) == ("equal", [])
+    assert (len(found["copies"]), found["exchanged_bytes"]) == (3, 24)
+    assert "equal: 3 copies" in run("check", "verify", "demo", "--data", up.directory).stdout
+
+
+def test_an_interrupted_scrub_says_so_and_goes_on_where_it_was(up: Up) -> None:
+    command = [*COMMAND, "check", "scrub", "demo", "--data", str(up.directory), "--rate", "64KiB"]
+    scrub = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: has_begun(up), "every copy is being scrubbed")
+    scrub.send_signal(signal.SIGINT)
+    shown, complaint = scrub.communicate(timeout=WAIT_S)
+    assert scrub.returncode == 130
+    assert "interrupted" in complaint
+    assert "clean" not in shown + complaint
+    found = read_json("check", "scrub", "demo", "--data", up.directory, "--rate", "256MiB")["copies"]
+    assert all(0 < copy["read_blocks"] < BLOCKS for copy in found.values())
+    assert all(copy["next_lba"] == SIZE_BLOCKS for copy in found.values())
+
+
+def test_what_cannot_be_asked_is_told(up: Up, tmp_path: Path) -> None:
+    assert "no volume" in run("check", "explain", "absent", 1, "--data", up.directory, code=1).stderr
+    assert "block 1024" in run("check", "explain", "demo", 1024, "--data", up.directory, code=1).stderr
+    run("check", "explain", "demo", 1, "--data", tmp_path, code=3)
+    run("check", "scrub", "demo", "--data", up.directory, "--rate", "fast", code=64)
+
+
+def test_a_copy_whose_node_does_not_run_is_no_clean_scrub(up: Up) -> None:
+    run("node", "stop", "n3", "--data", up.directory)
+    try:
+        found = read_json("check", "scrub", "demo", "--data", up.directory, code=2)["copies"]
+        assert "no answer" in found["n3"]["error"]
+        assert "error" not in found["n1"]
+    finally:
+        run("node", "start", "n3", "--data", up.directory)
+

@@ -1,0 +1,267 @@
+"""fsck: clean where nothing is wrong, and one finding of the right kind for each thing that is."""
+import fcntl
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+
+from repstore import config, errors
+from repstore._fast.checksum import crc32c
+from repstore.check.findings import KINDS, Report
+from repstore.check.fsck import check_device, check_store
+from repstore.cli.app import run
+from repstore.format import BLOCK_SIZE, LOCATION_LOST, extent_t, page_reference_t
+from repstore.sim.local import LocalVolume, PlainDisk, Request
+from repstore.sim.workload import TRIM, WRITE
+from repstore.store import geometry, superblock
+from repstore.store import root as roots
+from repstore.store.device import MemoryDevice
+from repstore.store.geometry import Geometry
+from repstore.store.root import Root
+from repstore.store.store import format_device
+from tests.sim.scenarios import NAMES, failover_and_rejoin
+
+BOOT_ID = b"boot of the test"
+BLOCKS = 150
+
+
+def worked_in(*, clean: bool = True, seed: int = 1) -> bytearray:
+    """The image of a store that was written, overwritten, trimmed, cleaned and checkpointed."""
+    layout = geometry.choose(config.StoreOptions(2 * config.MIB, 64 * config.KIB))
+    image = bytearray(layout.size_bytes)
+    format_device(MemoryDevice(image), layout, store_uuid=bytes(range(16)), boot_id=BOOT_ID)
+    volume = LocalVolume(PlainDisk(image), boot_id=BOOT_ID, life_id=7, create_blocks=BLOCKS)
+    random = Random(seed)
+    stamp = 1
+    for _ in range(500):
+        blocks = random.randint(1, 4)
+        kind = TRIM if random.random() < 0.1 else WRITE
+        volume.run([Request(kind, random.randrange(BLOCKS - blocks), blocks, stamp=stamp)])
+        stamp += blocks
+    volume.engine.settle(clean=clean)
+    if not clean:
+        volume.run([Request(WRITE, i, 1, stamp=10_000 + i) for i in range(20)])
+        volume.settle()
+    return image
+
+
+def judged(image: bytearray, *, data: bool = True) -> Report:
+    before = bytes(image)
+    report = Report("image")
+    check_device(MemoryDevice(image), report, data=data)
+    assert bytes(image) == before                     # a check never writes
+    assert report.complete
+    return report
+
+
+class Parts:
+    """Where things lie in an image."""
+
+    def __init__(self, image: bytearray) -> None:
+        self.device = MemoryDevice(image)
+        self.state = superblock.read(self.device, "image").superblock
+        self.geometry: Geometry = self.state.geometry
+        self.root: Root = roots.decode(roots.read(self.device, self.state, "image"), self.geometry)
+
+    def directory(self) -> int:
+        """Block of the map's directory."""
+        return self.geometry.page_base + int(self.root.volumes[0].trees[0].directories["slot"][0])
+
+    def page(self) -> int:
+        """Block of the map's first page."""
+        entries = np.frombuffer(self.device.read(self.directory() * BLOCK_SIZE, BLOCK_SIZE), page_reference_t)
+        return self.geometry.page_base + int(entries["slot"][0])
+
+    def entries(self) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+        """The map's first page."""
+        return np.frombuffer(self.device.read(self.page() * BLOCK_SIZE, BLOCK_SIZE), extent_t)
+
+    def living(self) -> int:
+        """A block of data that the map points to."""
+        locations = self.entries()["location"]
+        return int(locations[locations > LOCATION_LOST][0])
+
+
+def flip(image: bytearray, block: int, byte: int = 1000) -> None:
+    image[block * BLOCK_SIZE + byte] ^= 4
+
+
+Page = np.ndarray[tuple[int], np.dtype[np.void]]
+
+
+def rewrite_map(image: bytearray, change: Callable[[Page], None]) -> None:
+    """Change the map's first page, and every checksum above it: wrong, but not damaged."""
+    parts = Parts(image)
+    page = np.frombuffer(bytearray(parts.device.read(parts.page() * BLOCK_SIZE, BLOCK_SIZE)), extent_t)
+    change(page)
+    parts.device.write(parts.page() * BLOCK_SIZE, page.tobytes())
+    directory = np.frombuffer(bytearray(parts.device.read(parts.directory() * BLOCK_SIZE, BLOCK_SIZE)),
+                              page_reference_t)
+    directory["crc"][0] = crc32c(page.tobytes())
+    parts.device.write(parts.directory() * BLOCK_SIZE, directory.tobytes())
+    references = parts.root.volumes[0].trees[0].directories.copy()
+    old = references.tobytes()
+    references["crc"][0] = crc32c(directory.tobytes())
+    data = roots.read(parts.device, parts.state, "image").replace(old, references.tobytes())
+    for area in (0, 1):
+        start = parts.geometry.root_start(area) * BLOCK_SIZE
+        parts.device.write(start, data + bytes(-len(data) % BLOCK_SIZE))
+    superblock.write(parts.device, replace(parts.state, root_crc=crc32c(data)))
+
+
+@pytest.mark.parametrize("clean", [True, False])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_store_that_nothing_happened_to_is_clean(clean: bool, seed: int) -> None:
+    report = judged(worked_in(clean=clean, seed=seed))
+    assert (report.verdict, report.findings) == ("clean", [])
+    assert report.checked["blocks of data"] == report.checked["blocks"] > 100
+
+
+@pytest.mark.parametrize(("kind", "where"), [
+    ("superblock", lambda parts: parts.geometry.superblock_positions[2]),
+    ("root", lambda parts: parts.geometry.root_start(parts.state.root_area)),
+    ("root", lambda parts: parts.geometry.root_start(1 - parts.state.root_area)),
+    ("page", lambda parts: parts.directory()),
+    ("page", lambda parts: parts.page()),
+    ("data", lambda parts: parts.living()),
+])
+def test_one_flipped_bit_is_one_finding_of_its_kind(kind: str, where: Callable[[Parts], int]) -> None:
+    image = worked_in()
+    flip(image, where(Parts(image)), 100)
+    report = judged(image)
+    assert report.verdict == "findings"
+    assert report.counts[kind] == 1
+    assert set(report.counts) <= {kind, "lost"}
+
+
+def test_a_damaged_batch_header_leaves_its_blocks_without_a_record() -> None:
+    image = worked_in()
+    parts = Parts(image)
+    found = [block for block in range(parts.geometry.segment_base, parts.geometry.total_blocks)
+             if bytes(image[block * BLOCK_SIZE:block * BLOCK_SIZE + 4]) == b"RPBT"]
+    hit = 0
+    for block in found:
+        flip(image, block, 140)
+        report = judged(image)
+        flip(image, block, 140)
+        assert set(report.counts) <= {"record"}
+        hit += report.counts["record"] > 0
+    assert hit > 5
+    assert judged(image).verdict == "clean"
+
+
+def test_without_data_payload_is_not_read() -> None:
+    image = worked_in()
+    flip(image, Parts(image).living())
+    assert judged(image, data=False).verdict == "clean"
+    assert judged(image, data=True).counts == {"data": 1}
+
+
+def test_a_hole_in_the_log_below_a_flush_is_a_finding() -> None:
+    image = worked_in(clean=False)
+    for position in range(len(image) // BLOCK_SIZE):
+        if bytes(image[position * BLOCK_SIZE:position * BLOCK_SIZE + 4]) != b"RPBT":
+            continue
+        flip(image, position, 140)
+        report = judged(image)
+        flip(image, position, 140)
+        if report.counts["log"]:
+            return
+    raise AssertionError("no batch of the log was missed")
+
+
+def in_segment(parts: Parts) -> int:
+    return int(np.flatnonzero(parts.entries()["location"] > LOCATION_LOST)[0])
+
+
+# a page that points outside of the segments is taken for a bad one: all it held is lost
+@pytest.mark.parametrize(("kind", "change"), [
+    ("lost", lambda parts, page: page["location"].__setitem__(in_segment(parts), 5)),
+    ("lost", lambda parts, page: page["location"].__setitem__(
+        in_segment(parts), parts.geometry.superblock_positions[2])),
+    ("lost", lambda parts, page: page["location"].__setitem__(in_segment(parts), 2**32 - 1)),
+    ("owner", lambda parts, page: page.__setitem__(in_segment(parts) + 1, page[in_segment(parts)])),
+    ("record", lambda parts, page: page["crc"].__setitem__(in_segment(parts), 77)),
+    ("live", lambda parts, page: page["location"].__setitem__(in_segment(parts), 0)),
+    ("lost", lambda parts, page: page["location"].__setitem__(in_segment(parts), 2)),
+])
+def test_a_map_that_is_whole_but_wrong_is_found_out(
+        kind: str, change: Callable[[Parts, Page], None]) -> None:
+    image = worked_in()
+    parts = Parts(bytearray(image))
+    rewrite_map(image, lambda page: change(parts, page))
+    assert judged(image).counts[kind] >= 1
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_stores_that_went_through_a_failover_are_whole(seed: int) -> None:
+    cluster = failover_and_rejoin(seed)
+    for name in NAMES:
+        cluster.kill(name)
+    for name in NAMES:
+        report = judged(cluster.node(name).disk.image)
+        assert (report.verdict, report.findings) == ("clean", []), name
+
+
+def test_every_flipped_byte_of_metadata_is_found() -> None:
+    """Every 64th byte of superblocks, roots and pages that are in use."""
+    image = worked_in()
+    parts = Parts(image)
+    blocks = [*parts.geometry.superblock_positions, parts.directory(), parts.page()]
+    blocks += [parts.geometry.root_start(area) for area in (0, 1)]
+    for block in blocks:
+        for byte in range(7, 2048 if block in (parts.directory(), parts.page()) else 136, 64):
+            flip(image, block, byte)
+            assert judged(image, data=False).verdict == "findings", (block, byte)
+            flip(image, block, byte)
+
+
+def test_the_command_says_it_by_its_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "store"
+    image = worked_in()
+    path.write_bytes(image)
+    assert run(["check", "fsck", str(path), "--data"]) == 0
+    assert "clean; looked at 4 superblocks" in capsys.readouterr().out
+    flip(image, Parts(image).living())
+    path.write_bytes(image)
+    assert run(["check", "fsck", str(path), "--data", "--json"]) == 1
+    assert '"verdict":"findings"' in capsys.readouterr().out
+    assert run(["check", "fsck"]) == 64
+
+
+def test_what_cannot_be_checked_is_never_called_clean(tmp_path: Path,
+                                                      capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "store"
+    assert run(["check", "fsck", str(path)]) == 2
+    path.write_bytes(bytes(config.MIB))
+    assert run(["check", "fsck", str(path)]) == 2
+    path.write_bytes(worked_in())
+    with path.open("rb") as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        assert run(["check", "fsck", str(path)]) == 2
+        with pytest.raises(errors.BusyError, match="in use"):
+            check_store(path)
+    assert "clean" not in capsys.readouterr().out
+
+
+def test_an_interrupted_check_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "store"
+    path.write_bytes(worked_in())
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("repstore.check.store_records.check_records", interrupt)
+    assert run(["check", "fsck", str(path)]) == 130
+    shown = capsys.readouterr().out
+    assert "interrupted" in shown
+    assert "clean" not in shown
+
+
+def test_the_document_has_every_kind_of_finding() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs/checks.md").read_text()
+    assert set(KINDS) == {line.split("`")[1] for line in text.splitlines() if line.startswith("| `")}

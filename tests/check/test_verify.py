@@ -1,0 +1,243 @@
+"""verify: equal copies are proved equal while they are written to; what differs is found exactly."""
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from repstore import config
+from repstore._fast import inspection
+from repstore._fast.checksum import crc32c
+from repstore.check import verify
+from repstore.check.copies import CopyInquiries
+from repstore.check.verify import Difference, Verdict
+from repstore.format import BLOCK_SIZE, PAGE_ENTRIES
+from repstore.sim.cluster import SimulatedCluster
+from repstore.sim.local import LocalVolume, PlainDisk, Request
+from repstore.sim.workload import WRITE
+from repstore.store import geometry, superblock
+from repstore.store.device import MemoryDevice
+from repstore.store.store import format_device
+from tests.check.test_fsck import Page, Parts, rewrite_map
+from tests.sim.bad_blocks import LIMIT_S, location, rot, write
+from tests.sim.scenarios import healthy_cluster
+
+NAMES = ("n1", "n2", "n3")
+SIZE_BLOCKS = 820
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question, as a node gets it."""
+    what: str
+    index: int
+    numbers: dict[str, int]
+
+
+class SimulatedCopy:
+    """A copy in a simulated cluster; it takes no time to ask it."""
+
+    def __init__(self, cluster: SimulatedCluster, name: str) -> None:
+        self._cluster = cluster
+        self._name = name
+        engine = cluster.life(name).engine
+        state = superblock.read(MemoryDevice(cluster.node(name).disk.image), name).superblock
+        self._inquiries = CopyInquiries(engine, state)
+
+    def start(self, serial: int, wanted: Sequence[int]) -> int:
+        pages = {f"page{place}": page for place, page in enumerate(wanted)}
+        lsn = self._ask("verify start", serial=serial, **pages)["lsn"]
+        self._cluster.life(self._name).run()
+        return int(lsn)
+
+    def wait(self, serial: int) -> int:
+        self._cluster.run_until(lambda: self._ask("verify state", serial=serial)["state"] == "done", LIMIT_S)
+        return int(self._ask("verify state", serial=serial)["pages"])
+
+    def nodes(self, serial: int, level: int, first: int, count: int) -> verify.Digests:
+        return np.array(self._ask("verify nodes", serial=serial, level=level, first=first,
+                                  count=count)["digests"], np.uint64)
+
+    def values(self, serial: int, place: int) -> NDArray[np.uint32]:
+        return np.array(self._ask("verify page", serial=serial, place=place)["values"], np.uint32)
+
+    def explain(self, lba: int) -> dict[str, Any]:
+        return self._ask("explain", lba=lba)
+
+    def _ask(self, what: str, **numbers: int) -> dict[str, Any]:
+        return self._inquiries(Asked(what, 1, numbers))
+
+
+def filled() -> SimulatedCluster:
+    cluster = SimulatedCluster(1, store_bytes=8 * config.MIB)
+    cluster.create_volume("demo", SIZE_BLOCKS)
+    cluster.run_until(lambda: cluster.is_healthy("demo"), LIMIT_S)
+    cluster.life("n1").control.on_event(("attach", 0, "demo"), cluster.clock.now_s)
+    for first in range(0, SIZE_BLOCKS, 32):
+        assert write(cluster, "n1", first, 1000 + first, min(32, SIZE_BLOCKS - first)) == 0
+    cluster.run_for(0.1)
+    return cluster
+
+
+def verified(cluster: SimulatedCluster) -> Verdict:
+    primary = cluster.primary("demo")
+    names = (primary, *(name for name in NAMES if name != primary))
+    verdict = Verdict("demo", names)
+    serials = itertools.count(1)
+    verify.verify(verdict, {name: SimulatedCopy(cluster, name) for name in names}, lambda: next(serials))
+    return verdict
+
+
+def restarted_with(cluster: SimulatedCluster, name: str, blocks: Sequence[int]) -> None:
+    """All nodes are killed; one copy silently gets other content in some blocks; all start again."""
+    cluster.life(name).engine.settle()
+    for node in NAMES:
+        cluster.kill(node)
+    image = cluster.node(name).disk.image
+    parts = Parts(image)
+
+    def change(page: Page) -> None:
+        for lba in blocks:
+            other = bytes([lba & 255]) * BLOCK_SIZE
+            parts.device.write(int(page["location"][lba]) * BLOCK_SIZE, other)
+            page["crc"][lba] = crc32c(other)
+
+    rewrite_map(image, change)
+    for node in NAMES:
+        cluster.start(node)
+    cluster.run_until(lambda: cluster.is_healthy("demo"), LIMIT_S)
+    cluster.run_for(3)
+
+
+def test_copies_that_were_treated_alike_are_equal() -> None:
+    verdict = verified(filled())
+    assert (verdict.verdict, verdict.differences) == ("equal", [])
+    assert verdict.lsn >= SIZE_BLOCKS
+    assert verdict.exchanged_bytes == 3 * verify.DIGEST_BYTES      # three roots
+
+
+def test_copies_are_equal_at_one_lsn_while_they_are_written_to() -> None:
+    cluster = healthy_cluster(3)
+    client = cluster.client("demo", through="n2")
+    for _ in range(20):
+        cluster.run_for(0.02)
+        verdict = verified(cluster)
+        assert (verdict.verdict, verdict.differences) == ("equal", []), verdict.lsn
+    cluster.check(client)
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_blocks_that_differ_are_found_exactly_and_the_right_side_named(writes: bool) -> None:
+    cluster = filled()
+    odd = next(name for name in NAMES if name != cluster.primary("demo"))
+    restarted_with(cluster, odd, [5, 100, 101, 102])
+    if writes:
+        cluster.life("n1").control.on_event(("attach", 0, "demo"), cluster.clock.now_s)
+        for lba in range(600, 800):
+            assert write(cluster, "n1", lba, 9000 + lba) == 0
+    verdict = verified(cluster)
+    assert verdict.verdict == "different"
+    primary = verdict.copies[0]
+    if primary != odd:
+        assert verdict.differences == [Difference(5, 1, (odd,), primary), Difference(100, 3, (odd,), primary)]
+    assert verdict.differing_pages == 1
+    # roots, two pages, and the checksums of one page, on three copies
+    assert verdict.exchanged_bytes == 3 * (8 + 2 * 8 + PAGE_ENTRIES * 4)
+
+
+def test_the_side_whose_medium_is_bad_is_not_the_right_one() -> None:
+    cluster = filled()
+    odd = next(name for name in NAMES if name != cluster.primary("demo"))
+    restarted_with(cluster, odd, [5])
+    primary = cluster.primary("demo")
+    if primary == odd:
+        return
+    rot(cluster.node(primary).disk, location(cluster, primary, 5))
+    verdict = verified(cluster)
+    assert verdict.differences[0].right not in ("", primary)
+
+
+def leaves_at(volume: LocalVolume, serial: int) -> verify.Digests:
+    """What a verification that was started came to."""
+    for _ in range(100):
+        volume.pump()
+        if inspection.verify_state(volume.engine)[0] == "done":
+            break
+    leaves = np.zeros(inspection.verify_state(volume.engine)[4], np.uint64)
+    inspection.verify_leaves(volume.engine, serial, leaves.view(np.uint8))
+    return leaves
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_page_is_taken_before_its_first_change_after_the_lsn(seed: int) -> None:
+    """For half of the seeds the write waits for its page, and so commits before the walk comes to it."""
+    layout = geometry.choose(config.StoreOptions(8 * config.MIB))
+    image = bytearray(layout.size_bytes)
+    format_device(MemoryDevice(image), layout, store_uuid=bytes(16), boot_id=bytes(16))
+    volume = LocalVolume(PlainDisk(image), boot_id=bytes(16), life_id=1, create_blocks=600)
+    volume.run([Request(WRITE, first, 20, stamp=1 + first) for first in range(0, 600, 20)])
+    inspection.verify_start(volume.engine, 1, 7)
+    before = leaves_at(volume, 7)
+    volume.engine.settle(clean=True)
+    volume = LocalVolume(PlainDisk(image), boot_id=bytes(16), life_id=2, random=Random(seed))
+    inspection.verify_start(volume.engine, 1, 8)
+    volume.submit(Request(WRITE, 3, 1, stamp=4711))
+    assert leaves_at(volume, 8).tolist() == before.tolist()
+    volume.settle()
+    inspection.verify_start(volume.engine, 1, 9)
+    assert (leaves_at(volume, 9) != before).tolist() == [True, False]
+
+
+def test_a_copy_that_passed_the_lsn_before_it_was_asked_says_so() -> None:
+    cluster = filled()
+    engine = cluster.life("n2").engine
+    with pytest.raises(LookupError, match="does not lead"):
+        inspection.verify_start(engine, 1, 7)
+    with pytest.raises(ValueError, match="65 pages"):
+        inspection.verify_start(cluster.life("n1").engine, 1, 7, [0] * 65)
+    with pytest.raises(ValueError, match="1 pages"):
+        inspection.verify_start(cluster.life("n1").engine, 1, 7, [9])
+    with pytest.raises(LookupError, match="not done"):
+        inspection.verify_leaves(engine, 7, np.zeros(2, np.uint64).view(np.uint8))
+
+
+class Planted:
+    """A copy of which only the digests are known."""
+
+    def __init__(self, leaves: verify.Digests) -> None:
+        self.leaves = leaves
+
+    def start(self, serial: int, wanted: Sequence[int]) -> int:
+        return 1
+
+    def wait(self, serial: int) -> int:
+        return len(self.leaves)
+
+    def nodes(self, serial: int, level: int, first: int, count: int) -> verify.Digests:
+        return verify.tree_level(self.leaves, level)[first:first + count]
+
+    def values(self, serial: int, place: int) -> NDArray[np.uint32]:
+        return np.zeros(PAGE_ENTRIES, np.uint32)
+
+    def explain(self, lba: int) -> dict[str, Any]:
+        return {"state": "hole"}
+
+
+@pytest.mark.parametrize("pages", [1, 2, 255, 256, 257, 70_000])
+@pytest.mark.parametrize("unlike", [0, 1, 3])
+def test_the_descent_finds_every_page_and_asks_for_little_else(pages: int, unlike: int) -> None:
+    random = np.random.default_rng(pages + unlike)
+    one = random.integers(0, 2**63, pages, dtype=np.uint64)
+    other = one.copy()
+    places = np.unique(random.integers(0, pages, unlike))
+    other[places] ^= np.uint64(1)
+    verdict = Verdict("v", ("a", "b"))
+    verify.verify(verdict, {"a": Planted(one), "b": Planted(other)}, lambda: 1)
+    assert verdict.differing_pages == len(places)
+    levels = 1 if pages == 1 else 2 if pages <= 256 else 3 if pages <= 256**2 else 4
+    most = 2 * 8 * (1 + len(places) * (levels - 1) * verify.FAN_OUT) + 2 * len(places) * PAGE_ENTRIES * 4
+    assert verdict.exchanged_bytes <= most

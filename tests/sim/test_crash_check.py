@@ -1,0 +1,57 @@
+"""The judge of crash states, on a store that is not ours: the examples of the documents, and broken ones."""
+import contextlib
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from repstore import errors
+from repstore.sim.crash_check import Ledger, check_crashes
+from repstore.sim.recording import Recording, RecordingDevice
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def example(document: str) -> str:
+    [source] = EXAMPLE.findall((ROOT / document).read_text())
+    return str(source)
+
+
+def said_by(source: str) -> str:
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        exec(compile(source, "crash_states.md", "exec"), {"__name__": "__main__"})
+    return said.getvalue()
+
+
+def test_the_example_runs_as_it_is_printed() -> None:
+    source = example("docs/crash_states.md")
+    [shown] = re.findall(r"# prints (.*)", source)
+    assert said_by(source) == f"{shown}\n"
+
+
+@pytest.mark.parametrize(("right", "wrong", "rule"), [
+    ("        notes.device.flush()\n        ledger.answered(flush)", "        ledger.answered(flush)", "D1"),
+    ("yield list(notes.texts)", "yield list(notes.texts)[::-1]", "D3"),
+    ('notes.add("jam")', 'assert notes.texts', "OPEN"),
+])
+def test_a_store_that_breaks_a_promise_is_seen(right: str, wrong: str, rule: str) -> None:
+    source = example("docs/crash_states.md")
+    assert right in source
+    assert f"({rule})" in said_by(source.replace(right, wrong))
+
+
+def test_bad_arguments_are_refused() -> None:
+    ledger = Ledger(Recording(bytes(4096)), state=0)
+
+    @contextlib.contextmanager
+    def reopen(recording: Recording, boot: int) -> Iterator[object]:
+        yield RecordingDevice(recording)
+
+    with pytest.raises(errors.ConfigError, match="every 0"):
+        check_crashes(ledger, reopen, every=0)
+    with pytest.raises(errors.ConfigError, match="never asked"):
+        ledger.answered(0)

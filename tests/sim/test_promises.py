@@ -1,0 +1,203 @@
+"""Single rules of replication, each in the scene that a breach of it needs."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from repstore._fast.checksum import crc32c
+from repstore._fast.layout import (
+    FRAME_ACK,
+    FRAME_MAGIC,
+    FRAME_PING,
+    FRAME_PONG,
+    FRAME_REJECT,
+    JOIN_FLAG,
+    WIRE_VERSION,
+    frame_header_t,
+)
+from repstore.sim.cluster import SimulatedCluster
+from repstore.sim.engine import SimulatedEngine, open_engine
+from repstore.sim.local import LocalVolume, PlainDisk
+from repstore.sim.network import Peer
+from repstore.sim.workload import FLUSH, READ, WRITE, Ask, Operation
+from tests.sim.scenarios import LIMIT_S, VOLUME
+
+SIZE_BLOCKS = 128
+
+
+def cluster_of(seed: int, copies: int, min_copies: int) -> SimulatedCluster:
+    cluster = SimulatedCluster(seed, nodes=3, store_bytes=2 << 20, segment_bytes=64 << 10)
+    cluster.create_volume(VOLUME, SIZE_BLOCKS, copies=copies, min_copies=min_copies)
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    return cluster
+
+
+def endless_writes() -> Iterator[Ask]:
+    while True:
+        for first in range(0, SIZE_BLOCKS, 4):
+            yield Ask(WRITE, first, 4)
+
+
+def frame(kind: int, **fields: int) -> bytes:
+    """A frame without meta, as a node would send it."""
+    header = np.zeros(1, frame_header_t)
+    for name, value in {"magic": FRAME_MAGIC, "version": WIRE_VERSION, "type": kind, **fields}.items():
+        header[name] = value
+    header["crc"] = crc32c(header.tobytes())
+    return header.tobytes()
+
+
+def tell(cluster: SimulatedCluster, to: str, sender: str, data: bytes) -> None:
+    """A message out of the past arrives over the link of two nodes."""
+    end = next(end for end in cluster.network._ends.values()
+               if end.owner.name == to and end.other.owner.name == sender)
+    assert end.owner.received(end.link, data)
+
+
+def durable_engine(cluster: SimulatedCluster, name: str) -> SimulatedEngine:
+    """What a power cut just now would leave of a node, at the least."""
+    image = bytearray(cluster.node(name).disk._durable)
+    return open_engine(image, name, number=7, boot_id=b"boot after power", life_id=4711)[0]
+
+
+def test_nothing_is_acknowledged_with_fewer_copies_than_min_copies() -> None:
+    """A member back from a power cut leaves even below min_copies: what waited then waits on."""
+    cluster = cluster_of(1, copies=2, min_copies=2)
+    client = cluster.client(VOLUME, through="n1", asks=endless_writes(), depth=8)
+    alone: list[Operation] = []
+
+    def answered(operation: Operation) -> None:
+        if len(cluster.volume(VOLUME).in_sync) < 2:
+            alone.append(operation)
+
+    client.on_answered = answered
+    for _ in range(3):
+        cluster.run_for(0.05)
+        cluster.cut_power("n2")
+        cluster.run_for(0.5)
+        cluster.start("n2")
+        cluster.run_until(lambda: len(cluster.volume(VOLUME).in_sync) < 2, LIMIT_S)
+        cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    assert alone == []
+    cluster.check(client)
+
+
+def test_a_primary_that_is_cut_off_answers_no_read_when_its_lease_is_over() -> None:
+    cluster = cluster_of(2, copies=3, min_copies=2)
+    client = cluster.client(VOLUME, through="n1", depth=1,
+                            asks=iter(Ask(WRITE, first, 8) for first in range(0, SIZE_BLOCKS, 8)))
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    client.ask_more(Ask(READ, first % SIZE_BLOCKS, 4) for first in range(0, 400_000, 4))
+    cluster.run_for(0.1)
+    cluster.config_faults.away.add("n1")
+    for other in ("n2", "n3"):
+        cluster.network.cut("n1", other)
+        cluster.network.cut(other, "n1")
+    assert client.acknowledged > 16
+    cluster.run_for(2.6)                       # a lease, and the heartbeat that it began with
+    before = client.acknowledged
+    assert not client.is_done
+    cluster.run_for(2.0)
+    assert client.acknowledged == before
+
+
+@pytest.mark.parametrize("delay_us", [50, 150, 400, 900, 2000])
+def test_a_write_that_is_sent_again_is_logged_once(delay_us: int) -> None:
+    cluster = cluster_of(delay_us, copies=3, min_copies=2)
+    asks = [Ask(WRITE, first, 1) for first in range(64)]
+    client = cluster.client(VOLUME, through="n2", asks=iter(asks), depth=16)
+    cluster.run_for(delay_us / 1e6)
+    cluster.kill("n1")
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    volume = cluster.volume(VOLUME)
+    state = cluster.life(cluster.primary(VOLUME)).engine.volume_state(volume.index)
+    assert state.last_lsn == len(asks) + len(volume.lineage)
+
+
+def test_a_session_that_is_over_is_refused_by_the_primary_itself() -> None:
+    cluster = cluster_of(4, copies=3, min_copies=2)
+    old = cluster.client(VOLUME, through="n2", asks=iter([Ask(WRITE, 0, 4)]))
+    cluster.run_until(lambda: old.is_done, LIMIT_S)
+    cluster.config_faults.away.add("n2")       # its node does not hear of the other attach
+    new = cluster.client(VOLUME, through="n3", asks=iter([Ask(WRITE, 8, 4)]))
+    cluster.run_until(lambda: new.is_done, LIMIT_S)
+    old.ask_more([Ask(WRITE, 16, 4)])
+    cluster.run_until(lambda: old.session_over, LIMIT_S)
+    assert old.acknowledged == 1
+
+
+def test_an_acknowledgement_of_an_older_epoch_does_not_count() -> None:
+    cluster = cluster_of(5, copies=2, min_copies=1)
+    client = cluster.client(VOLUME, through="n1", asks=iter([Ask(WRITE, 0, 4)]))
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    volume = cluster.volume(VOLUME)
+    cluster.network.cut("n2", "n1")            # what n2 says now is lost
+    client.ask_more([Ask(WRITE, 8, 4)])
+    cluster.run_for(0.5)
+    last_lsn = cluster.life("n1").engine.volume_state(volume.index).last_lsn
+    said = {"volume": volume.index, "lsn": last_lsn, "commit": last_lsn}
+    tell(cluster, "n1", "n2", frame(FRAME_ACK, epoch=volume.epoch - 1, **said))
+    cluster.run_for(0.1)
+    assert not client.is_done
+    tell(cluster, "n1", "n2", frame(FRAME_ACK, epoch=volume.epoch, **said))
+    cluster.run_for(0.1)
+    assert client.is_done
+
+
+def test_who_is_sealed_refuses_the_primary_of_an_older_epoch() -> None:
+    cluster = cluster_of(6, copies=3, min_copies=2)
+    volume = cluster.volume(VOLUME)
+    send = cluster.network.send
+    answers: set[tuple[int, int]] = set()
+
+    def listen(owner: Peer, link: int, token: int, data: bytes) -> None:
+        if owner.name == "n3":
+            header = np.frombuffer(data[:frame_header_t.itemsize], frame_header_t)[0]
+            answers.add((int(header["type"]), int(header["lsn"])))
+        send(owner, link, token, data)
+
+    cluster.network.send = listen              # type: ignore[method-assign]
+    refused, granted = (FRAME_REJECT, 0), (FRAME_PONG, 4711)
+    for epoch, answer, other in ((volume.epoch - 1, refused, granted), (volume.epoch, granted, refused)):
+        answers.clear()
+        tell(cluster, "n3", "n1", frame(FRAME_PING, epoch=epoch, volume=volume.index, lsn=4711))
+        cluster.run_for(0.0001)
+        assert answer in answers
+        assert other not in answers
+
+
+def test_who_joins_has_flushed_everything() -> None:
+    cluster = cluster_of(7, copies=2, min_copies=1)
+    client = cluster.client(VOLUME, through="n1", asks=iter([Ask(WRITE, 0, 8)]))
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    cluster.kill("n2")
+    cluster.run_until(lambda: len(cluster.volume(VOLUME).in_sync) == 1, LIMIT_S)
+    client.ask_more([*(Ask(WRITE, first, 8) for first in range(0, 128, 8)), Ask(FLUSH)])
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    send = cluster.network.send
+    said: list[bytes] = []                     # what is durable on n2 when it says so
+
+    def listen(owner: Peer, link: int, token: int, data: bytes) -> None:
+        header = np.frombuffer(data[:frame_header_t.itemsize], frame_header_t)[0]
+        if owner.name == "n2" and header["type"] == FRAME_ACK and header["flags"] & JOIN_FLAG:
+            said.append(bytes(cluster.node("n2").disk._durable))
+        send(owner, link, token, data)
+
+    cluster.network.send = listen              # type: ignore[method-assign]
+    cluster.start("n2")
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    left = LocalVolume(PlainDisk(bytearray(said[0])), boot_id=b"boot after power", life_id=4711)
+    assert all(stamp in client.expectation.of(block) for block, stamp in enumerate(left.read_all()))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_seal_is_durable_when_another_leads(seed: int) -> None:
+    cluster = cluster_of(seed, copies=3, min_copies=2)
+    volume = cluster.volume(VOLUME)
+    cluster.kill("n1")
+    cluster.run_until(lambda: cluster.volume(VOLUME).epoch > volume.epoch, LIMIT_S)
+    for name in ("n2", "n3"):
+        state = durable_engine(cluster, name).volume_state(volume.index)
+        assert state.sealed_epoch >= cluster.volume(VOLUME).epoch

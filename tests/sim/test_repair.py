@@ -1,0 +1,406 @@
+"""Bad blocks, with three engines of production: served from another copy and mended in place."""
+import mmap
+from collections.abc import Set
+from random import Random
+
+import numpy as np
+import pytest
+
+from repstore import config
+from repstore._fast import inspection
+from repstore.format import BLOCK_SIZE, LOCATION_BAD, LOCATION_LOST, PAGE_ENTRIES, page_reference_t
+from repstore.sim.cluster import SimulatedCluster
+from repstore.sim.workload import READ, stamps_of
+from repstore.store import recovery, superblock
+from repstore.store import root as roots
+from repstore.store.device import MemoryDevice
+from tests.sim.bad_blocks import (
+    EIO,
+    LIMIT_S,
+    UnreadableBlocks,
+    extents,
+    location,
+    lost,
+    read,
+    rot,
+    start,
+    write,
+)
+
+VOLUME = "demo"
+SIZE_BLOCKS = 820
+BLOCK = 37
+
+
+def filled(copies: int = 3, nodes: int = 3) -> SimulatedCluster:
+    """A volume whose block i carries the stamp 1000 + i, on `copies` nodes, all caught up."""
+    cluster = SimulatedCluster(1, nodes=nodes, store_bytes=8 * config.MIB)
+    cluster.create_volume(VOLUME, SIZE_BLOCKS, copies=copies)
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    cluster.life("n1").control.on_event(("attach", 0, VOLUME), cluster.clock.now_s)
+    for first in range(0, SIZE_BLOCKS, 32):
+        assert write(cluster, "n1", first, 1000 + first, min(32, SIZE_BLOCKS - first)) == 0
+    cluster.run_for(0.1)
+    return cluster
+
+
+def mended(cluster: SimulatedCluster, node: str) -> int:
+    return cluster.life(node).engine.stats()["mended_blocks"]
+
+
+def assert_whole(cluster: SimulatedCluster, *, without: Set[int] = frozenset()) -> None:
+    """Every block but these reads as what was written; these end with EIO."""
+    for lba in range(SIZE_BLOCKS):
+        error, stamps = read(cluster, "n1", lba)
+        assert (error, stamps) == (0, [1000 + lba]) if lba not in without else error == EIO, lba
+
+
+@pytest.mark.parametrize("damage", ["rot", "unreadable"])
+@pytest.mark.parametrize("blocks", [1, 8])
+@pytest.mark.fault("disk: a bad block on one copy",
+                   promise="served right from another copy, and mended in place")
+def test_a_bad_block_of_the_primary_is_served_and_mended(damage: str, blocks: int) -> None:
+    cluster = filled(copies=2)
+    disk = cluster.node("n1").disk
+    where = location(cluster, "n1", BLOCK)
+    if damage == "rot":
+        rot(disk, where)
+    else:
+        UnreadableBlocks(disk).blocks.add(where)
+    first = BLOCK - blocks // 2
+    assert read(cluster, "n1", first, blocks) == (0, [1000 + first + i for i in range(blocks)])
+    assert mended(cluster, "n1") == 1
+    assert location(cluster, "n1", BLOCK) != where
+    cluster.kill("n2")                            # nobody else has it any more
+    cluster.run_until(lambda: cluster.volume(VOLUME).in_sync_nodes() == (0,), LIMIT_S)
+    assert_whole(cluster)
+    assert mended(cluster, "n1") == 1
+    assert lost(cluster, "n1") == []
+
+
+def test_what_was_mended_survives_a_restart() -> None:
+    cluster = filled(copies=2)
+    rot(cluster.node("n1").disk, location(cluster, "n1", BLOCK))
+    assert read(cluster, "n1", BLOCK) == (0, [1000 + BLOCK])
+    cluster.run_for(2)                            # long enough that it is flushed
+    cluster.kill("n1")
+    cluster.kill("n2")
+    cluster.start("n1")
+    cluster.run_for(5)
+    cluster.life("n1").control.on_event(("attach", 0, VOLUME), cluster.clock.now_s)
+    assert read(cluster, "n1", BLOCK) == (0, [1000 + BLOCK])
+
+
+@pytest.mark.fault("disk: a block that is bad on all copies",
+                   promise="an error of that block alone, remembered")
+def test_a_block_that_is_bad_everywhere_is_an_error_of_that_block_alone() -> None:
+    cluster = filled()
+    for name in ("n1", "n2", "n3"):
+        rot(cluster.node(name).disk, location(cluster, name, BLOCK))
+    assert read(cluster, "n1", BLOCK)[0] == EIO
+    assert_whole(cluster, without={BLOCK})
+    assert lost(cluster, "n1") == [(1, BLOCK)]
+    assert any("lost_block" in line for line in cluster.trace.lines)
+    assert write(cluster, "n1", BLOCK, 1000 + BLOCK) == 0      # written anew it is well again
+    assert_whole(cluster)
+
+
+def test_a_block_that_is_bad_on_all_copies_but_one_comes_from_that_one() -> None:
+    cluster = filled()
+    for name in ("n1", "n2"):
+        rot(cluster.node(name).disk, location(cluster, name, BLOCK))
+    assert read(cluster, "n1", BLOCK) == (0, [1000 + BLOCK])
+    cluster.run_for(1)
+    assert mended(cluster, "n1") == mended(cluster, "n2") == 1
+
+
+@pytest.mark.fault("disk: a bad block of the only copy",
+                   promise="an error that names the block, never zeros or other data")
+def test_a_single_copy_answers_with_an_error_and_names_the_block() -> None:
+    cluster = filled(copies=1, nodes=1)
+    rot(cluster.node("n1").disk, location(cluster, "n1", BLOCK))
+    assert_whole(cluster, without={BLOCK})
+    assert any(f"('bad_block', 1, {BLOCK}, " in line for line in cluster.trace.lines)
+    assert lost(cluster, "n1") == [(1, BLOCK)]
+
+
+def test_a_learner_gets_a_block_that_is_bad_on_the_primary_from_a_third_copy() -> None:
+    cluster = filled()
+    cluster.kill("n3")
+    assert write(cluster, "n1", BLOCK, 5000) == 0
+    cluster.run_until(lambda: len(cluster.volume(VOLUME).in_sync) == 2, LIMIT_S)
+    cluster.run_for(0.1)
+    rot(cluster.node("n1").disk, location(cluster, "n1", BLOCK))
+    cluster.start("n3")
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    assert mended(cluster, "n1") == 1
+    assert read(cluster, "n1", BLOCK) == (0, [5000])
+
+
+def test_a_learner_joins_with_a_block_that_nobody_has_and_keeps_it_as_bad() -> None:
+    cluster = filled()
+    cluster.kill("n3")
+    assert write(cluster, "n1", BLOCK, 5000) == 0
+    cluster.run_until(lambda: len(cluster.volume(VOLUME).in_sync) == 2, LIMIT_S)
+    cluster.run_for(0.1)
+    for name in ("n1", "n2"):
+        rot(cluster.node(name).disk, location(cluster, name, BLOCK))
+    cluster.start("n3")
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    assert location(cluster, "n3", BLOCK) == LOCATION_BAD    # not what it had, never zeros
+    cluster.kill("n1")
+    cluster.kill("n2")
+    cluster.kill("n3")
+    cluster.start("n3")
+    cluster.run_for(0.2)
+    assert location(cluster, "n3", BLOCK) == LOCATION_BAD
+    assert (extents(cluster, "n3", BLOCK + 1, 16)["location"] > LOCATION_LOST).all()
+
+
+@pytest.mark.parametrize("seed", range(1, 9))
+@pytest.mark.fault("disk: a bad block on one copy",
+                   promise="served right from another copy, and mended in place")
+def test_rot_under_load_is_never_seen_by_a_client(seed: int) -> None:
+    """Each block rots on one copy at a time, on primaries and replicas, while cleaners work too."""
+    cluster = SimulatedCluster(seed, store_bytes=4 * config.MIB, segment_bytes=128 * config.KIB)
+    cluster.create_volume(VOLUME, 400)
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    client = cluster.client(VOLUME, through="n2")
+    random = Random(f"rot {seed}")
+    for _ in range(60):
+        cluster.run_for(random.uniform(0.002, 0.02))
+        name = random.choice(["n1", "n2", "n3"])
+        for lba in random.sample(range(400), 4):
+            where = location(cluster, name, lba)
+            if where > LOCATION_LOST:
+                rot(cluster.node(name).disk, where)
+        cluster.run_for(0.02)
+        cluster.drain(client)
+        client.read_all()
+        cluster.drain(client)
+        client.stopped = False
+        cluster.life("n2").run()
+    cluster.check(client)
+    assert mended(cluster, cluster.primary(VOLUME)) > 10
+    assert all(lost(cluster, name) == [] for name in ("n1", "n2", "n3"))
+
+
+def map_pages(cluster: SimulatedCluster, node: str) -> list[int]:
+    """Blocks of a stopped node's store where its map pages are."""
+    device = MemoryDevice(cluster.node(node).disk.image)
+    state = superblock.read(device, node).superblock
+    geometry = state.geometry
+    root = roots.decode(roots.read(device, state, node), geometry)
+    found = []
+    for directory in root.volumes[0].trees[0].directories:
+        if not directory["slot"]:
+            continue
+        block = geometry.page_base + int(directory["slot"])
+        entries = np.frombuffer(device.read(block * BLOCK_SIZE, BLOCK_SIZE), page_reference_t)
+        found += [geometry.page_base + int(entry["slot"]) for entry in entries if entry["slot"]]
+    return found
+
+
+def no_entry_is_lost(cluster: SimulatedCluster, node: str) -> bool:
+    """Whether every map page is there and points to something; asking reads the pages."""
+    try:
+        return bool((extents(cluster, node, 0, SIZE_BLOCKS)["location"] > LOCATION_LOST).all())
+    except BlockingIOError:
+        cluster.life(node).run()
+        return False
+
+
+def settled(cluster: SimulatedCluster, node: str) -> None:
+    """A checkpoint holds everything, and the node is gone."""
+    cluster.life(node).engine.settle()
+    cluster.kill(node)
+
+
+@pytest.mark.fault("disk: a lost page of the map", promise="rebuilt from another copy")
+def test_a_lost_map_page_comes_back_from_another_copy() -> None:
+    cluster = filled(copies=2)
+    settled(cluster, "n2")
+    for block in map_pages(cluster, "n2"):
+        rot(cluster.node("n2").disk, block)
+    cluster.run_until(lambda: cluster.volume(VOLUME).in_sync_nodes() == (0,), LIMIT_S)
+    cluster.start("n2")
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    engine = cluster.life("n2").engine
+    cluster.run_until(lambda: no_entry_is_lost(cluster, "n2"), LIMIT_S)
+    assert engine.stats()["mended_blocks"] > 0               # some by repair, others by the resync
+    engine.check_invariants()
+    cluster.kill("n1")                            # the mended copy alone has everything
+    cluster.run_until(lambda: cluster.primary(VOLUME) == "n2", LIMIT_S)
+    cluster.life("n2").control.on_event(("attach", 0, VOLUME), cluster.clock.now_s)
+    cluster.run_for(1)
+    for lba in range(0, SIZE_BLOCKS, 20):
+        assert read(cluster, "n2", lba, 20) == (0, [1000 + lba + i for i in range(20)])
+
+
+def test_a_lost_map_page_of_a_single_copy_is_an_error_of_its_blocks() -> None:
+    cluster = filled(copies=1, nodes=1)
+    settled(cluster, "n1")
+    rot(cluster.node("n1").disk, map_pages(cluster, "n1")[0])
+    cluster.start("n1")
+    cluster.run_for(5)
+    cluster.life("n1").control.on_event(("attach", 0, VOLUME), cluster.clock.now_s)
+    assert_whole(cluster, without=set(range(PAGE_ENTRIES)))
+    assert write(cluster, "n1", 5, 1005) == 0
+    assert_whole(cluster, without=set(range(PAGE_ENTRIES)) - {5})
+    cluster.life("n1").engine.check_invariants()
+
+
+@pytest.mark.fault("disk: a damaged root", promise="read from its second copy, and mended")
+def test_a_damaged_root_is_read_from_its_second_copy_and_mended() -> None:
+    """Twice in a row: the bad copy was written anew."""
+    cluster = filled(copies=1, nodes=1)
+    for _ in range(2):
+        settled(cluster, "n1")
+        state = superblock.read(MemoryDevice(cluster.node("n1").disk.image), "n1").superblock
+        rot(cluster.node("n1").disk, state.geometry.root_start(state.root_area))
+        cluster.start("n1")
+        cluster.run_for(5)
+        cluster.life("n1").control.on_event(("attach", 0, VOLUME), cluster.clock.now_s)
+        assert_whole(cluster)
+
+
+def test_a_damaged_directory_takes_its_pages_and_they_come_back() -> None:
+    cluster = filled(copies=2)
+    settled(cluster, "n2")
+    device = MemoryDevice(cluster.node("n2").disk.image)
+    state = superblock.read(device, "n2").superblock
+    root = roots.decode(roots.read(device, state, "n2"), state.geometry)
+    for tree in root.volumes[0].trees:
+        for slot in tree.directories["slot"]:
+            rot(cluster.node("n2").disk, state.geometry.page_base + int(slot))
+    cluster.run_until(lambda: cluster.volume(VOLUME).in_sync_nodes() == (0,), LIMIT_S)
+    cluster.start("n2")
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    cluster.run_until(lambda: no_entry_is_lost(cluster, "n2"), LIMIT_S)
+    cluster.life("n2").engine.check_invariants()
+
+
+@pytest.mark.fault("disk: a damaged log of one copy",
+                   promise="what it lost is brought back by the other copies")
+def test_a_copy_whose_log_is_damaged_learns_anew_what_it_lost() -> None:
+    cluster = filled(copies=2)
+    cluster.run_for(3)                            # flushed, and acknowledged
+    assert write(cluster, "n1", 0, 1000) == 0     # a later batch proves it
+    cluster.run_for(0.1)
+    cluster.kill("n2")
+    cluster.run_until(lambda: cluster.volume(VOLUME).in_sync_nodes() == (0,), LIMIT_S)
+    device = MemoryDevice(cluster.node("n2").disk.image)
+    state = superblock.read(device, "n2").superblock
+    root = roots.decode(roots.read(device, state, "n2"), state.geometry)
+    batches = recovery.recover(device, state, root, same_boot=True, name="n2").batches
+    victim = batches[len(batches) // 2]
+    header = state.geometry.segment_start(int(victim["segment"])) + int(victim["offset_blocks"])
+    rot(cluster.node("n2").disk, header)
+    cluster.start("n2")
+    assert any("n2 starts" in line and "learned anew" in line for line in cluster.trace.lines)
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    assert no_entry_is_lost(cluster, "n2") or no_entry_is_lost(cluster, "n2")
+    cluster.kill("n1")
+    cluster.run_until(lambda: cluster.primary(VOLUME) == "n2", LIMIT_S)
+    cluster.life("n2").control.on_event(("attach", 0, VOLUME), cluster.clock.now_s)
+    cluster.run_for(1)
+    for lba in range(0, SIZE_BLOCKS, 20):
+        assert read(cluster, "n2", lba, 20) == (0, [1000 + lba + i for i in range(20)])
+
+
+def test_a_block_that_is_written_while_it_is_repaired_keeps_what_was_written() -> None:
+    """The answer of the other copy comes after the write."""
+    cluster = filled(copies=3)
+    rot(cluster.node("n1").disk, location(cluster, "n1", BLOCK))
+    memory = mmap.mmap(-1, BLOCK_SIZE)
+    reading = start(cluster, "n1", READ, BLOCK, memory)
+    cluster.run_until(lambda: cluster.life("n1").engine.stats()["bad_blocks"] == 1, LIMIT_S)
+    assert write(cluster, "n1", BLOCK, 7777) == 0
+    cluster.run_until(lambda: reading.done, LIMIT_S)
+    assert stamps_of(memory[:])[0] in (1000 + BLOCK, 7777)
+    cluster.run_for(1)
+    assert read(cluster, "n1", BLOCK) == (0, [7777])
+
+
+def test_a_write_on_its_way_when_the_answer_comes_is_not_undone() -> None:
+    """The move may be logged behind a write that commits before the move counts."""
+    cluster = filled(copies=3)
+    random = Random(5)
+    for stamp in range(7000, 7150):
+        rot(cluster.node("n1").disk, location(cluster, "n1", BLOCK))
+        memory = mmap.mmap(-1, BLOCK_SIZE)
+        reading = start(cluster, "n1", READ, BLOCK, memory)
+        cluster.run_for(random.uniform(0, 0.0015))
+        assert write(cluster, "n1", BLOCK, stamp) == 0
+        cluster.run_until(lambda call=reading: call.done, LIMIT_S)  # type: ignore[misc]
+        reading.end()
+        cluster.run_for(0.02)
+        assert read(cluster, "n1", BLOCK) == (0, [stamp])
+
+
+@pytest.mark.parametrize("damage", ["payload", "unreadable"])
+def test_the_cleaner_of_a_replica_mends_what_it_meets(damage: str) -> None:
+    cluster = SimulatedCluster(3, store_bytes=2 * config.MIB, segment_bytes=64 * config.KIB)
+    cluster.create_volume(VOLUME, 200)
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    cluster.life("n1").control.on_event(("attach", 0, VOLUME), cluster.clock.now_s)
+    assert all(write(cluster, "n1", lba, 1000 + lba) == 0 for lba in range(200))
+    unreadable = UnreadableBlocks(cluster.node("n2").disk)
+    for lba in range(0, 200, 10):
+        if damage == "payload":
+            rot(cluster.node("n2").disk, location(cluster, "n2", lba))
+        else:
+            unreadable.blocks.add(location(cluster, "n2", lba))
+    random = Random(3)
+    for stamp in range(5000, 6500):
+        assert write(cluster, "n1", random.choice([lba for lba in range(200) if lba % 10]), stamp) == 0
+    assert mended(cluster, "n2") > 5
+    assert lost(cluster, "n2") == []
+
+
+def test_a_scrub_finds_and_mends_what_nobody_has_read_yet() -> None:
+    cluster = filled(copies=2)
+    for name, blocks in (("n1", (3, 64, 700)), ("n2", (5, 819))):
+        for lba in blocks:
+            rot(cluster.node(name).disk, location(cluster, name, lba))
+    began_s = cluster.clock.now_s
+    for name in ("n1", "n2"):
+        inspection.scrub_start(cluster.life(name).engine, 1, 0, 4 * config.MIB)
+        cluster.life(name).run()
+    cluster.run_until(lambda: not any(inspection.scrub_state(cluster.life(name).engine)[0]
+                                      for name in ("n1", "n2")), LIMIT_S)
+    assert cluster.clock.now_s - began_s >= 0.9 * SIZE_BLOCKS * BLOCK_SIZE / (4 * config.MIB)    # the rate
+    assert inspection.scrub_state(cluster.life("n1").engine) == (False, 1, SIZE_BLOCKS, SIZE_BLOCKS, 3)
+    assert inspection.scrub_state(cluster.life("n2").engine) == (False, 1, SIZE_BLOCKS, SIZE_BLOCKS, 2)
+    cluster.run_for(0.5)
+    assert (mended(cluster, "n1"), mended(cluster, "n2")) == (3, 2)
+
+
+def test_a_scrub_passes_runs_of_which_every_block_is_lost() -> None:
+    cluster = filled(copies=1, nodes=1)
+    settled(cluster, "n1")
+    rot(cluster.node("n1").disk, map_pages(cluster, "n1")[0])
+    cluster.start("n1")
+    cluster.run_for(5)
+    engine = cluster.life("n1").engine
+    inspection.scrub_start(engine, 1, 0, 64 * config.MIB)
+    cluster.life("n1").run()
+    cluster.run_until(lambda: not inspection.scrub_state(engine)[0], LIMIT_S)
+    assert inspection.scrub_state(engine) == (False, 1, SIZE_BLOCKS, SIZE_BLOCKS, PAGE_ENTRIES)
+    assert len(lost(cluster, "n1")) == PAGE_ENTRIES
+
+
+def test_a_scrub_can_be_stopped_and_resumed_where_it_was() -> None:
+    cluster = filled(copies=1, nodes=1)
+    engine = cluster.life("n1").engine
+    inspection.scrub_start(engine, 1, 0, config.MIB)
+    cluster.life("n1").run()
+    cluster.run_for(1)
+    inspection.scrub_stop(engine)
+    _, _, position, first_part, _ = inspection.scrub_state(engine)
+    assert 0 < position < SIZE_BLOCKS
+    inspection.scrub_start(engine, 1, position, 64 * config.MIB)
+    cluster.life("n1").run()
+    cluster.run_until(lambda: not inspection.scrub_state(engine)[0], LIMIT_S)
+    assert inspection.scrub_state(engine)[2:] == (SIZE_BLOCKS, SIZE_BLOCKS - position, 0)
+    assert first_part >= position
