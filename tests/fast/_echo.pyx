@@ -49,6 +49,7 @@ ctypedef struct echo_t:
     uint32_t count
     uint32_t lent                    # copies the loop still has
     uint32_t unit                    # bytes of a stream are consumed in multiples of this
+    uint64_t now_ns
     uint32_t turns
     uint32_t busy_turns              # so many turns ask for another one
     uint64_t deadline_after_ns       # a deadline this long after the first turn
@@ -125,8 +126,13 @@ cdef uint32_t stream(void* engine, uint32_t link, const uint8_t* bytes, uint32_t
     return consumed
 
 
-cdef uint64_t turn(void* engine, uint64_t now_ns, int* busy) noexcept nogil:
+cdef void begin(void* engine, uint64_t now_ns) noexcept nogil:
+    (<echo_t*>engine).now_ns = now_ns
+
+
+cdef uint64_t turn(void* engine, int* busy) noexcept nogil:
     cdef echo_t* self = <echo_t*>engine
+    cdef uint64_t now_ns = self.now_ns
     self.turns += 1
     eventfd_write(self.event_fd, 1)
     if self.turns <= self.busy_turns:
@@ -148,7 +154,7 @@ cdef class Echo:
 
     def __cinit__(self, Loop loop, int unit=1, int busy_turns=0, long deadline_after_ns=0):
         cdef engine_vtable_t vtable = engine_vtable_t(
-            disk_done=disk_done, sent=sent, link_up=link_up, link_down=link_down, frame=frame,
+            begin=begin, disk_done=disk_done, sent=sent, link_up=link_up, link_down=link_down, frame=frame,
             stream=stream, turn=turn,
         )
         self.echo = <echo_t*>calloc(1, sizeof(echo_t))
