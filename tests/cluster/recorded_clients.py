@@ -3,7 +3,8 @@
   1. All are attached through the same node, the frontend, each by a connection of its own. When
      one finds that node dead, deaf or refused it moves the frontend; the others follow. The last
      client only reads, and stays where it is as long as it is answered: so it asks a primary
-     that was paused or isolated, and believes that it still leads.
+     that was paused or isolated, and believes that it still leads. While no answer comes it asks
+     more: what is read first when a primary wakes up was asked when another one led already.
   2. Every request is begun in the recorder before it is sent. What was under way on a connection
      that is gone has no effect after a flush was answered through *another* node: that one has
      a later session, and an earlier session is refused. Until then it may still happen.
@@ -27,9 +28,11 @@ from tests.nbd import wire
 
 CONNECTIONS = 3
 DEPTH = 4                  # requests under way a connection
+DEPTH_MAX = 32             # of the reader, when none is answered
 BLOCKS_MAX = 8             # of one request
 HOT_BLOCKS = 48            # half of all requests go here, so that they meet each other
 PATIENCE_S = 2.0           # without an answer for so long a client may go elsewhere
+READER_PATIENCE_S = 0.5    # and the reader asks more
 READ_SHARE, TRIM_SHARE, ZERO_SHARE, FLUSH_SHARE, FUA_SHARE = 0.4, 0.03, 0.02, 0.03, 0.05
 
 
@@ -67,6 +70,7 @@ class RecordedClient(threading.Thread):
         self.reconnects = 0
         self.longest_pause_s = 0.0
         self.reads_only = number == CONNECTIONS - 1
+        self._depth = DEPTH
         self._cluster = cluster
         self._recorder = recorder
         self._frontend = frontend
@@ -111,17 +115,20 @@ class RecordedClient(threading.Thread):
             self._attach()
             return
         try:
-            while not self._finishing.is_set() and len(self._under_way) < DEPTH:
+            while not self._finishing.is_set() and len(self._under_way) < self._depth:
                 self._send(self._client)
             refused = [self._complete(completion) for completion in self._client.receive()]
+            self._depth = DEPTH
             if any(refused):
                 self._leave()                          # taken over: this connection is of no more use
         except ConnectionLostError:
             self._leave()
         except TimeoutError:
-            if self._random.random() < (0.1 if self.reads_only else 0.5):   # else it is patient once more
+            if self._random.random() < (0.03 if self.reads_only else 0.5):  # else it is patient once more
                 self._frontend.move(self.node)
                 self._leave()
+            elif self.reads_only:
+                self._depth = min(self._depth + 1, DEPTH_MAX)
 
     def _attach(self) -> None:
         self._leave()
@@ -132,6 +139,8 @@ class RecordedClient(threading.Thread):
             self._frontend.move(name)
             self._finishing.wait(0.02)
             return
+        if self.reads_only:
+            self._client.wait_at_most(READER_PATIENCE_S)
         self.node = name
         self.reconnects += 1
         operation = self._recorder.begin(self._number, "flush")

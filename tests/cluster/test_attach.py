@@ -85,6 +85,28 @@ def test_a_read_that_waits_for_a_lease_when_another_takes_over_is_told_that_it_i
     cluster.wait_in_sync()
 
 
+@pytest.mark.fault("process: a real primary that is stopped, left behind, and woken up",
+                   promise="its client reads nothing old and is told that it is over")
+def test_a_client_of_a_primary_that_was_left_is_told_so_and_reads_nothing_old(
+        cluster: ClusterHarness) -> None:
+    """What it reads first was asked when another primary had overwritten it."""
+    primary = cluster.primary()
+    second = next(name for name in cluster.names if name != primary)
+    with cluster.connect(primary) as old:
+        assert old.ask(wire.WRITE, 0, payload=b"o" * BLOCK_BYTES).error == 0
+        cluster.signal(signal.SIGSTOP, primary)
+        try:
+            with cluster.connect(second) as new:
+                assert new.ask(wire.WRITE, 0, payload=b"n" * BLOCK_BYTES).error == 0
+            for _ in range(8):
+                old.send(wire.READ, 0, BLOCK_BYTES)
+        finally:
+            cluster.signal(signal.SIGCONT, primary)
+        assert drained(old, 8) == {wire.ESHUTDOWN}
+    assert cluster.primary() != primary
+    cluster.wait_in_sync()
+
+
 def read_for_ever(client: NbdClient) -> None:
     """Until an answer does not come."""
     while True:

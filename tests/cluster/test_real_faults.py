@@ -17,6 +17,14 @@ SEED = int(os.environ.get("REPSTORE_REAL_SEED", "1"))
 
 
 @pytest.mark.slow
+@pytest.mark.fault("crash: kill -9 of real nodes, of all at once too, among other faults",
+                   promise="what clients were told is consistent; healed, all copies are in sync and equal")
+@pytest.mark.fault("process: real nodes stopped and woken up, the primary too, with its Python held",
+                   promise="what clients were told is consistent; healed, all copies are in sync and equal")
+@pytest.mark.fault("network: real connections held back or cut, both ways or one, or all of the primary's",
+                   promise="what clients were told is consistent; healed, all copies are in sync and equal")
+@pytest.mark.fault("space: stores and their file system fill up under load, among other faults",
+                   promise="what clients were told is consistent; a trim makes room again")
 def test_no_sequence_of_faults_breaks_what_clients_were_told() -> None:
     outcome = soak_real.run(SEED, SECONDS)
     print(outcome)
