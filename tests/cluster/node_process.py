@@ -3,8 +3,9 @@
     python -m tests.cluster.node_process DIR NAME [--hold-gil-s SECONDS] [--behind SUFFIX]
 
   1. It is the node that users run: what `repstore node run` does.
-  2. SIGUSR2 makes one thread hold the GIL for the given time, as a long call of a careless
-     extension would; begin and end (CLOCK_MONOTONIC) are appended to DIR/NAME.holds.
+  2. SIGUSR2 makes the main thread hold the GIL for the given time, as a long call of a careless
+     extension would, before any other Python runs; begin and end (CLOCK_MONOTONIC) are appended
+     to DIR/NAME.holds.
   3. SIGUSR1 prints where every Python thread stands.
   4. With --behind it listens to its peers at the address of its record with a suffix: a proxy
      of the test stands at the address itself.
@@ -15,7 +16,6 @@ import argparse
 import ctypes
 import faulthandler
 import signal
-import threading
 import time
 from pathlib import Path
 
@@ -55,8 +55,7 @@ def main() -> None:
         listen_behind(options.behind)
     faulthandler.register(signal.SIGUSR1)
     journal = options.directory / f"{options.name}.holds"
-    signal.signal(signal.SIGUSR2, lambda *_: threading.Thread(
-        target=hold_gil, args=(options.hold_gil_s, journal), daemon=True).start())
+    signal.signal(signal.SIGUSR2, lambda *_: hold_gil(options.hold_gil_s, journal))
     ServingNode(ClusterDirectory(options.directory), options.name, None).run()
 
 

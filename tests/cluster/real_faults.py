@@ -39,7 +39,7 @@ from tests.cluster.nbd_client import ConnectionLostError, NbdClient, RefusedErro
 from tests.cluster.recorded_clients import CONNECTIONS, Frontend, RecordedClient
 from tests.nbd import wire
 
-SHAPE = Shape(store_bytes=48 * MIB, volume_bytes=8 * MIB, hold_gil_s=5.0)
+SHAPE = Shape(store_bytes=48 * MIB, volume_bytes=8 * MIB, hold_gil_s=7.0)
 CLUSTER = "cluster"
 BALLAST = "ballast"                    # a volume that fills the stores when it is written
 BALLAST_BYTES = 36 * MIB
@@ -53,6 +53,8 @@ KINDS = ("kill", "kill all", "pause", "pause primary", "pause primary", "link", 
          "isolate", "full", "file system", "move")
 PROCESS_KINDS = {"kill", "pause"}
 LINK_KINDS = {"link", "one way", "isolate"}
+LEAVING_KINDS = {"pause primary", "isolate"}
+LEAVING_DWELL_S = (5.0, 8.0)           # of half of them: another leads meanwhile, and is written to
 
 
 @dataclass(slots=True)
@@ -176,6 +178,7 @@ class RealFaults:
 
     # --------------------------------------------------------------------------- the sequence
     def _step(self) -> None:
+        dwell_s = self._random.choice(DWELLS_S)
         if self._faults and (len(self._faults) == FAULTS_MAX or self._random.random() < 0.4):
             self._heal(self._random.choice(self._faults))
         else:
@@ -185,7 +188,9 @@ class RealFaults:
                 self.counts[kind] += 1
                 self._faults.append(fault)
                 self._say(f"{kind}: {', '.join(fault.nodes)}")
-        self._pause.wait(self._random.uniform(*self._random.choice(DWELLS_S)))
+                if kind in LEAVING_KINDS and self._random.random() < 0.5:
+                    dwell_s = LEAVING_DWELL_S
+        self._pause.wait(self._random.uniform(*dwell_s))
 
     def _begin(self, kind: str) -> Fault | None:
         """Begin a fault; None when it does not go with those in force."""
