@@ -18,6 +18,7 @@ from repstore._fast.layout import (
     WIRE_VERSION,
     frame_header_t,
 )
+from repstore.replication.leadership import Leader, Phase
 from repstore.sim.cluster import SimulatedCluster
 from repstore.sim.engine import SimulatedEngine, open_engine
 from repstore.sim.local import LocalVolume, PlainDisk
@@ -258,6 +259,27 @@ def test_who_joins_has_flushed_everything() -> None:
     cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
     left = LocalVolume(PlainDisk(bytearray(said[0])), boot_id=b"boot after power", life_id=4711)
     assert all(stamp in client.expectation.of(block) for block, stamp in enumerate(left.read_all()))
+
+
+def test_two_that_join_at_a_time_count_both_when_one_of_them_has_joined() -> None:
+    cluster = cluster_of(11, copies=3, min_copies=1)
+    for name in ("n2", "n3"):
+        cluster.kill(name)
+    cluster.run_until(lambda: len(cluster.volume(VOLUME).in_sync) == 1, LIMIT_S)
+    for name in ("n2", "n3"):
+        cluster.start(name)
+    life = cluster.life("n1")
+
+    def learners(phase: Phase) -> int:
+        leader = life.control.policies[cluster.volume(VOLUME).index].role
+        assert isinstance(leader, Leader)
+        return sum(learner.phase is phase for learner in leader.learners.values())
+
+    for phase in (Phase.COPYING, Phase.JOINING):       # what follows each reaches Python at once
+        cluster.run_until(lambda phase=phase: learners(phase) == 2, LIMIT_S)
+        life.hold_control_until(cluster.clock.now_ns + 10**9)
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    assert not cluster.comes_to(lambda: not cluster.is_healthy(VOLUME), 0.5)     # none learns anew
 
 
 @pytest.mark.parametrize("seed", range(3))
