@@ -122,7 +122,7 @@ MUTANTS = (
            "copies_in_sync(volume) >= volume.min_copies", "True",
            (PROMISES,)),
     Mutant(54, "acknowledgement", "read without a lease", FAST + "quorum.pxd",
-           "volume.members[i].state == MEMBER_IN_SYNC and volume.members[i].lease_until_ns <= now_ns", "False",
+           "member_counts(&volume.members[i]) and volume.members[i].lease_until_ns <= now_ns", "False",
            (PROMISES,)),
     Mutant(55, "acknowledgement", "repeat a write that was sent again after a failover", FAST + "volume.pyx",
            "(volume.session_window[(number // 64) % SESSION_WINDOW_WORDS] >> (number % 64)) & 1", "False",
@@ -131,7 +131,7 @@ MUTANTS = (
            "header.epoch != volume.epoch", "False", (PROMISES,), rule="R-session"),
     Mutant(58, "acknowledgement", "serve a client whose session is over", FAST + "service.pyx",
            "if request.session < volume.session:\n"
-           "    request_finish(request, ESTALE)        # another attach took over\n"
+           "    refuse_stale(request)\n"
            "    return", "pass", (PROMISES,), rule="R-session"),
     # ------------------------------------------------------------------------- membership
     Mutant(60, "membership", "acknowledge before the eject is durable", POLICY + "leadership.py",
@@ -177,6 +177,8 @@ MUTANTS = (
            "longest.last_lsn > mine.last_lsn", "False", (TRANSCRIPTS,)),
     Mutant(69, "membership", "keep a member whose log is no prefix of ours", POLICY + "promotion.py",
            "mine.commit_lsn <= report.last_lsn <= mine.last_lsn", "True", (TRANSCRIPTS,)),
+    Mutant(140, "membership", "take over while a grant of ours holds", POLICY + "promotion.py",
+           "self._is_lent(here, local, now_s)", "False", (TRANSCRIPTS,)),
     Mutant(70, "membership", "eject below min_copies", POLICY + "membership.py",
            "len(remaining) > volume.min_copies", "len(remaining) > 1", (MEMBERSHIP,)),
     # ----------------------------------------------------------------------------- resync
