@@ -28,7 +28,7 @@ class Finding:
 KINDS = {
     "superblock": "a copy of the superblock is damaged; two of four carry the store",
     "root": "a copy of the checkpoint root is damaged; one carries the store",
-    "page": "a page of metadata is damaged: the blocks of a map page are lost here",
+    "page": "one of the two blocks of a metadata page is damaged; with both, what it maps is lost here",
     "log": "the log has a hole below what was durable: writes are missing here",
     "pointer": "a map points to where no block can be; outside of the segments, its page is lost here",
     "owner": "two map entries point to one block",
