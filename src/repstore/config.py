@@ -45,6 +45,7 @@ ZERO_FILL_BYTES = 4 * MIB              # one write when a store is created
 
 VERIFY_PAGES_EXACT = 64                # map pages whose checksums a verification compares at once
 FINDINGS_MAX = 1000                    # findings of one check that are kept; all are counted
+POSITION_BYTES_MAX = 64 * MIB          # of the file in which an interrupted check says how far it came
 
 # ----------------------------------------------------------------------------- volumes
 COPIES_MIN = 1

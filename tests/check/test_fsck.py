@@ -12,6 +12,7 @@ from repstore import config, errors
 from repstore._fast.checksum import crc32c
 from repstore.check.findings import KINDS, Report
 from repstore.check.fsck import check_device, check_store
+from repstore.check.position import Position, load, save
 from repstore.cli.app import run
 from repstore.format import BLOCK_SIZE, LOCATION_LOST, extent_t, page_reference_t
 from repstore.sim.local import LocalVolume, PlainDisk, Request
@@ -216,6 +217,7 @@ def test_a_map_page_that_points_outside_of_the_segments_is_named_by_the_entry(
 @pytest.mark.parametrize("seed", [1, 2])
 def test_stores_that_went_through_a_failover_are_whole(seed: int) -> None:
     cluster = failover_and_rejoin(seed)
+    cluster.run_for(1)                           # no checkpoint is under way
     for name in NAMES:
         cluster.kill(name)
     for name in NAMES:
@@ -277,6 +279,83 @@ def test_an_interrupted_check_says_so(tmp_path: Path, capsys: pytest.CaptureFixt
     shown = capsys.readouterr().out
     assert "interrupted" in shown
     assert "clean" not in shown
+
+
+class StopAfter:
+    """Ctrl-C when so many segments were begun."""
+
+    def __init__(self, segments: int) -> None:
+        self._left = segments
+
+    def __call__(self, what: str, done: int, of: int) -> None:
+        self._left -= what == "segments"
+        if self._left < 0:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("data", [False, True])
+def test_a_check_that_is_stopped_again_and_again_finds_the_same(tmp_path: Path, data: bool) -> None:
+    image = worked_in()
+    places = Parts(image).entries()["location"]
+    living = sorted(places[places > LOCATION_LOST].tolist())
+    for block in living[::9]:
+        flip(image, block)
+    for block in range(len(image) // BLOCK_SIZE):
+        if bytes(image[block * BLOCK_SIZE:block * BLOCK_SIZE + 4]) == b"RPBT" and block % 3 == 0:
+            flip(image, block, 140)
+    whole = judged(bytearray(image), data=data)
+    assert set(whole.counts) == ({"data", "record"} if data else {"record"})
+    kept = tmp_path / "position"
+    stops = 0
+    while True:
+        report, at = Report("image"), load(kept)
+        try:
+            check_device(MemoryDevice(image), report, data=data, position=at,
+                         progress=StopAfter(at.segment + 1))
+            break
+        except KeyboardInterrupt:
+            stops += 1
+            assert report.verdict == "interrupted"
+            save(kept, at)
+    assert stops > 3
+    assert (report.verdict, report.counts, report.checked["blocks of data"]) == (
+        "findings", whole.counts, whole.checked["blocks of data"])
+    assert sorted(map(str, report.findings)) == sorted(map(str, whole.findings))
+
+
+def test_a_position_in_another_state_of_the_store_does_not_count(tmp_path: Path) -> None:
+    image = worked_in()
+    at = Position()
+    with pytest.raises(KeyboardInterrupt):
+        check_device(MemoryDevice(image), Report("image"), position=at, progress=StopAfter(8))
+    assert at.segment > 0
+    rewrite_map(image, lambda page: page["crc"].__setitem__(in_segment(Parts(image)), 77))
+    report = Report("image")
+    check_device(MemoryDevice(image), report, position=at)
+    assert report.counts == judged(image, data=False).counts
+    assert report.verdict == "findings"
+
+
+def test_the_command_keeps_its_position_and_goes_on_from_there(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    path, kept = tmp_path / "store", tmp_path / "position"
+    image = worked_in()
+    places = Parts(image).entries()["location"]
+    flip(image, int(places[places > LOCATION_LOST].min()))          # in the first segment in use
+    path.write_bytes(image)
+    command = ["check", "fsck", str(path), "--data", "--resume", str(kept)]
+    with monkeypatch.context() as patched:
+        patched.setattr("repstore.cli.check_fsck.ProgressLine", lambda: StopAfter(12))
+        assert run(command) == 130
+    shown = capsys.readouterr()
+    assert ("interrupted" in shown.out, "goes on from there" in shown.err, "clean" in shown.out) == (
+        True, True, False)
+    assert run([*command, "--json"]) == 1
+    assert '"counts":{"data":1}' in capsys.readouterr().out
+    assert not kept.exists()
+    kept.write_bytes(b"what")
+    assert run(command) == 2
+    assert "interrupted check" in capsys.readouterr().err
 
 
 def test_the_document_has_every_kind_of_finding() -> None:

@@ -63,6 +63,12 @@ class Report:
         if len(self.findings) < config.FINDINGS_MAX:
             self.findings.append(Finding(kind, where, str(expected), str(found)))
 
+    def include(self, part: Report) -> None:
+        """Take the findings of a part of the check (F2)."""
+        self.findings += part.findings[:max(0, config.FINDINGS_MAX - len(self.findings))]
+        self.counts.update(part.counts)
+        self.checked.update(part.checked)
+
     def as_json(self) -> dict[str, object]:
         """What `--json` prints."""
         return {
