@@ -32,17 +32,20 @@ SEGMENTS_USUAL_MIN = 16                # a small store halves its segments until
 ROOT_VOLUME_BLOCKS_MIN = 3             # room for volumes in a root: a few without a backlog
 ROOT_VOLUME_BLOCKS_MAX = 512           # 2 MiB: all volumes, and pending records of many
 ROOT_VOLUME_SHARE = 64                 # in between a 64th of the store, for each root area
-PAGE_SLOTS_PER_STEP = 4                # a map leaf covers 2 MiB; old and new, for several volumes
+PAGE_SLOTS_PER_STEP = 4                # a map leaf covers 2 MiB; old and new, for several volumes. Each
+                                       # slot has two blocks: 1.6 % of a store
 PAGE_SLOTS_STEP_BYTES = 2 * MIB
 PAGE_SLOTS_EXTRA = 64                  # directories and change bitmaps
 PAGE_SLOTS_EXTRA_SMALL = 32
-SMALL_STORE_BYTES = 16 * MIB           # below it the small extra has to do
+PAGE_SLOTS_EXTRA_TINY = 25             # two volumes: 6 pages each, old and new
+SMALL_STORE_BYTES = 16 * MIB           # below it the small extra has to do, below one step the tiny one
 RECOVERY_READ_BYTES = 1 * MIB          # one read of recovery
 RECOVERY_LOOKAHEAD_BYTES = 8 * MIB     # searched at least behind the last batch found, for proof
 ZERO_FILL_BYTES = 4 * MIB              # one write when a store is created
 
 VERIFY_PAGES_EXACT = 64                # map pages whose checksums a verification compares at once
 FINDINGS_MAX = 1000                    # findings of one check that are kept; all are counted
+POSITION_BYTES_MAX = 64 * MIB          # of the file in which an interrupted check says how far it came
 
 # ----------------------------------------------------------------------------- volumes
 COPIES_MIN = 1

@@ -11,11 +11,10 @@ use: superblocks, roots, pages, batch headers of segments with living blocks, li
      at once; and when they were scrubbed, each of the two alone has everything, and fsck finds nothing in it.
   F3 the byte flipped in all of three copies: as F1.
 
-What a byte carries is known: a living block itself; a map page the 2 MiB of volume behind it (there is
-one slot for each page: written or not, its blocks are errors); a directory of the map all its pages;
-everything else has copies, or is not needed after a clean close. Two things are not mended by a scrub,
-and fsck goes on to find them: a batch header, which nothing reads before its segment is cleaned, and a page
-of a change bitmap, which is read when a block behind it changes and then says that everything changed.
+What a byte carries is known: a living block carries itself; everything else has copies, or is not needed
+after a clean close. Three things are not mended by a scrub, and fsck goes on to find them: a batch header,
+which nothing reads before its segment is cleaned; the second block of a page, which is read when the first
+is bad; and a page of a change bitmap, which is read when a block behind it changes.
 """
 from __future__ import annotations
 
@@ -56,9 +55,9 @@ VOLUME = "demo"
 NAMES = ("n1", "n2", "n3")
 FLIPPED = NAMES[:2]
 SEGMENT_BYTES = 64 * config.KIB
-SIZE_BLOCKS = 100                                # as much as such a store takes: one map page
+SIZE_BLOCKS = 96                                 # as much as such a store takes: one map page
 WRITTEN = ((0, 2), (50, 1))                      # (first block, blocks)
-UNWRITTEN = ((2, 2), (51, 2), (98, 2))           # they read as zeros
+UNWRITTEN = ((2, 2), (51, 2), (94, 2))           # they read as zeros
 SCRUB_BYTES_S = 64 * config.MIB
 LIFE_ID = 77
 EXPECTED = ({lba: 1000 + lba for first, blocks in WRITTEN for lba in range(first, first + blocks)}
@@ -160,15 +159,14 @@ def areas(image: bytes) -> dict[tuple[str, int], Area]:
 def _tree_areas(device: MemoryDevice, layout: Geometry, slot: int, number: int) -> Iterator[Area]:
     """The map (tree 0) or a change bitmap: its directory, its only page, and the blocks that a map
     page points to."""
-    block = layout.page_base + slot
-    page = layout.page_base + int(_entries(device, block, page_reference_t)["slot"][0])
-    if number > 0:
-        yield from (Area(block, "bitmap directory", number), Area(page, "bitmap page", number))
-        return
-    yield Area(block, "map directory", 0, frozenset(EXPECTED))
-    yield Area(page, "map page", 0, frozenset(EXPECTED))
-    locations = _entries(device, page, extent_t)["location"]
-    for lba in np.flatnonzero(locations > LOCATION_LOST).tolist():
+    name = "bitmap" if number else "map"
+    directory = layout.page_blocks(slot)
+    page = layout.page_blocks(int(_entries(device, directory[0], page_reference_t)["slot"][0]))
+    for which, place in (("", 0), ("second ", 1)):
+        yield Area(directory[place], f"{which}{name} directory", number)
+        yield Area(page[place], f"{which}{name} page", number)
+    locations = _entries(device, page[0], extent_t)["location"]
+    for lba in np.flatnonzero(locations > LOCATION_LOST).tolist() if number == 0 else []:
         yield Area(int(locations[lba]), "data", lba, frozenset({lba}))
 
 
@@ -242,7 +240,8 @@ def check_everywhere(left: Closed, area: Area, byte: int) -> None:
 
 
 # what fsck still finds after a scrub: nothing reads these, and what needs them does without (F2)
-UNMENDED = {"header": {"record"}, "bitmap page": {"page"}}
+UNMENDED = {"header": {"record"}, "bitmap page": {"page"}, **{
+    f"second {page}": {"page"} for page in ("map directory", "map page", "bitmap directory", "bitmap page")}}
 # copies, whether they were closed cleanly, and what is checked
 CHECKS: dict[str, tuple[int, bool, Callable[[Closed, Area, int], None]]] = {
     "single": (1, True, check_single), "copies": (3, True, check_copies),

@@ -81,8 +81,9 @@ def test_explain_shows_the_copy_that_is_bad_and_a_scrub_mends_it(up: Up) -> None
     assert {name: copy["bad_blocks"] for name, copy in found.items()} == {"n1": 1, "n2": 0, "n3": 1}
     assert all(copy["read_blocks"] == BLOCKS for copy in found.values())
     assert all(copy["lost_blocks"] == 0 for copy in found.values())
-    found = read_json("check", "scrub", "demo", "--data", up.directory, "--rate", "256MiB")["copies"]
-    assert not any(copy["bad_blocks"] for copy in found.values())
+    again = read_json("check", "scrub", "demo", "--data", up.directory, "--rate", "256MiB")
+    assert again["verdict"] == "clean"
+    assert not any(copy["bad_blocks"] for copy in again["copies"].values())
     assert explain(up, 7)["n1"]["record"] == "move"
     explain(up, 300)
 
@@ -95,15 +96,20 @@ def test_verify_proves_that_the_copies_are_equal(up: Up) -> None:
 
 
 def test_an_interrupted_scrub_says_so_and_goes_on_where_it_was(up: Up) -> None:
-    command = [*COMMAND, "check", "scrub", "demo", "--data", str(up.directory), "--rate", "64KiB"]
+    rot(up, "n2", 0)
+    command = [*COMMAND, "check", "scrub", "demo", "--data", str(up.directory), "--rate", "64KiB", "--json"]
     scrub = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_until(lambda: has_begun(up), "every copy is being scrubbed")
     scrub.send_signal(signal.SIGINT)
     shown, complaint = scrub.communicate(timeout=WAIT_S)
     assert scrub.returncode == 130
     assert "interrupted" in complaint
+    assert '"verdict":"interrupted"' in shown
     assert "clean" not in shown + complaint
-    found = read_json("check", "scrub", "demo", "--data", up.directory, "--rate", "256MiB")["copies"]
+    resumed = read_json("check", "scrub", "demo", "--data", up.directory, "--rate", "256MiB", code=1)
+    found = resumed["copies"]
+    assert resumed["verdict"] == "findings"
+    assert {name: copy["bad_blocks"] for name, copy in found.items()} == {"n1": 0, "n2": 1, "n3": 0}
     assert all(0 < copy["read_blocks"] < BLOCKS for copy in found.values())
     assert all(copy["next_lba"] == SIZE_BLOCKS for copy in found.values())
 

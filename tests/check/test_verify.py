@@ -1,6 +1,7 @@
 """verify: equal copies are proved equal while they are written to; what differs is found exactly."""
 import itertools
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -15,6 +16,8 @@ from repstore._fast.checksum import crc32c
 from repstore.check import verify
 from repstore.check.copies import CopyInquiries
 from repstore.check.verify import Difference, Verdict
+from repstore.cli import check_verify
+from repstore.coordination.memory import MemoryConfigStore
 from repstore.format import BLOCK_SIZE, PAGE_ENTRIES
 from repstore.sim.cluster import SimulatedCluster
 from repstore.sim.local import LocalVolume, PlainDisk, Request
@@ -206,12 +209,15 @@ def test_a_copy_that_passed_the_lsn_before_it_was_asked_says_so() -> None:
 
 
 class Planted:
-    """A copy of which only the digests are known."""
+    """A copy of which only the digests are known; each of them stands for all blocks of its page."""
+
+    wanted: Sequence[int] = ()           # what the primary was asked for, on all copies
 
     def __init__(self, leaves: verify.Digests) -> None:
         self.leaves = leaves
 
     def start(self, serial: int, wanted: Sequence[int]) -> int:
+        Planted.wanted = list(wanted)
         return 1
 
     def wait(self, serial: int) -> int:
@@ -221,7 +227,7 @@ class Planted:
         return verify.tree_level(self.leaves, level)[first:first + count]
 
     def values(self, serial: int, place: int) -> NDArray[np.uint32]:
-        return np.zeros(PAGE_ENTRIES, np.uint32)
+        return np.full(PAGE_ENTRIES, self.leaves[self.wanted[place]] & np.uint64(0xFFFFFFFF), np.uint32)
 
     def explain(self, lba: int) -> dict[str, Any]:
         return {"state": "hole"}
@@ -241,3 +247,62 @@ def test_the_descent_finds_every_page_and_asks_for_little_else(pages: int, unlik
     levels = 1 if pages == 1 else 2 if pages <= 256 else 3 if pages <= 256**2 else 4
     most = 2 * 8 * (1 + len(places) * (levels - 1) * verify.FAN_OUT) + 2 * len(places) * PAGE_ENTRIES * 4
     assert verdict.exchanged_bytes <= most
+
+
+class StopAt:
+    """Ctrl-C when so many pages that differ were looked at."""
+
+    def __init__(self, pages: int) -> None:
+        self._pages = pages
+
+    def __call__(self, what: str, done: int, of: int) -> None:
+        if what == "pages that differ" and done >= self._pages:
+            raise KeyboardInterrupt
+
+
+def many_differ() -> tuple[dict[str, Planted], Verdict]:
+    """Two copies that differ in 300 pages of 5,000, and what a verification of all of it says."""
+    random = np.random.default_rng(7)
+    one = random.integers(0, 2**63, 5000, dtype=np.uint64)
+    other = one.copy()
+    other[random.choice(5000, 300, replace=False)] ^= np.uint64(1)
+    copies = {"a": Planted(one), "b": Planted(other)}
+    whole = Verdict("v", ("a", "b"))
+    verify.verify(whole, copies, lambda: 1)
+    assert (whole.verdict, len(whole.differences)) == ("different", 300)
+    return copies, whole
+
+
+def test_a_verification_that_is_stopped_again_and_again_finds_the_same() -> None:
+    copies, whole = many_differ()
+    verdict = Verdict("v", ("a", "b"))
+    stops = 0
+    while not verdict.complete:
+        verdict = Verdict("v", ("a", "b"), next_page=verdict.next_page, differences=verdict.differences)
+        with suppress(KeyboardInterrupt):
+            verify.verify(verdict, copies, lambda: 1, StopAt(verify.EXACT_PAGES))
+        stops += not verdict.complete
+        assert verdict.verdict == ("different" if verdict.complete else "interrupted")
+    assert stops == 300 // verify.EXACT_PAGES
+    assert verdict.differences == whole.differences
+
+
+def test_what_was_mended_since_a_verification_was_stopped_is_no_difference_any_more() -> None:
+    copies, _ = many_differ()
+    stopped = Verdict("v", ("a", "b"))
+    with pytest.raises(KeyboardInterrupt):
+        verify.verify(stopped, copies, lambda: 1, StopAt(verify.EXACT_PAGES))
+    copies["b"].leaves[:] = copies["a"].leaves
+    resumed = Verdict("v", ("a", "b"), next_page=stopped.next_page, differences=stopped.differences)
+    verify.verify(resumed, copies, lambda: 1)
+    assert (resumed.verdict, resumed.differences) == ("equal", [])
+
+
+def test_what_an_interrupted_verification_found_is_kept_if_it_is_not_too_much() -> None:
+    configs = MemoryConfigStore()
+    assert check_verify._kept(configs, 1) == check_verify.Kept()
+    found = check_verify.Kept(77, [Difference(5, 2, ("b",), "a")])
+    check_verify._keep(configs, 1, found)
+    assert check_verify._kept(configs, 1) == found
+    check_verify._keep(configs, 1, check_verify.Kept(78, found.differences * 10_000))
+    assert check_verify._kept(configs, 1) == check_verify.Kept()

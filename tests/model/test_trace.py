@@ -75,7 +75,7 @@ def test_more_runs_replay_in_the_model(seed: int, happens: Callable[[SimulatedCl
 
 
 def test_an_acknowledgement_before_the_outcome_of_the_eject_is_refused() -> None:
-    moments = recorded(1, replica_dies)
+    moments = recorded(3, replica_dies)
     replay(moments)
     with pytest.raises(TraceError, match="no step of the model"):
         replay(acknowledged_too_early(moments))

@@ -28,7 +28,7 @@ from repstore.sim.recording import (
 from repstore.store import superblock
 from repstore.store.store import format_device
 
-FULL_BLOCKS = 90                 # of 110 that the smallest store used here takes
+FULL_BLOCKS = 90                 # of 96 that the smallest store used here takes
 
 
 def begun(number: int, blocks: int = 1) -> WriteBegun:

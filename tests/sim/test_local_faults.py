@@ -17,7 +17,7 @@ from repstore.sim.workload import READ, stamped, stamps_of
 from tests.sim import bad_blocks
 from tests.sim.bad_blocks import LIMIT_S
 
-CAPACITY_BLOCKS = 110            # what the smallest store takes
+CAPACITY_BLOCKS = 96             # what the smallest store takes
 FULL_BLOCKS = 90
 
 
@@ -190,9 +190,10 @@ def test_rot_in_a_full_store_is_mended_without_room_for_it() -> None:
 
 def test_a_full_store_goes_on_taking_overwrites() -> None:
     random = Random(7)
-    volume = RecordedVolume(size_blocks=110, seed=7)
-    volume.run(write(first, min(8, 110 - first)) for first in range(0, 110, 8))
-    volume.run((write(random.randrange(102), random.randint(1, 8)) for _ in range(400)), depth=6)
+    volume = RecordedVolume(size_blocks=CAPACITY_BLOCKS, seed=7)
+    last = CAPACITY_BLOCKS - 8
+    volume.run(write(first, 8) for first in range(0, CAPACITY_BLOCKS, 8))
+    volume.run((write(random.randrange(last), random.randint(1, 8)) for _ in range(400)), depth=6)
     assert volume.local.engine.stats()["cleaned_segments"] > 0
 
 

@@ -1,6 +1,7 @@
 """Bad blocks, with three engines of production: served from another copy and mended in place."""
 import mmap
 from collections.abc import Set
+from itertools import chain
 from random import Random
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 
 from repstore import config
 from repstore._fast import inspection
+from repstore.check.findings import Report
+from repstore.check.fsck import check_device
 from repstore.format import BLOCK_SIZE, LOCATION_BAD, LOCATION_LOST, PAGE_ENTRIES, page_reference_t
 from repstore.sim.cluster import SimulatedCluster
 from repstore.sim.workload import READ, stamps_of
@@ -185,8 +188,8 @@ def test_rot_under_load_is_never_seen_by_a_client(seed: int) -> None:
     assert all(lost(cluster, name) == [] for name in ("n1", "n2", "n3"))
 
 
-def map_pages(cluster: SimulatedCluster, node: str) -> list[int]:
-    """Blocks of a stopped node's store where its map pages are."""
+def map_pages(cluster: SimulatedCluster, node: str, *, directories: bool = False) -> list[tuple[int, int]]:
+    """The two blocks of each map page in a stopped node's store; or of each directory."""
     device = MemoryDevice(cluster.node(node).disk.image)
     state = superblock.read(device, node).superblock
     geometry = state.geometry
@@ -195,9 +198,10 @@ def map_pages(cluster: SimulatedCluster, node: str) -> list[int]:
     for directory in root.volumes[0].trees[0].directories:
         if not directory["slot"]:
             continue
-        block = geometry.page_base + int(directory["slot"])
-        entries = np.frombuffer(device.read(block * BLOCK_SIZE, BLOCK_SIZE), page_reference_t)
-        found += [geometry.page_base + int(entry["slot"]) for entry in entries if entry["slot"]]
+        blocks = geometry.page_blocks(int(directory["slot"]))
+        entries = np.frombuffer(device.read(blocks[0] * BLOCK_SIZE, BLOCK_SIZE), page_reference_t)
+        found += [blocks] if directories else [
+            geometry.page_blocks(int(entry["slot"])) for entry in entries if entry["slot"]]
     return found
 
 
@@ -220,7 +224,7 @@ def settled(cluster: SimulatedCluster, node: str) -> None:
 def test_a_lost_map_page_comes_back_from_another_copy() -> None:
     cluster = filled(copies=2)
     settled(cluster, "n2")
-    for block in map_pages(cluster, "n2"):
+    for block in chain.from_iterable(map_pages(cluster, "n2")):
         rot(cluster.node("n2").disk, block)
     cluster.run_until(lambda: cluster.volume(VOLUME).in_sync_nodes() == (0,), LIMIT_S)
     cluster.start("n2")
@@ -237,10 +241,40 @@ def test_a_lost_map_page_comes_back_from_another_copy() -> None:
         assert read(cluster, "n2", lba, 20) == (0, [1000 + lba + i for i in range(20)])
 
 
+@pytest.mark.parametrize("directories", [False, True])
+@pytest.mark.parametrize("damage", ["rot", "unreadable"])
+@pytest.mark.fault("disk: one of the two blocks of a metadata page, in a single copy",
+                   promise="everything is served right, and the page mended")
+def test_a_metadata_page_is_read_from_its_second_block_and_mended(directories: bool, damage: str) -> None:
+    """Three times in a row, the first block and the second in turn: the bad one was written anew."""
+    cluster = filled(copies=1, nodes=1)
+    for second in (0, 1, 0):
+        settled(cluster, "n1")
+        disk = cluster.node("n1").disk
+        pages = [blocks[second] for blocks in map_pages(cluster, "n1", directories=directories)]
+        if damage == "rot":
+            for block in pages:
+                rot(disk, block)
+        else:
+            UnreadableBlocks(disk).blocks.update(pages)
+        cluster.start("n1")
+        cluster.run_for(5)
+        cluster.life("n1").control.on_event(("attach", 0, VOLUME), cluster.clock.now_s)
+        assert_whole(cluster)
+        for first in range(0, SIZE_BLOCKS, PAGE_ENTRIES):     # what nobody reads is mended when it changes
+            assert write(cluster, "n1", first, 1000 + first) == 0
+        assert lost(cluster, "n1") == []
+    settled(cluster, "n1")
+    report = Report("n1")
+    check_device(MemoryDevice(cluster.node("n1").disk.image), report, data=True)
+    assert report.findings == []
+
+
 def test_a_lost_map_page_of_a_single_copy_is_an_error_of_its_blocks() -> None:
     cluster = filled(copies=1, nodes=1)
     settled(cluster, "n1")
-    rot(cluster.node("n1").disk, map_pages(cluster, "n1")[0])
+    for block in map_pages(cluster, "n1")[0]:
+        rot(cluster.node("n1").disk, block)
     cluster.start("n1")
     cluster.run_for(5)
     cluster.life("n1").control.on_event(("attach", 0, VOLUME), cluster.clock.now_s)
@@ -272,7 +306,8 @@ def test_a_damaged_directory_takes_its_pages_and_they_come_back() -> None:
     root = roots.decode(roots.read(device, state, "n2"), state.geometry)
     for tree in root.volumes[0].trees:
         for slot in tree.directories["slot"]:
-            rot(cluster.node("n2").disk, state.geometry.page_base + int(slot))
+            for block in state.geometry.page_blocks(int(slot)):
+                rot(cluster.node("n2").disk, block)
     cluster.run_until(lambda: cluster.volume(VOLUME).in_sync_nodes() == (0,), LIMIT_S)
     cluster.start("n2")
     cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
@@ -379,7 +414,8 @@ def test_a_scrub_finds_and_mends_what_nobody_has_read_yet() -> None:
 def test_a_scrub_passes_runs_of_which_every_block_is_lost() -> None:
     cluster = filled(copies=1, nodes=1)
     settled(cluster, "n1")
-    rot(cluster.node("n1").disk, map_pages(cluster, "n1")[0])
+    for block in map_pages(cluster, "n1")[0]:
+        rot(cluster.node("n1").disk, block)
     cluster.start("n1")
     cluster.run_for(5)
     engine = cluster.life("n1").engine

@@ -171,4 +171,4 @@ def test_the_oracle_sees_a_cluster_that_contradicts_itself(
         check(self)
 
     monkeypatch.setattr(Oracle, "check", contradict)
-    assert kind_of(failing(draw(7)).failure) == rule
+    assert kind_of(failing(draw(8)).failure) == rule

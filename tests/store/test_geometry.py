@@ -19,7 +19,7 @@ def areas(geometry: Geometry) -> list[tuple[int, int]]:
     """Every area as (first block, blocks), in the order of the positions."""
     found = [(position, 1) for position in geometry.superblock_positions]
     found += [(geometry.root_start(area), geometry.root_blocks) for area in (0, 1)]
-    found.append((geometry.page_base, geometry.page_slots))
+    found += [(block, geometry.page_slots) for block in geometry.page_blocks(0)]
     if geometry.segment_count <= 4096:
         numbers: list[int] = list(range(geometry.segment_count))
     else:
@@ -77,8 +77,9 @@ def test_too_many_segments_are_refused() -> None:
 def test_positions_are_the_documented_ones() -> None:
     geometry = Geometry(total_blocks=1000, segment_blocks=16, segment_count=9, root_blocks=5, page_slots=40)
     assert (geometry.root_start(0), geometry.root_start(1), geometry.page_base) == (1, 6, 11)
-    assert geometry.superblock_positions == (0, 51, 52 + 4 * 16, 999)
-    assert [geometry.segment_start(number) for number in (0, 3, 4, 8)] == [52, 100, 117, 181]
+    assert geometry.page_blocks(3) == (14, 54)
+    assert geometry.superblock_positions == (0, 91, 92 + 4 * 16, 999)
+    assert [geometry.segment_start(number) for number in (0, 3, 4, 8)] == [92, 140, 157, 221]
 
 
 @pytest.mark.parametrize(("change", "text"), [

@@ -114,7 +114,8 @@ def at(dtype: np.dtype[np.void], field: str) -> int:
 @pytest.mark.parametrize(("data", "text"), [
     (patched(root(), at(root_header_t, "magic"), 1), "magic"),
     (patched(root(), at(root_header_t, "segment_count"), 2**32 - 1), "segments"),
-    (patched(root(), at(root_header_t, "plan_count"), 2**32 - 1), "plan: expected at most 13"),
+    (patched(root(), at(root_header_t, "plan_count"), 2**32 - 1),
+     f"plan: expected at most {GEOMETRY.segment_count}"),
     (patched(root(), at(root_header_t, "volume_count"), 2**32 - 1), "volumes: expected at most 256"),
     (patched(root(), at(root_header_t, "volume_count"), 200), "volume: expected .* bytes, found 0 left"),
     (patched(root(), at(root_header_t, "root_bytes"), 64), "length"),
@@ -124,7 +125,7 @@ def at(dtype: np.dtype[np.void], field: str) -> int:
     (patched(root(), HEADER_BYTES + at(segment_entry_t, "live"), 1), "plan: expected empty segments"),
     (patched(root(), HEADER_BYTES + at(segment_entry_t, "state"), SEGMENT_OPEN, 1), "empty segments"),
     (roots.encode(root(plan=[1, 2, 1])), "every segment once"),
-    (roots.encode(root(plan=[13])), "segments below 13"),
+    (roots.encode(root(plan=[GEOMETRY.segment_count])), f"segments below {GEOMETRY.segment_count}"),
     (roots.encode(root(volume(name=b""))), "volume name"),
     (roots.encode(root(volume(name=b"a" * 64))), "volume name"),
     (roots.encode(root(volume(name=b"a/b"))), "volume name"),

@@ -270,6 +270,7 @@ cdef bint write_pages(engine_t* engine) noexcept nogil:
     cdef checkpoint_t* checkpoint = &engine.store.checkpoint
     cdef checkpoint_lane_t* lane
     cdef uint32_t i
+    cdef int second
     cdef bint moved = False
     for i in range(LANES):
         lane = &checkpoint.lanes[i]
@@ -280,12 +281,13 @@ cdef bint write_pages(engine_t* engine) noexcept nogil:
             return False
         if lane.count == 0:
             break
-        lane.flying = True
-        checkpoint.flying += 1
         moved = True
-        engine.backend.disk(engine.backend.context, DISK_WRITE,
-                            slot_block(&engine.store, lane.first_slot) << BLOCK_SHIFT, lane.pages,
-                            lane.count << BLOCK_SHIFT, token(TOKEN_CHECKPOINT, i))
+        for second in range(2):
+            lane.flying += 1
+            checkpoint.flying += 1
+            engine.backend.disk(engine.backend.context, DISK_WRITE,
+                                slot_block(&engine.store, lane.first_slot, second) << BLOCK_SHIFT, lane.pages,
+                                lane.count << BLOCK_SHIFT, token(TOKEN_CHECKPOINT, i))
     if (checkpoint.flying == 0 and checkpoint.captures.taken == checkpoint.captures.count
             and checkpoint.directories_taken == checkpoint.directory_count):
         root_fill_references(engine, checkpoint.root)
@@ -373,7 +375,7 @@ cdef void checkpoint_done(engine_t* engine, uint64_t value, int32_t result) noex
         store_fail(engine, -result)
         return
     if value != LANE_NONE:
-        checkpoint.lanes[value].flying = False
+        checkpoint.lanes[value].flying -= 1
         checkpoint.flying -= 1
         return
     if checkpoint.step == CHECKPOINT_SUPER_A or checkpoint.step == CHECKPOINT_SUPER_B:

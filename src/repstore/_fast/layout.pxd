@@ -147,7 +147,7 @@ cdef packed struct superblock_t:
     uint32_t segment_blocks       # power of two
     uint32_t segment_count
     uint32_t root_blocks          # size of each of the two root areas
-    uint32_t page_slots           # blocks of shadow-paged metadata
+    uint32_t page_slots           # pages of shadow-paged metadata; each has two blocks
     uint32_t root_area            # 0 or 1: which root is current
     uint32_t root_bytes
     uint32_t root_crc

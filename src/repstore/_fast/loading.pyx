@@ -40,7 +40,7 @@ cdef int set_geometry(store_t* store) noexcept nogil:
     store.half = block.segment_count // 2
     store.root_blocks = block.root_blocks
     store.page_base = 1 + 2 * <uint64_t>block.root_blocks
-    store.segment_base = store.page_base + block.page_slots + 1
+    store.segment_base = store.page_base + 2 * <uint64_t>block.page_slots + 1
     if (store.segment_base + (<uint64_t>store.segment_count << shift) + 2 > store.total_blocks
             or store.total_blocks > <uint64_t>1 << 32):
         return LOAD_BAD_GEOMETRY

@@ -2,7 +2,7 @@
 
     tree > directory (256 page references) > page (512 extents, or 32768 bits)
 
-A checkpoint writes every changed page to a slot that the last durable checkpoint does not
+A checkpoint writes every changed page, twice, to a slot that the last durable checkpoint does not
 name, one behind the other so that many go out in one write, and the old state stays whole
 until the superblocks have moved on. A reference carries the checksum of what it points to.
 

@@ -2,8 +2,10 @@
 
 Rules
   G1 a page counts only if it has the checksum that its reference names
-  G2 one that is not becomes a page that says so: each entry of a map page is lost, an error of
-     that block alone that another copy can mend; every bit of a bitmap page is set
+  G2 it has two blocks, one in each half of the page area. Where the first is bad the second is
+     read, and the page written anew with the next checkpoint
+  G3 one that is bad in both becomes a page that says so: each entry of a map page is lost, an error
+     of that block alone that another copy can mend; every bit of a bitmap page is set
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
@@ -12,13 +14,19 @@ from repstore._fast.page_tree cimport page_tree_t
 from repstore._fast.state cimport engine_t, store_t, volume_t
 
 
-cdef inline uint64_t slot_block(const store_t* store, uint32_t slot) noexcept nogil:
-    """The block that a page reference names."""
-    return store.page_base + slot
+cdef enum page_read_t:
+    PAGE_LOST = 0
+    PAGE_READ = 1
+    PAGE_SECOND = 2           # from its second block: to be written anew
+
+
+cdef inline uint64_t slot_block(const store_t* store, uint32_t slot, bint second) noexcept nogil:
+    """One of the two blocks that a page reference names."""
+    return store.page_base + slot + (store.superblock.page_slots if second else 0)
 
 
 cdef void page_load(engine_t* engine, volume_t* volume, page_tree_t* tree, uint32_t number) noexcept nogil
 cdef void page_loaded(engine_t* engine, uint32_t load_index, int32_t result) noexcept nogil
 cdef void page_lost(engine_t* engine, volume_t* volume, page_tree_t* tree, uint32_t number) noexcept nogil
 cdef int read_now(engine_t* engine, uint64_t block, void* buffer, uint32_t blocks) noexcept nogil
-cdef bint page_read_now(engine_t* engine, const page_reference_t* reference, void* buffer) noexcept nogil
+cdef int page_read_now(engine_t* engine, const page_reference_t* reference, void* buffer) noexcept nogil

@@ -31,10 +31,14 @@ cdef int read_now(engine_t* engine, uint64_t block, void* buffer, uint32_t block
     return 0 if pread(engine.store.descriptor, buffer, wanted, <long>(block << BLOCK_SHIFT)) == <ssize_t>wanted else -1
 
 
-cdef bint page_read_now(engine_t* engine, const page_reference_t* reference, void* buffer) noexcept nogil:
-    """Recovery's read of what a reference names. False: it is not there (G1)."""
-    return (read_now(engine, slot_block(&engine.store, reference.slot), buffer, 1) == 0
-            and crc32c(0, buffer, BLOCK_SIZE) == reference.crc)
+cdef int page_read_now(engine_t* engine, const page_reference_t* reference, void* buffer) noexcept nogil:
+    """Recovery's read of what a reference names (G1, G2): a `page_read_t`."""
+    cdef int second
+    for second in range(2):
+        if (read_now(engine, slot_block(&engine.store, reference.slot, second), buffer, 1) == 0
+                and crc32c(0, buffer, BLOCK_SIZE) == reference.crc):
+            return PAGE_SECOND if second else PAGE_READ
+    return PAGE_LOST
 
 
 cdef bint extents_valid(engine_t* engine, const extent_t* extents) noexcept nogil:
@@ -50,7 +54,7 @@ cdef bint extents_valid(engine_t* engine, const extent_t* extents) noexcept nogi
 # -------------------------------------------------------------------------------- lost pages
 
 cdef void page_lost(engine_t* engine, volume_t* volume, page_tree_t* tree, uint32_t number) noexcept nogil:
-    """A page is not what its reference names (G2). When memory is short it is read again."""
+    """A page is not what its reference names (G3). When memory is short it is read again."""
     cdef page_t* page = tree_make(tree, number)
     cdef void* data = NULL
     if page == NULL or posix_memalign(&data, BLOCK_SIZE, BLOCK_SIZE) != 0:
@@ -107,11 +111,16 @@ cdef void page_load(engine_t* engine, volume_t* volume, page_tree_t* tree, uint3
     load.base_lsn = tree.base_lsn
     load.number = number
     load.buffer = <unsigned char*>buffer
+    load.second = False
     page.flags |= PAGE_LOADING
     engine.store.loads_flying += 1
+    read_block(engine, load, page, i)
+
+
+cdef void read_block(engine_t* engine, page_load_t* load, const page_t* page, uint32_t load_index) noexcept nogil:
     engine.backend.disk(engine.backend.context, DISK_READ,
-                        slot_block(&engine.store, page.reference.slot) << BLOCK_SHIFT, buffer,
-                        BLOCK_SIZE, token(TOKEN_PAGE, i))
+                        slot_block(&engine.store, page.reference.slot, load.second) << BLOCK_SHIFT, load.buffer,
+                        BLOCK_SIZE, token(TOKEN_PAGE, load_index))
 
 
 cdef page_tree_t* tree_of(page_load_t* load) noexcept nogil:
@@ -130,25 +139,36 @@ cdef void page_loaded(engine_t* engine, uint32_t load_index, int32_t result) noe
     cdef page_load_t* load = &engine.store.loads[load_index]
     cdef page_tree_t* tree = tree_of(load)
     cdef page_t* page = tree_page(tree, load.number) if tree != NULL else NULL
+    cdef bint wanted = page != NULL and page.flags & PAGE_LOADING
+    cdef bint good = wanted and result == BLOCK_SIZE and crc32c(0, load.buffer, BLOCK_SIZE) == page.reference.crc
+    if wanted and not good and not load.second:
+        load.second = True
+        read_block(engine, load, page, load_index)
+        return
     load.busy = False
     engine.store.loads_flying -= 1
-    if page == NULL or not page.flags & PAGE_LOADING:
+    if not wanted:
         free(load.buffer)
         return
     page_here(engine, load.volume, tree, load.number, load.buffer,
-              result == BLOCK_SIZE and crc32c(0, load.buffer, BLOCK_SIZE) == page.reference.crc)
+              PAGE_LOST if not good else PAGE_SECOND if load.second else PAGE_READ)
 
 
 cdef void page_here(engine_t* engine, volume_t* volume, page_tree_t* tree, uint32_t number, void* buffer,
-                    bint good) noexcept nogil:
-    """A page was read."""
+                    int found) noexcept nogil:
+    """A page was read, as `found` (page_read_t) says."""
     cdef page_t* page = tree_page(tree, number)
     page.flags &= ~<uint32_t>PAGE_LOADING
-    if good and (tree != &volume.map or extents_valid(engine, <const extent_t*>buffer)):
-        page.data = buffer
+    if found != PAGE_LOST and tree == &volume.map and not extents_valid(engine, <const extent_t*>buffer):
+        found = PAGE_LOST
+    if found != PAGE_READ:
+        engine.store.counters.bad_blocks += 1
+        event_push(engine, EVENT_BAD_BLOCK, volume.index, engine.node, 0,
+                   slot_block(&engine.store, page.reference.slot, False), 1, 0, 0, NULL)
+    if found == PAGE_LOST:
+        free(buffer)
+        page_lost(engine, volume, tree, number)
         return
-    free(buffer)
-    engine.store.counters.bad_blocks += 1
-    event_push(engine, EVENT_BAD_BLOCK, volume.index, engine.node, 0,
-               slot_block(&engine.store, page.reference.slot), 1, 0, 0, NULL)
-    page_lost(engine, volume, tree, number)
+    page.data = buffer
+    if found == PAGE_SECOND:
+        tree_touch(tree, number, 0, &engine.store.checkpoint.captures)

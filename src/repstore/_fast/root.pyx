@@ -8,9 +8,9 @@ from repstore._fast.layout cimport (
     page_reference_t, pending_t, root_header_t, segment_entry_t, tree_entry_t, volume_entry_t,
 )
 from repstore._fast.page_tree cimport (
-    directory_t, page_tree_t, slots_take, tree_init,
+    PAGE_DIRTY, directory_t, page_tree_t, slots_take, tree_init,
 )
-from repstore._fast.pages cimport page_lost, page_read_now
+from repstore._fast.pages cimport PAGE_LOST, PAGE_SECOND, page_lost, page_read_now
 from repstore._fast.segments cimport location_valid, segment_of, segments_free
 from repstore._fast.state cimport (
     PENDING_CRCS, PENDING_RECORDS, VOLUME_INDEX_MAX, VOLUMES_MAX, segment_t, store_t, volume_t,
@@ -313,6 +313,7 @@ cdef int load_directory(engine_t* engine, volume_t* volume, page_tree_t* tree, u
     cdef directory_t* directory = <directory_t*>calloc(1, sizeof(directory_t))
     cdef uint8_t* page = engine.store.checkpoint.lanes[0].pages
     cdef uint32_t i
+    cdef int found
     if directory == NULL:
         return ROOT_NO_MEMORY
     tree.directories[j] = directory
@@ -320,7 +321,10 @@ cdef int load_directory(engine_t* engine, volume_t* volume, page_tree_t* tree, u
     if reference.slot >= engine.store.slots.count:
         return ROOT_BAD_DIRECTORY
     slots_take(&engine.store.slots, reference.slot)
-    if not page_read_now(engine, reference, page):
+    found = page_read_now(engine, reference, page)
+    if found == PAGE_SECOND:
+        directory.flags |= PAGE_DIRTY          # written anew with the first checkpoint
+    if found == PAGE_LOST:
         for i in range(j * DIRECTORY_ENTRIES, min((j + 1) * DIRECTORY_ENTRIES, tree.page_count)):
             page_lost(engine, volume, tree, i)
         return ROOT_OK

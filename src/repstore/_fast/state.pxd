@@ -215,7 +215,7 @@ cdef struct checkpoint_lane_t:
     uint8_t* pages                 # LANE_PAGES
     uint32_t first_slot
     uint32_t count
-    bint flying
+    uint32_t flying                # writes: each page has two blocks
 
 
 cdef struct checkpoint_t:
@@ -271,6 +271,7 @@ cdef struct page_load_t:
     uint64_t base_lsn
     uint32_t number
     uint8_t* buffer
+    bint second                    # the first block of the page was bad
     bint busy
 
 

@@ -28,7 +28,7 @@ class Finding:
 KINDS = {
     "superblock": "a copy of the superblock is damaged; two of four carry the store",
     "root": "a copy of the checkpoint root is damaged; one carries the store",
-    "page": "a page of metadata is damaged: the blocks of a map page are lost here",
+    "page": "one of the two blocks of a metadata page is damaged; with both, what it maps is lost here",
     "log": "the log has a hole below what was durable: writes are missing here",
     "pointer": "a map points to where no block can be; outside of the segments, its page is lost here",
     "owner": "two map entries point to one block",
@@ -62,6 +62,12 @@ class Report:
         self.counts[kind] += 1
         if len(self.findings) < config.FINDINGS_MAX:
             self.findings.append(Finding(kind, where, str(expected), str(found)))
+
+    def include(self, part: Report) -> None:
+        """Take the findings of a part of the check (F2)."""
+        self.findings += part.findings[:max(0, config.FINDINGS_MAX - len(self.findings))]
+        self.counts.update(part.counts)
+        self.checked.update(part.checked)
 
     def as_json(self) -> dict[str, object]:
         """What `--json` prints."""

@@ -7,6 +7,8 @@ parts agree. Reads only.
   C2 what is judged is the state after recovery: checkpoint and log, taken by the code that opens
      stores, into an engine that has no loop and so can write nothing
   C3 a store whose superblocks or both roots are gone cannot be checked: CorruptionError
+  C4 it may be stopped at any time, and go on later: a `Position` holds what was found in segments
+     that were looked at; everything before the records is quick and done anew
 """
 from __future__ import annotations
 
@@ -19,6 +21,7 @@ from repstore import errors
 from repstore._fast.control import Engine
 from repstore.check import store_maps, store_records
 from repstore.check.findings import Report
+from repstore.check.position import Position
 from repstore.format import BLOCK_SIZE, SUPERBLOCK_COPIES
 from repstore.store import recovery, superblock
 from repstore.store import root as roots
@@ -30,23 +33,24 @@ Progress = Callable[[str, int, int], None]      # what, done, of so many
 
 
 def check_store(path: str | os.PathLike[str], *, data: bool = False, report: Report | None = None,
-                progress: Progress = lambda what, done, of: None) -> Report:
+                position: Position | None = None, progress: Progress = lambda what, done, of: None) -> Report:
     """Check the store at `path`; with `data` every block of payload too.
 
-    `report` is filled as the check goes, so that an interrupted one can tell what it saw.
+    `report` and `position` are filled as the check goes, so that an interrupted one can tell what it
+    saw, and where to go on (C4).
     Raises NotFoundError, BusyError, ConfigError (not a store), FormatVersionError, CorruptionError.
     """
     report = Report(str(path)) if report is None else report
     device = FileDevice(Path(path), writable=False)
     try:
         device.lock()                                                            # C1
-        check_device(device, report, data=data, progress=progress)
+        check_device(device, report, data=data, position=position, progress=progress)
     finally:
         device.close()
     return report
 
 
-def check_device(device: Device, report: Report, *, data: bool = False,
+def check_device(device: Device, report: Report, *, data: bool = False, position: Position | None = None,
                  progress: Progress = lambda what, done, of: None) -> None:
     """Check a store on any device."""
     found = superblock.read(device, report.store)
@@ -57,7 +61,8 @@ def check_device(device: Device, report: Report, *, data: bool = False,
     store_maps.check_pages(device, found.superblock.geometry, root, report, progress)
     owned = store_maps.check_pointers(engine, found.superblock.geometry, report, progress)
     store_maps.check_live(engine, found.superblock.geometry, owned, report)
-    store_records.check_records(device, engine, found.superblock, owned, report, data=data, progress=progress)
+    store_records.check_records(device, engine, found.superblock, owned, report, data=data,
+                                position=position or Position(), progress=progress)
     report.complete = True
 
 

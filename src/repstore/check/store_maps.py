@@ -1,7 +1,7 @@
 """Metadata pages as they lie, and where the entries of the maps point.
 
-  M1 every page has the checksum its reference names, and no slot is used twice. A map page that
-     points outside of the segments is not taken by the engine: all its blocks are lost then
+  M1 both blocks of every page have the checksum its reference names, and no slot is used twice. A
+     map page that points outside of the segments is not taken by the engine: all its blocks are lost then
   M2 every entry points into a segment in use, behind a batch header, to a block of its own
   M3 a segment counts as many living blocks as the maps point to
 """
@@ -80,7 +80,7 @@ def _check_places(geometry: Geometry, index: int, number: int, page: memoryview,
 
 def _read_page(device: Device, geometry: Geometry, reference: np.void, where: str,
                report: Report) -> memoryview | None:
-    """The page, if it is what its reference names; None for no page, too."""
+    """The page, if one of its two blocks is what its reference names; None for no page, too."""
     slot = int(reference["slot"])
     if slot == 0:
         return None
@@ -88,17 +88,19 @@ def _read_page(device: Device, geometry: Geometry, reference: np.void, where: st
     if slot >= geometry.page_slots:
         report.add("page", where, f"a slot below {geometry.page_slots}", slot)
         return None
-    where = f"{where}, block {geometry.page_base + slot}"
-    try:
-        page = device.read((geometry.page_base + slot) * BLOCK_SIZE, BLOCK_SIZE)
-    except OSError as error:
-        report.add("page", where, "a readable block", error.strerror)
-        return None
-    found = crc32c(page)
-    if found != reference["crc"]:
-        report.add("page", where, f"checksum {int(reference['crc']):#010x}", f"{found:#010x}")
-        return None
-    return page
+    whole = None
+    for block in geometry.page_blocks(slot):
+        try:
+            page = device.read(block * BLOCK_SIZE, BLOCK_SIZE)
+        except OSError as error:
+            report.add("page", f"{where}, block {block}", "a readable block", error.strerror)
+            continue
+        if (found := crc32c(page)) == reference["crc"]:
+            whole = page
+        else:
+            report.add("page", f"{where}, block {block}", f"checksum {int(reference['crc']):#010x}",
+                       f"{found:#010x}")
+    return whole
 
 
 def map_pages(engine: Engine) -> Iterator[tuple[int, int, NDArray[np.void]]]:

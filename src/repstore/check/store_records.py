@@ -6,6 +6,7 @@ block a volume, an LBA and a checksum: what a map says of the same place must be
   R1 a living block has a record that names its volume, its LBA and the checksum in the map
   R2 with `data` the block itself has that checksum, whether a record is there or not
   R3 behind a damaged header the search goes on block by block, so that it hides nothing but its own
+  R4 segments are looked at in order, and a `Position` says how far: it may be stopped and go on there
 """
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ from repstore._fast.checksum import crc32c, crc32c_blocks
 from repstore._fast.control import Engine
 from repstore.check import store_maps
 from repstore.check.findings import Report
+from repstore.check.position import Position
 from repstore.format import (
     BATCH_AREA_BYTES,
     BATCH_HEADER_BYTES,
@@ -45,31 +47,43 @@ PAYLOAD = np.dtype([("volume", "<u4"), ("lba", "<u8"), ("crc", "<u4"), ("record"
 
 
 def check_records(device: Device, engine: Engine, state: Superblock, owners: NDArray[np.uint8],
-                  report: Report, *, data: bool, progress: Progress) -> None:
-    """R1, R2 for every segment in use."""
+                  report: Report, *, data: bool, position: Position, progress: Progress) -> None:
+    """R1, R2 for every segment in use, from `position` on (R4)."""
     geometry = state.geometry
     segments = store_maps.read_segments(engine, geometry)
-    in_use = np.flatnonzero(~np.isin(segments["state"], (SEGMENT_FREE, SEGMENT_EMPTY)))
-    unexplained = np.zeros(geometry.total_blocks, bool)
-    for done, number in enumerate(in_use):
-        progress("segments", done, len(in_use))
-        start = geometry.segment_start(int(number))
-        living = owners[start:start + geometry.segment_blocks] > 0
-        if not living.any():
-            continue
-        explained = np.zeros(geometry.segment_blocks, bool)
-        reader = SegmentReader(device, state, int(number), int(segments["generation"][number]))
-        for offset, payload in reader.batches():
-            report.checked["batches in segments"] += 1
-            if not len(payload):
+    in_use = np.flatnonzero(~np.isin(segments["state"], (SEGMENT_FREE, SEGMENT_EMPTY))).tolist()
+    found = position.begin(state, report.store, data=data)
+    try:
+        for done, number in enumerate(in_use):
+            progress("segments", done, len(in_use))
+            if number < position.segment:
                 continue
-            _check_batch(device, engine, start + offset + 1, payload, explained[offset + 1:], report,
-                         data=data)
-            if explained[living].all():
-                break
-        unexplained[start:start + geometry.segment_blocks] = living & ~explained
-    if unexplained.any():
-        _report_unexplained(device, engine, unexplained, report, data=data)
+            start = geometry.segment_start(number)
+            living = owners[start:start + geometry.segment_blocks] > 0
+            reader = SegmentReader(device, state, number, int(segments["generation"][number]))
+            left = _check_segment(device, engine, reader, start, living, found, data=data)
+            position.pass_segment(number, left, found)
+        if position.unexplained:
+            unexplained = np.zeros(geometry.total_blocks, bool)
+            unexplained[position.unexplained] = True
+            _report_unexplained(device, engine, unexplained, found, data=data)
+    finally:
+        report.include(found)
+
+
+def _check_segment(device: Device, engine: Engine, reader: SegmentReader, start: int,
+                   living: NDArray[np.bool_], report: Report, *, data: bool) -> list[int]:
+    """R1, R2 of one; the living blocks that no record brought."""
+    explained = np.zeros(len(living), bool)
+    for offset, payload in reader.batches() if living.any() else ():
+        report.checked["batches in segments"] += 1
+        if not len(payload):
+            continue
+        _check_batch(device, engine, start + offset + 1, payload, explained[offset + 1:], report, data=data)
+        if explained[living].all():
+            break
+    left: list[int] = (start + np.flatnonzero(living & ~explained)).tolist()
+    return left
 
 
 class BlockReader(Protocol):

@@ -10,6 +10,8 @@
      copies: a range of blocks is reported only if it differs there
   W4 right is the copy whose medium has what its own map says; among several the one with the newest
      record, and if that does not tell the primary
+  W5 it may be stopped and go on later: pages below `next_page` that differ were looked at exactly, and
+     what was found stands where they differ still. Equality is always proved anew, for all pages
 """
 from __future__ import annotations
 
@@ -69,6 +71,7 @@ class Verdict:
     lsn: int = 0
     pages: int = 0
     complete: bool = False
+    next_page: int = 0               # pages below need no second exact look (W5)
     differing_pages: int = 0
     differences: list[Difference] = field(default_factory=list)
     exchanged_bytes: int = 0         # digests and checksums that were asked for
@@ -106,9 +109,14 @@ def verify(verdict: Verdict, copies: Mapping[str, CopySource], serials: Callable
             raise errors.CorruptionError(f"copy on {name}", f"{verdict.pages} map pages", pages)
     differing = _descend(verdict, copies, serial, progress)
     verdict.differing_pages = len(differing)
+    verdict.differences = [known for known in verdict.differences
+                           if known.first // PAGE_ENTRIES in set(differing)]
+    differing = [page for page in differing if page >= verdict.next_page]
     for place in range(0, len(differing), EXACT_PAGES):
         progress("pages that differ", place, len(differing))
-        _look_exactly(verdict, copies, serials(), differing[place:place + EXACT_PAGES])
+        exactly = differing[place:place + EXACT_PAGES]
+        verdict.differences += _look_exactly(verdict, copies, serials(), exactly)
+        verdict.next_page = exactly[-1] + 1
     verdict.complete = True
 
 
@@ -136,8 +144,10 @@ def _unequal(verdict: Verdict, copies: Mapping[str, CopySource], serial: int, le
     return [first + int(i) for i in np.flatnonzero(differ)]
 
 
-def _look_exactly(verdict: Verdict, copies: Mapping[str, CopySource], serial: int, pages: list[int]) -> None:
+def _look_exactly(verdict: Verdict, copies: Mapping[str, CopySource], serial: int,
+                  pages: list[int]) -> list[Difference]:
     """Which blocks of these pages differ, at one LSN (W3)?"""
+    found = []
     copies[verdict.copies[0]].start(serial, pages)
     for copy in copies.values():
         copy.wait(serial)
@@ -148,7 +158,8 @@ def _look_exactly(verdict: Verdict, copies: Mapping[str, CopySource], serial: in
         for first, blocks in _runs(unlike):
             differ = tuple(name for name, row in zip(verdict.copies, unlike, strict=True) if row[first])
             lba = page * PAGE_ENTRIES + first
-            verdict.differences.append(Difference(lba, blocks, differ, _right_side(verdict, copies, lba)))
+            found.append(Difference(lba, blocks, differ, _right_side(verdict, copies, lba)))
+    return found
 
 
 def _runs(unlike: NDArray[np.bool_]) -> list[tuple[int, int]]:

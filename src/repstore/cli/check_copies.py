@@ -22,6 +22,12 @@ SCRUB_LOOK_S = 0.25
 SCRUB_PREFIX = "scrub/"            # how far an interrupted scrub of a copy came
 
 
+class Kept(msgspec.Struct):
+    """Of an interrupted scrub of one copy."""
+    next_lba: int = 0
+    bad_blocks: int = 0
+
+
 def explain(
     volume: Volume,
     lba: Annotated[int, typer.Argument(metavar="LBA", min=0, help="Block of 4 KiB, counted from 0.")],
@@ -69,18 +75,23 @@ def scrub(
     _, configs = open_cluster(data)
     with closing(configs):
         known, names = find_volume(configs, volume)
+        before = {name: Kept() if fresh else _kept(configs, name, known.index) for name in names}
         try:
-            copies = _scrub_all(configs, known.index, names, rate, fresh)
+            copies = _scrub_all(configs, known.index, before, rate)
         except KeyboardInterrupt:
-            copies = {name: _stop(configs, name, known.index) for name in names}
-            _show_scrub(volume, copies, as_json=json)
+            copies = {name: _stop(configs, name, known.index, kept) for name, kept in before.items()}
+            _show_scrub(volume, copies, "interrupted", as_json=json)
             complain("interrupted: the same command goes on from there")
             raise typer.Exit(EXIT_INTERRUPTED) from None
-    _show_scrub(volume, copies, as_json=json)
     if any("error" in copy for copy in copies.values()):
-        raise typer.Exit(EXIT_UNUSABLE)
-    if any(copy["bad_blocks"] or copy["lost_blocks"] for copy in copies.values()):
-        raise typer.Exit(EXIT_FINDINGS)
+        verdict, code = "incomplete", EXIT_UNUSABLE
+    elif any(copy["bad_blocks"] or copy["lost_blocks"] for copy in copies.values()):
+        verdict, code = "findings", EXIT_FINDINGS
+    else:
+        verdict, code = "clean", 0
+    _show_scrub(volume, copies, verdict, as_json=json)
+    if code:
+        raise typer.Exit(code)
 
 
 def find_volume(configs: ConfigStore, name: str) -> tuple[VolumeConfig, list[str]]:
@@ -99,11 +110,12 @@ def _try(configs: ConfigStore, node: str, what: str, index: int, **numbers: int)
         return {"error": str(error)}
 
 
-def _scrub_all(configs: ConfigStore, index: int, names: list[str], rate_bytes_s: int,
-               fresh: bool) -> dict[str, dict[str, Any]]:
-    """Scrub all copies at once; returns when each is through, or cannot be asked any more."""
-    copies = {name: _try(configs, name, "scrub start", index, rate_bytes_s=rate_bytes_s,
-                         first=0 if fresh else _position(configs, name, index)) for name in names}
+def _scrub_all(configs: ConfigStore, index: int, before: dict[str, Kept],
+               rate_bytes_s: int) -> dict[str, dict[str, Any]]:
+    """Scrub all copies at once from where they stopped; returns when each is through, or cannot be
+    asked any more."""
+    copies = {name: _try(configs, name, "scrub start", index, rate_bytes_s=rate_bytes_s, first=kept.next_lba)
+              for name, kept in before.items()}
     progress = ProgressLine()
     while any(copy.get("running") for copy in copies.values()):
         time.sleep(SCRUB_LOOK_S)
@@ -117,32 +129,34 @@ def _scrub_all(configs: ConfigStore, index: int, names: list[str], rate_bytes_s:
             copies[name] = {**copy, "error": f"ended at block {copy['next_lba']} of {copy['size_blocks']}: "
                             "the node was restarted, or another scrub began"}
         elif "error" not in copy:
-            _keep_position(configs, name, index, 0)
+            copy["bad_blocks"] += before[name].bad_blocks
+            _keep(configs, name, index, Kept())
     return copies
 
 
-def _stop(configs: ConfigStore, name: str, index: int) -> dict[str, Any]:
+def _stop(configs: ConfigStore, name: str, index: int, before: Kept) -> dict[str, Any]:
     copy = _try(configs, name, "scrub stop", index)
     if "error" not in copy:
-        _keep_position(configs, name, index, copy["next_lba"])
+        copy["bad_blocks"] += before.bad_blocks
+        _keep(configs, name, index, Kept(copy["next_lba"], copy["bad_blocks"]))
     return copy
 
 
-def _position(configs: ConfigStore, name: str, index: int) -> int:
+def _kept(configs: ConfigStore, name: str, index: int) -> Kept:
     entry = configs.get(f"{SCRUB_PREFIX}{name}/{index}")
-    return 0 if entry is None else msgspec.json.decode(entry.value, type=int)
+    return Kept() if entry is None else msgspec.json.decode(entry.value, type=Kept)
 
 
-def _keep_position(configs: ConfigStore, name: str, index: int, lba: int) -> None:
-    put(configs, f"{SCRUB_PREFIX}{name}/{index}", msgspec.json.encode(lba))
+def _keep(configs: ConfigStore, name: str, index: int, kept: Kept) -> None:
+    put(configs, f"{SCRUB_PREFIX}{name}/{index}", msgspec.json.encode(kept))
 
 
-def _show_scrub(volume: str, copies: dict[str, dict[str, Any]], *, as_json: bool) -> None:
+def _show_scrub(volume: str, copies: dict[str, dict[str, Any]], verdict: str, *, as_json: bool) -> None:
     if as_json:
-        print_json({"volume": volume, "copies": copies})
+        print_json({"volume": volume, "verdict": verdict, "copies": copies})
         return
     print_table(
-        f"scrub of volume {volume}",
+        f"scrub of volume {volume}: {verdict}",
         ("copy on", "through", "blocks read", "bad", "lost", "first lost", "error"),
         [(name, _through(copy), copy.get("read_blocks"), copy.get("bad_blocks"), copy.get("lost_blocks"),
           " ".join(map(str, copy.get("first_lost", []))), copy.get("error"))

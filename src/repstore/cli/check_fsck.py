@@ -10,6 +10,7 @@ import typer
 from repstore import errors
 from repstore.check.findings import KINDS, Report
 from repstore.check.fsck import check_store
+from repstore.check.position import Position, load, save
 from repstore.cli.options import EXIT_INTERRUPTED, Json, complain
 from repstore.cli.show import print_json
 
@@ -21,18 +22,28 @@ def fsck(
     store: Annotated[Path, typer.Argument(
         metavar="STORE", help="File or block device that nobody uses now.")],
     data: Annotated[bool, typer.Option("--data", help="Read every block of payload, too.")] = False,
+    resume: Annotated[Path | None, typer.Option(
+        "--resume", metavar="FILE", help="When interrupted, keep there how far it came, and go on.")] = None,
     json: Json = False,
 ) -> None:
     """Is a store whole? Reads only. Exit code 0: clean, 1: findings, 2: it cannot be checked."""
     report = Report(str(store))
+    position = Position()
     try:
-        check_store(store, data=data, report=report, progress=ProgressLine())
+        if resume is not None:
+            position = load(resume)
+        check_store(store, data=data, report=report, position=position, progress=ProgressLine())
     except KeyboardInterrupt:
         _show(report, as_json=json)
+        if resume is not None:
+            save(resume, position)
+            complain(f"interrupted: --resume {resume} goes on from there")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except errors.RepstoreError as error:
         complain(str(error))
         raise typer.Exit(EXIT_UNUSABLE) from None
+    if resume is not None:
+        resume.unlink(missing_ok=True)
     _show(report, as_json=json)
     if report.counts:
         raise typer.Exit(EXIT_FINDINGS)

@@ -6,8 +6,9 @@ import secrets
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import typer
 from numpy.typing import NDArray
@@ -18,20 +19,28 @@ from repstore.cli.check_copies import Volume, find_volume
 from repstore.cli.check_fsck import EXIT_FINDINGS, EXIT_UNUSABLE, ProgressLine
 from repstore.cli.options import EXIT_INTERRUPTED, Data, Json, complain, open_cluster
 from repstore.cli.show import print_json, print_table
-from repstore.coordination.interface import ConfigStore
+from repstore.coordination.interface import VALUE_BYTES_MAX, ConfigStore
 from repstore.node import load_nodes
-from repstore.node.inquiry import ask
+from repstore.node.inquiry import ask, put
 
 LOOK_S = 0.02
+VERIFY_PREFIX = "verify/"          # what an interrupted verification of a volume found
+
+
+class Kept(msgspec.Struct):
+    """Of an interrupted verification: see W5 of `check.verify`."""
+    next_page: int = 0
+    differences: list[comparing.Difference] = []
 
 
 class NodeCopy:
     """A copy on a running node; see `check.verify.CopySource`."""
 
-    def __init__(self, configs: ConfigStore, node: str, index: int) -> None:
+    def __init__(self, configs: ConfigStore, node: str, index: int, progress: ProgressLine) -> None:
         self._configs = configs
         self._node = node
         self._index = index
+        self._progress = progress
 
     def start(self, serial: int, wanted: Sequence[int]) -> int:
         """At the primary: begin on all copies; the LSN."""
@@ -47,6 +56,7 @@ class NodeCopy:
                 return int(found["pages"])
             if found["state"] == "failed":
                 break
+            self._progress(f"map of {self._node}", int(found["done"]), int(found["pages"]))
             time.sleep(LOOK_S)
         raise errors.UnavailableError(f"node {self._node!r} did not come to LSN: try again")
 
@@ -67,7 +77,13 @@ class NodeCopy:
         return ask(self._configs, self._node, what, self._index, **numbers)
 
 
-def verify(volume: Volume, data: Data, json: Json = False) -> None:
+def verify(
+    volume: Volume,
+    data: Data,
+    fresh: Annotated[bool, typer.Option("--fresh", help="From the first page on, not from where an "
+                                        "interrupted verification stopped.")] = False,
+    json: Json = False,
+) -> None:
     """Are the in-sync copies of a volume equal at one LSN? Writes go on meanwhile.
     Exit code 0: equal, 1: different, 2: they could not be compared."""
     _, configs = open_cluster(data)
@@ -76,12 +92,17 @@ def verify(volume: Volume, data: Data, json: Json = False) -> None:
         names = {node.id: node.name for node in load_nodes(configs).values()}
         copies = tuple(names[number] for number in (
             known.primary, *(number for number in known.in_sync_nodes() if number != known.primary)))
-        verdict = comparing.Verdict(volume, copies)
-        sources = {name: NodeCopy(configs, name, known.index) for name in copies}
+        kept = Kept() if fresh else _kept(configs, known.index)
+        verdict = comparing.Verdict(volume, copies, next_page=kept.next_page, differences=kept.differences)
+        progress = ProgressLine()
+        sources = {name: NodeCopy(configs, name, known.index, progress) for name in copies}
         try:
-            comparing.verify(verdict, sources, lambda: secrets.randbits(62) + 1, ProgressLine())
+            comparing.verify(verdict, sources, lambda: secrets.randbits(62) + 1, progress)
+            _keep(configs, known.index, Kept())
         except KeyboardInterrupt:
+            _keep(configs, known.index, Kept(verdict.next_page, verdict.differences))
             _show(verdict, as_json=json)
+            complain("interrupted: the same command goes on from there")
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except (errors.UnavailableError, errors.NotFoundError, errors.CorruptionError) as error:
             complain(str(error))
@@ -89,6 +110,18 @@ def verify(volume: Volume, data: Data, json: Json = False) -> None:
     _show(verdict, as_json=json)
     if verdict.differences:
         raise typer.Exit(EXIT_FINDINGS)
+
+
+def _kept(configs: ConfigStore, index: int) -> Kept:
+    entry = configs.get(f"{VERIFY_PREFIX}{index}")
+    return Kept() if entry is None else msgspec.json.decode(entry.value, type=Kept)
+
+
+def _keep(configs: ConfigStore, index: int, kept: Kept) -> None:
+    value = msgspec.json.encode(kept)
+    if len(value) > VALUE_BYTES_MAX:
+        value = msgspec.json.encode(Kept())            # so many differ that it begins anew
+    put(configs, f"{VERIFY_PREFIX}{index}", value)
 
 
 def _show(verdict: comparing.Verdict, *, as_json: bool) -> None:

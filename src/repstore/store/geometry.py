@@ -3,7 +3,8 @@
     0                        superblock copy 0
     1                        root area A (root_blocks), then root area B
     page_base                page slots: slot s at page_base + s
-    page_base + page_slots   superblock copy 1
+    page_base + page_slots   again: every page has a second block
+    segment_base - 1         superblock copy 1
     segment_base             segments 0 .. half - 1
                              superblock copy 2
                              segments half .. segment_count - 1, then an unused remainder
@@ -45,7 +46,7 @@ class Geometry:
 
     @property
     def segment_base(self) -> int:
-        return self.page_base + self.page_slots + 1
+        return self.page_base + 2 * self.page_slots + 1
 
     @property
     def half(self) -> int:
@@ -76,6 +77,10 @@ class Geometry:
         payload_blocks = self.segment_blocks - -(-self.segment_blocks // BATCH_BLOCKS)
         usable = self.segment_count - reserve - SEGMENTS_OPEN
         return usable * payload_blocks * FILL_PERCENT // 100 * BLOCK_SIZE
+
+    def page_blocks(self, slot: int) -> tuple[int, int]:
+        """The two blocks of a page."""
+        return self.page_base + slot, self.page_base + self.page_slots + slot
 
     def root_start(self, area: int) -> int:
         """First block of root area 0 or 1."""
@@ -150,6 +155,8 @@ def _root_blocks(total_blocks: int, segments_at_most: int) -> int:
 
 
 def _page_slots(size_bytes: int) -> int:
-    extra = (config.PAGE_SLOTS_EXTRA_SMALL if size_bytes < config.SMALL_STORE_BYTES
-             else config.PAGE_SLOTS_EXTRA)
-    return config.PAGE_SLOTS_PER_STEP * (size_bytes // config.PAGE_SLOTS_STEP_BYTES) + extra
+    steps = size_bytes // config.PAGE_SLOTS_STEP_BYTES
+    extra = config.PAGE_SLOTS_EXTRA_TINY if steps == 0 else config.PAGE_SLOTS_EXTRA
+    if steps and size_bytes < config.SMALL_STORE_BYTES:
+        extra = config.PAGE_SLOTS_EXTRA_SMALL
+    return config.PAGE_SLOTS_PER_STEP * steps + extra
