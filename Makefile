@@ -16,7 +16,7 @@ define timed
 @begun=$$(date +%s); $(2); status=$$?; echo "== $(1): $$(( $$(date +%s) - begun )) s"; exit $$status
 endef
 # $(call pytest,expression): exit code 5 says that no test is marked so, which is no failure
-pytest = $(BIN)/python -m pytest -q -m "$(1)" $(ARGS) || [ $$? -eq 5 ]
+pytest = $(BIN)/python -m pytest -q --durations=10 --durations-min=5 -m "$(1)" $(ARGS) || [ $$? -eq 5 ]
 
 ROUNDS ?= 200
 SEEDS ?= 1..2000
