@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -164,8 +165,8 @@ def test_the_oracle_sees_a_cluster_that_contradicts_itself(
                 if rule == "O2":
                     promises.acknowledged_lsn += 10**6
                 elif rule == "O3":
-                    promises.chains = {
-                        lsn: (chain ^ 1, name) for lsn, (chain, name) in promises.chains.items()}
+                    promises.committed = {lsn: replace(committed, chain=committed.chain ^ 1)
+                                          for lsn, committed in promises.committed.items()}
                 else:
                     promises.leaders = dict.fromkeys(promises.leaders, "nobody")
         check(self)
