@@ -25,7 +25,7 @@ CHECK_LIMIT_S = 300.0
 SOUND_LIMIT_S = 1800.0        # for the checks of all mutants
 FIRST_SEED = 1_000_000        # far from the seeds that tests name
 SEEDS = 60
-SEEDS_LIMIT_S = 20.0          # for all seeds of one mutant
+SEEDS_S = 20.0                # for all seeds of one mutant
 TESTS_FAILED = 1              # pytest's exit codes: others but 0 say that it could not test
 ALL_PASSED = 0
 
@@ -52,13 +52,13 @@ def check_fails(checks: Sequence[str], number: int) -> str:
     return failed[0] if failed else shown
 
 
-def seed_fails(number: int, count: int) -> tuple[int, str, float]:
-    """Try random seeds on a mutant: how many were tried, what the last one broke, seconds."""
-    command = [sys.executable, "-m", "tests.mutants.seeds", str(FIRST_SEED), str(count), str(SEEDS_LIMIT_S)]
+def seed_fails(number: int, count: int, limit_s: float) -> tuple[int, str, float]:
+    """Try random seeds on a mutant: how many were tried, what the last one broke, in how many seconds."""
+    command = [sys.executable, "-m", "tests.mutants.seeds", str(FIRST_SEED), str(count), str(limit_s)]
     begun_s = time.monotonic()
     try:
         ran = subprocess.run(command, cwd=TREE, env=environment_of(number), capture_output=True, text=True,
-                             timeout=SEEDS_LIMIT_S + CHECK_LIMIT_S)
+                             timeout=limit_s + CHECK_LIMIT_S)
     except subprocess.TimeoutExpired:
         return 0, "a seed does not end", time.monotonic() - begun_s
     if ran.returncode < 0:
@@ -69,7 +69,7 @@ def seed_fails(number: int, count: int) -> tuple[int, str, float]:
     return found["tried"], found["failure"], found["seconds"]
 
 
-def judge(mutant: Mutant, seeds: int) -> Verdict:
+def judge(mutant: Mutant, seeds: int, limit_s: float) -> Verdict:
     """Kill one mutant."""
     killed_by, told = "", ""
     begun_s = time.monotonic()
@@ -79,7 +79,7 @@ def judge(mutant: Mutant, seeds: int) -> Verdict:
             break
     seconds = time.monotonic() - begun_s
     if mutant.seeds and seeds:
-        tried, failure, seeds_s = seed_fails(mutant.number, seeds)
+        tried, failure, seeds_s = seed_fails(mutant.number, seeds, limit_s)
         told = f"{tried} in {seeds_s:.1f} s: {_short(failure)}" if failure else f"none of {tried}"
         if failure and not killed_by:
             killed_by, seconds = f"seed {FIRST_SEED + tried - 1}", seconds + seeds_s
@@ -91,7 +91,7 @@ def _short(failure: str) -> str:
     return first if len(first) <= 70 else first[:67] + "..."
 
 
-def sound(mutants: Sequence[Mutant], seeds: int) -> bool:
+def sound(mutants: Sequence[Mutant], seeds: int, limit_s: float) -> bool:
     """Whether the unmutated copy passes everything that is to kill mutants."""
     checks = dict.fromkeys(check for mutant in mutants for check in mutant.checks)
     whole = True
@@ -102,7 +102,7 @@ def sound(mutants: Sequence[Mutant], seeds: int) -> bool:
             print(f"the unmutated copy fails {failed}", flush=True)
             whole = False
     if seeds and any(mutant.seeds for mutant in mutants):
-        tried, failure, _ = seed_fails(0, seeds)
+        tried, failure, _ = seed_fails(0, seeds, limit_s)
         if failure:
             print(f"the unmutated copy fails seed {FIRST_SEED + tried - 1}: {failure}", flush=True)
             whole = False
@@ -115,6 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", type=int, nargs="+", metavar="N", help="these mutants, by number")
     parser.add_argument("--seeds", type=int, default=SEEDS, metavar="N",
                         help="random seeds at most for each; 0: none")
+    parser.add_argument("--seconds", type=float, default=SEEDS_S, metavar="S",
+                        help="seconds of random seeds at most for each")
     parser.add_argument("--skip-sound", action="store_true",
                         help="do not run the checks on the unmutated copy first")
     parser.add_argument("--write", action="store_true", help="write what is seen to docs/mutants.md")
@@ -135,15 +137,15 @@ def _kill(chosen: Sequence[Mutant], options: argparse.Namespace) -> int:
     plant(MUTANTS)
     build()
     print(f"{len(MUTANTS)} mutants planted and built in {time.monotonic() - begun_s:.0f} s", flush=True)
-    whole = options.skip_sound or sound(chosen, options.seeds)
+    whole = options.skip_sound or sound(chosen, options.seeds, options.seconds)
     print(HEAD, end="", flush=True)
     verdicts = []
     for mutant in chosen:
-        verdicts.append(judge(mutant, options.seeds))
+        verdicts.append(judge(mutant, options.seeds, options.seconds))
         print(verdicts[-1].row(), flush=True)
     killed = sum(bool(verdict.killed_by) for verdict in verdicts)
     summary = (f"{killed} of {len(chosen)} mutants killed in {time.monotonic() - begun_s:.0f} s, each with "
-               f"{options.seeds} random seeds or {SEEDS_LIMIT_S:.0f} s of them at most.")
+               f"{options.seeds} random seeds or {options.seconds:.0f} s of them at most.")
     print(summary, flush=True)
     if options.write:
         write(verdicts, summary if options.only is None else "")

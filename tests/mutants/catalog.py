@@ -286,6 +286,9 @@ MUTANTS = (
            "event.last_lsn > local.last_lsn", "False", (TRANSCRIPTS,)),
     Mutant(88, "resync", "copy blocks as they lie, rotten or not", FAST + "transfer.pyx",
            "<uint64_t>(crcs[i] != transfer.extents[first + i].crc)", "<uint64_t>0", (REPAIR + "::test_a_block_that_is_bad_on_all_copies_but_one_comes_from_that_one",)),
+    Mutant(89, "resync", "a learner has caught up though its last copies are under way", FAST + "primary.pyx",
+           "member.copies_flying == 0", "True", (RESYNC + "::test_the_join_waits_for_the_last_copy",),
+           rule="R-caught-up"),
     # ----------------------------------------------------------------------------- repair
     Mutant(120, "repair", "take any content for a bad block", FAST + "repair.pyx",
            "any_content or header.extra == repair.extent.crc", "True", (REPAIR + "::test_content_with_another_checksum_is_not_taken",)),

@@ -41,7 +41,7 @@ def slots(volume: RecordedVolume) -> tuple[list[int], int]:
 @pytest.fixture
 def volume() -> RecordedVolume:
     """Five pages lie in every other slot, and the next slot that is free is the one before them."""
-    made = RecordedVolume(store_bytes=STORE_BYTES, segment_bytes=256 * config.KIB,
+    made = RecordedVolume(store_bytes=STORE_BYTES, segment_bytes=64 * config.KIB,
                           size_blocks=PAGES * PAGE_ENTRIES, seed=1)
     for page in (LAST, LAST, *range(LAST)):
         made.run([in_page(page)])
@@ -62,11 +62,12 @@ def volume() -> RecordedVolume:
 def test_a_slot_that_the_last_checkpoint_names_is_not_written(volume: RecordedVolume) -> None:
     volume.run([in_page(0), in_page(1)])
     volume.checkpoint()
-    assert volume.check(every=40, subset_limit=2, samples=0).faults == ()
+    assert volume.check(every=60, subset_limit=2, samples=0).faults == ()
 
 
 def test_what_is_written_while_a_page_waits_is_not_in_the_checkpoint(volume: RecordedVolume) -> None:
     volume.run([in_page(page) for page in range(PAGES)])
+    volume.run([in_page(0) for _ in range(16)])     # what is overwritten below lies in another segment
     local = volume.local
     local.settle()
     local.engine.checkpoint()
@@ -77,4 +78,4 @@ def test_what_is_written_while_a_page_waits_is_not_in_the_checkpoint(volume: Rec
     volume.run([in_page(LAST - 1), in_page(LAST)])
     local._due += pages
     local.settle()
-    assert volume.check(every=40, subset_limit=2, samples=0).faults == ()
+    assert volume.check(every=60, subset_limit=2, samples=0).faults == ()

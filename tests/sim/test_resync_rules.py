@@ -195,6 +195,22 @@ def test_a_block_that_changes_while_it_is_copied_is_the_newer_one(seed: int) -> 
     only(cluster, "n2", client)
 
 
+def test_the_join_waits_for_the_last_copy() -> None:
+    """The primary's disk is slow: what it reads for the copy last comes long after it was asked for."""
+    cluster = cluster_of(5, copies=2, min_copies=1)
+    client = cluster.client(VOLUME, through="n3", asks=iter(written_once()))
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    cluster.kill("n2")
+    cluster.run_until(lambda: in_sync(cluster) == 1, LIMIT_S)
+    written(cluster, client, *written_once())
+    cluster.node("n1").disk.faults.slow_factor = 400
+    cluster.start("n2")
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    cluster.kill("n1")
+    cluster.run_until(lambda: cluster.primary(VOLUME) == "n2", LIMIT_S)
+    cluster.check(client)
+
+
 def test_a_copy_whose_end_lies_before_the_youngest_bitmap_gets_all_that_it_lacks() -> None:
     """A bitmap that was begun while the copy was away does not know of what changed before."""
     cluster = cluster_of(6, copies=2, min_copies=1)
