@@ -6,6 +6,7 @@ from random import Random
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from repstore import config
 from repstore._fast import inspection
@@ -224,6 +225,30 @@ def settled(cluster: SimulatedCluster, node: str) -> None:
     """A checkpoint holds everything, and the node is gone."""
     cluster.life(node).engine.settle()
     cluster.kill(node)
+
+
+def test_the_checksums_of_a_map_are_told_as_far_as_it_is_in_memory() -> None:
+    cluster = filled(copies=1, nodes=1)
+    settled(cluster, "n1")
+    cluster.start("n1")
+    cluster.run_for(5)
+    engine = cluster.life("n1").engine
+    found = np.zeros(SIZE_BLOCKS, np.uint64)
+    for _ in range(2):                         # asking brings no page into memory
+        inspection.map_checksums(engine, 1, found)
+        assert (found == inspection.NOT_KNOWN).all()
+    named = extents_when_here(cluster, "n1")
+    inspection.map_checksums(engine, 1, found)
+    assert (found & 0xFFFFFFFF == named["crc"]).all()
+    assert (found >> 32 == 1).all()
+    with pytest.raises(ValueError, match=f"room for 3 blocks: the volume has {SIZE_BLOCKS}"):
+        inspection.map_checksums(engine, 1, found[:3])
+
+
+def extents_when_here(cluster: SimulatedCluster, node: str) -> NDArray[np.void]:
+    """The whole map of a copy, read into memory if it is not there."""
+    cluster.run_until(lambda: no_entry_is_lost(cluster, node), LIMIT_S)
+    return extents(cluster, node, 0, SIZE_BLOCKS)
 
 
 @pytest.mark.fault("disk: a lost page of the map", promise="rebuilt from another copy")
