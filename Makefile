@@ -1,5 +1,5 @@
 # build | check | test | mutants | demo | bench | bench-quick | sanitize
-# soak (parts: soak-fuzz, soak-kill, soak-model, soak-sim, soak-flip)
+# soak (parts: soak-fuzz, soak-kill, soak-model, soak-sim, soak-real, soak-flip)
 PYTHON ?= python3
 ARGS ?=
 VENV := .venv
@@ -16,15 +16,15 @@ define timed
 @begun=$$(date +%s); $(2); status=$$?; echo "== $(1): $$(( $$(date +%s) - begun )) s"; exit $$status
 endef
 # $(call pytest,expression): exit code 5 says that no test is marked so, which is no failure
-pytest = $(BIN)/python -m pytest -q -m "$(1)" $(ARGS) || [ $$? -eq 5 ]
+pytest = $(BIN)/python -m pytest -q --durations=10 --durations-min=5 -m "$(1)" $(ARGS) || [ $$? -eq 5 ]
 
 ROUNDS ?= 200
 SEEDS ?= 1..2000
 MINUTES ?= 60
 FUZZ_SECONDS ?= 300
 
-.PHONY: build check test mutants demo bench bench-quick soak soak-fuzz soak-kill soak-model soak-sim soak-flip seeds faults lint types unit slow \
-	clients packages-clients sanitize sanitize-address sanitize-thread clean
+.PHONY: build check test mutants demo bench bench-quick soak soak-fuzz soak-kill soak-model soak-sim soak-real soak-flip seeds faults lint types \
+	unit slow clients packages-clients sanitize sanitize-address sanitize-thread clean
 
 build: $(VENV)/.built
 
@@ -104,11 +104,15 @@ seeds: build
 soak-sim: build
 	$(call timed,soak-sim,$(BIN)/repstore sim --seeds 1000000..1199999 --minutes $(MINUTES) $(ARGS))
 
+# kill, pause, partition and full disks under recorded clients, for MINUTES
+soak-real: build
+	$(call timed,soak-real,$(BIN)/python -m tests.cluster.soak_real --minutes $(MINUTES) $(ARGS))
+
 # every fuzz target for FUZZ_SECONDS, guided by coverage; without clang and atheris it says so and skips
 soak-fuzz: build
 	$(call timed,soak-fuzz,.ci/scratch fuzzer python -m tests.fuzz.run --seconds $(FUZZ_SECONDS) $(ARGS) || [ $$? -eq 77 ])
 
-soak: soak-fuzz soak-kill soak-model soak-sim soak-flip
+soak: soak-fuzz soak-kill soak-model soak-sim soak-real soak-flip
 
 # the suites under AddressSanitizer and UndefinedBehaviorSanitizer, unit tests and seeds under ThreadSanitizer
 sanitize: sanitize-address sanitize-thread

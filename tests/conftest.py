@@ -5,6 +5,7 @@ fault   proves what is promised under a fault; `python -m tests.faults` writes d
 client  drives a real block client (fio, nbdcopy, qemu-io, ...); skipped where it is missing
 """
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -16,6 +17,10 @@ settings.load_profile("repstore")
 # where these are set pytest writes whole diffs, and one of some blocks' bytes takes it hours
 for name in ("CI", "BUILD_NUMBER"):
     os.environ.pop(name, None)
+
+# a shell's background job ignores ^C, and so would every program that a test interrupts
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_configure(config: pytest.Config) -> None:

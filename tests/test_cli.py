@@ -199,6 +199,7 @@ def _served(directory: Path, name: str) -> dict[str, Any] | None:
     return shown if shown["health"] == "healthy" else None
 
 
+@pytest.mark.slow
 def test_what_no_store_can_hold_is_refused_and_nothing_dies(cluster: Up) -> None:
     data = ("--data", cluster.directory)
     said = run("volume", "create", "huge", "--size", "1TiB", *data, code=64).stderr

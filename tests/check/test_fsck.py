@@ -177,12 +177,9 @@ def in_segment(parts: Parts) -> int:
     return int(np.flatnonzero(parts.entries()["location"] > LOCATION_LOST)[0])
 
 
-# a page that points outside of the segments is taken for a bad one: all it held is lost
 @pytest.mark.parametrize(("kind", "change"), [
-    ("lost", lambda parts, page: page["location"].__setitem__(in_segment(parts), 5)),
-    ("lost", lambda parts, page: page["location"].__setitem__(
-        in_segment(parts), parts.geometry.superblock_positions[2])),
-    ("lost", lambda parts, page: page["location"].__setitem__(in_segment(parts), 2**32 - 1)),
+    ("pointer", lambda parts, page: page["location"].__setitem__(
+        in_segment(parts), parts.geometry.segment_start(0))),
     ("owner", lambda parts, page: page.__setitem__(in_segment(parts) + 1, page[in_segment(parts)])),
     ("record", lambda parts, page: page["crc"].__setitem__(in_segment(parts), 77)),
     ("live", lambda parts, page: page["location"].__setitem__(in_segment(parts), 0)),
@@ -194,6 +191,21 @@ def test_a_map_that_is_whole_but_wrong_is_found_out(
     parts = Parts(bytearray(image))
     rewrite_map(image, lambda page: change(parts, page))
     assert judged(image).counts[kind] >= 1
+
+
+@pytest.mark.parametrize("place", [
+    lambda geometry: 4, lambda geometry: 5, lambda geometry: geometry.superblock_positions[2],
+    lambda geometry: geometry.segment_start(geometry.segment_count), lambda geometry: 2**32 - 1])
+def test_a_map_page_that_points_outside_of_the_segments_is_named_by_the_entry(
+        place: Callable[[Geometry], int]) -> None:
+    image = worked_in()
+    parts = Parts(bytearray(image))
+    lba = in_segment(parts)
+    rewrite_map(image, lambda page: page["location"].__setitem__(lba, place(parts.geometry)))
+    report = judged(image)
+    assert report.counts == {"pointer": 1, "lost": BLOCKS}       # the engine takes nothing of such a page
+    assert [finding.where for finding in report.findings if finding.kind == "pointer"] == [
+        f"volume 1, block {lba}"]
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -62,6 +62,7 @@ class ClusterHarness:
         self.files = ClusterDirectory(directory)
         self.shape = shape
         self.names = tuple(f"n{number + 1}" for number in range(shape.nodes))
+        self.node_arguments: tuple[str, ...] = ()        # more of them for every node process
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.lives: dict[str, int] = dict.fromkeys(self.names, 0)     # starts and kills
         directory.mkdir(parents=True, exist_ok=True)
@@ -99,7 +100,7 @@ class ClusterHarness:
         with self.files.log_path(name).open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "tests.cluster.node_process", str(self.directory), name,
-                 "--hold-gil-s", str(self.shape.hold_gil_s)],
+                 "--hold-gil-s", str(self.shape.hold_gil_s), *self.node_arguments],
                 cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def stop(self, *names: str) -> None:

@@ -56,6 +56,10 @@ class NbdClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def wait_at_most(self, timeout_s: float) -> None:
+        """For an answer, from now on; then TimeoutError."""
+        self._socket.settimeout(timeout_s)
+
     @property
     def next_cookie(self) -> int:
         """What `send` will return."""

@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.harness import MIB, ClusterHarness, Shape
+from tests.cluster.harness import MIB, VOLUME, ClusterHarness, Shape
 from tests.cluster.nbd_client import NbdClient
 from tests.nbd import wire
 
@@ -63,6 +64,53 @@ def test_writes_of_the_session_before_never_come_after_those_of_the_next(cluster
             assert answered <= {0, wire.ESHUTDOWN}
             assert new.ask(wire.READ, 0, BLOCK_BYTES).data == content
         old.close()
+
+
+def test_a_read_that_waits_for_a_lease_when_another_takes_over_is_told_that_it_is_over(
+        cluster: ClusterHarness) -> None:
+    """It waits on the primary itself, where no other node stands between it and the client."""
+    primary = cluster.primary()
+    second, third = (name for name in cluster.names if name != primary)
+    cluster.wait_in_sync()
+    with NbdClient(cluster.nbd_path(primary), VOLUME, timeout_s=1.0) as old:
+        assert old.ask(wire.WRITE, 0, payload=bytes(BLOCK_BYTES)).error == 0
+        cluster.signal(signal.SIGSTOP, third)
+        try:
+            with pytest.raises(TimeoutError):
+                read_for_ever(old)                     # it ends with the grants of the third
+            with cluster.connect(second):
+                assert drained(old, 1) == {wire.ESHUTDOWN}
+        finally:
+            cluster.signal(signal.SIGCONT, third)
+    cluster.wait_in_sync()
+
+
+@pytest.mark.fault("process: a real primary that is stopped, left behind, and woken up",
+                   promise="its client reads nothing old and is told that it is over")
+def test_a_client_of_a_primary_that_was_left_is_told_so_and_reads_nothing_old(
+        cluster: ClusterHarness) -> None:
+    """What it reads first was asked when another primary had overwritten it."""
+    primary = cluster.primary()
+    second = next(name for name in cluster.names if name != primary)
+    with cluster.connect(primary) as old:
+        assert old.ask(wire.WRITE, 0, payload=b"o" * BLOCK_BYTES).error == 0
+        cluster.signal(signal.SIGSTOP, primary)
+        try:
+            with cluster.connect(second) as new:
+                assert new.ask(wire.WRITE, 0, payload=b"n" * BLOCK_BYTES).error == 0
+            for _ in range(8):
+                old.send(wire.READ, 0, BLOCK_BYTES)
+        finally:
+            cluster.signal(signal.SIGCONT, primary)
+        assert drained(old, 8) == {wire.ESHUTDOWN}
+    assert cluster.primary() != primary
+    cluster.wait_in_sync()
+
+
+def read_for_ever(client: NbdClient) -> None:
+    """Until an answer does not come."""
+    while True:
+        assert client.ask(wire.READ, 0, BLOCK_BYTES).error == 0
 
 
 def drained(client: NbdClient, count: int) -> set[int]:

@@ -49,6 +49,9 @@ ctypedef struct echo_t:
     uint32_t count
     uint32_t lent                    # copies the loop still has
     uint32_t unit                    # bytes of a stream are consumed in multiples of this
+    uint64_t now_ns
+    bint told_the_time               # in this round
+    uint32_t untimely                # inputs that came before the time of their round
     uint32_t turns
     uint32_t busy_turns              # so many turns ask for another one
     uint64_t deadline_after_ns       # a deadline this long after the first turn
@@ -67,6 +70,7 @@ cdef void note(echo_t* self, int kind, uint32_t link, uint64_t token, long long 
     event.token = token
     event.value = value
     self.count += 1
+    self.untimely += not self.told_the_time
     eventfd_write(self.event_fd, 1)
 
 
@@ -125,8 +129,16 @@ cdef uint32_t stream(void* engine, uint32_t link, const uint8_t* bytes, uint32_t
     return consumed
 
 
-cdef uint64_t turn(void* engine, uint64_t now_ns, int* busy) noexcept nogil:
+cdef void begin(void* engine, uint64_t now_ns) noexcept nogil:
     cdef echo_t* self = <echo_t*>engine
+    self.now_ns = now_ns
+    self.told_the_time = True
+
+
+cdef uint64_t turn(void* engine, int* busy) noexcept nogil:
+    cdef echo_t* self = <echo_t*>engine
+    cdef uint64_t now_ns = self.now_ns
+    self.told_the_time = False
     self.turns += 1
     eventfd_write(self.event_fd, 1)
     if self.turns <= self.busy_turns:
@@ -148,7 +160,7 @@ cdef class Echo:
 
     def __cinit__(self, Loop loop, int unit=1, int busy_turns=0, long deadline_after_ns=0):
         cdef engine_vtable_t vtable = engine_vtable_t(
-            disk_done=disk_done, sent=sent, link_up=link_up, link_down=link_down, frame=frame,
+            begin=begin, disk_done=disk_done, sent=sent, link_up=link_up, link_down=link_down, frame=frame,
             stream=stream, turn=turn,
         )
         self.echo = <echo_t*>calloc(1, sizeof(echo_t))
@@ -227,6 +239,10 @@ cdef class Echo:
     @property
     def lent(self):
         return self.echo.lent
+
+    @property
+    def untimely(self):
+        return self.echo.untimely
 
     @property
     def turns(self):

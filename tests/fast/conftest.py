@@ -93,6 +93,7 @@ def start(driver: str, tmp_path: Path) -> Iterator[Callable[..., RunningLoop]]:
     for loop in running:
         loop.stop()
         assert loop.echo.lent == 0, "every lent body is answered"
+        assert loop.echo.untimely == 0, "the time comes before everything else in a round"
     os.close(disk_fd)
 
 

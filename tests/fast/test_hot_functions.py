@@ -27,8 +27,8 @@ HOT = {
         "volume_lookup", "volume_apply", "volume_commit", "volume_set_range", "mark_changed", "pend",
         "session_seen", "session_mark", "record_chain", "apply_move", "apply_copy"),
     "repstore._fast.engine": (
-        "engine_turn", "engine_disk_done", "engine_sent", "engine_frame", "engine_stream", "store_round",
-        "apply_completed", "close_batches", "issue_flush", "flush_done"),
+        "engine_begin", "engine_turn", "engine_disk_done", "engine_sent", "engine_frame", "engine_stream",
+        "store_round", "apply_completed", "close_batches", "issue_flush", "flush_done"),
     "repstore._fast.primary": (
         "primary_announce", "announce_run", "primary_step", "primary_frame", "acknowledged", "heartbeat",
         "ask_flush", "tell_commit", "link_member", "go_on_tail", "go_on_copying"),

@@ -153,7 +153,7 @@ MUTANTS = (
            "copies_in_sync(volume) >= volume.min_copies", "True",
            (PROMISES + "::test_nothing_is_acknowledged_with_fewer_copies_than_min_copies",)),
     Mutant(54, "acknowledgement", "read without a lease", FAST + "quorum.pxd",
-           "volume.members[i].state == MEMBER_IN_SYNC and volume.members[i].lease_until_ns <= now_ns", "False",
+           "member_counts(&volume.members[i]) and volume.members[i].lease_until_ns <= now_ns", "False",
            (PROMISES + "::test_a_primary_that_is_cut_off_answers_no_read_when_its_lease_is_over",)),
     Mutant(55, "acknowledgement", "repeat a write that was sent again after a failover", FAST + "volume.pyx",
            "(volume.session_window[(number // 64) % SESSION_WINDOW_WORDS] >> (number % 64)) & 1", "False",
@@ -162,7 +162,7 @@ MUTANTS = (
            "header.epoch != volume.epoch", "False", (PROMISES + "::test_an_acknowledgement_of_an_older_epoch_does_not_count",), rule="R-session"),
     Mutant(58, "acknowledgement", "serve a client whose session is over", FAST + "service.pyx",
            "if request.session < volume.session:\n"
-           "    request_finish(request, ESTALE)        # another attach took over\n"
+           "    refuse_stale(request)\n"
            "    return", "pass", (PROMISES + "::test_a_session_that_is_over_is_refused_by_the_primary_itself",), rule="R-session"),
     Mutant(56, "acknowledgement", "count an acknowledgement of an old session as learner", FAST + "primary.pyx",
            "header.chain != member.learn_serial", "False", (RESYNC + "::test_what_a_learner_said_in_an_earlier_session_is_no_answer_to_the_join",), rule="R-session"),
@@ -249,6 +249,8 @@ MUTANTS = (
     Mutant(69, "membership", "keep a member whose log is no prefix of ours", POLICY + "promotion.py",
            "mine.commit_lsn <= report.last_lsn <= mine.last_lsn", "True", (TRANSCRIPTS,),
            rule="R-prefix"),
+    Mutant(140, "membership", "take over while a grant of ours holds", POLICY + "promotion.py",
+           "self._is_lent(here, local, now_s)", "False", (TRANSCRIPTS,)),
     Mutant(70, "membership", "eject below min_copies", POLICY + "membership.py",
            "len(remaining) > volume.min_copies", "len(remaining) > 1", (MEMBERSHIP,)),
     Mutant(79, "membership", "keep a member of our length and another content", POLICY + "promotion.py",

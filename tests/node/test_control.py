@@ -231,3 +231,17 @@ def test_a_store_without_room_for_a_copy_keeps_its_node_going(cluster: FakeClust
     engine_of(cluster, volume.primary).has_room = True
     run_until_led(cluster, volume.index, 2)
     assert control.health.faults == {}
+
+
+def test_a_death_that_was_proved_says_nothing_of_the_process_that_follows(cluster: FakeCluster) -> None:
+    """Node 0 comes back, and node 2 has no link to it: as primary it would have its grace period."""
+    index = cluster.volume("v").index
+    cluster.kill(cluster.machines[0])
+    watcher = cluster.machines[2]
+    cluster.run_control(watcher)
+    assert watcher.control is not None
+    dead = watcher.control.policies[index].here.dead
+    assert dead == {0}
+    cluster.start(cluster.machines[0])
+    cluster.run_control(watcher)
+    assert dead == set()

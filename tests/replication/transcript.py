@@ -7,7 +7,7 @@ actions anew; the diff is the review.
     volume me=1 copies=3 min=2 epoch=1 primary=1 in_sync=1,2,3    the config it starts with
     local last=10 commit=8 epoch=1 sealed=1 grant=0.5 learning    facts of its own copy
     at 3.5                                                        the time, in seconds
-    up 2 [boot=b9] [disk=d9] | down 2 | died 2 | tick | fenced
+    up 2 [boot=b9] [disk=d9] | down 2 | died 2 | started 2 | tick | fenced
     sealed 2 epoch=2 last=10 commit=8 [chain=7] [learning] | pulled 2 last=12
     want 2 epoch=1 last=10 [learning=5] | caught_up 2 | ready 2 | silent 2 | diverged 2
     stale 4 | session 3 | full 2
@@ -172,7 +172,8 @@ def event_of(verb: str, names: list[str], options: Options) -> PolicyEvent:
         case "fenced":
             return events.Fenced(5, "write failed")
     simple: dict[str, PolicyEvent] = {
-        "down": events.LinkDown(node), "died": events.NodeDied(node), "tick": events.Tick(),
+        "down": events.LinkDown(node), "died": events.NodeDied(node),
+        "started": events.NodeStarted(node), "tick": events.Tick(),
         "caught_up": events.LearnerCaughtUp(7, node), "ready": events.JoinReady(7, node),
         "silent": events.MemberSilent(7, node), "diverged": events.Diverged(7, node),
         "stale": events.Stale(7, node), "session": events.RequestSession(7, node)}

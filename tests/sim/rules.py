@@ -70,6 +70,19 @@ def on_the_way(cluster: SimulatedCluster, look: Filter) -> None:
     cluster.network.send = through             # type: ignore[method-assign]
 
 
+def sent_by(cluster: SimulatedCluster, name: str, kind: int) -> list[np.void]:
+    """The headers of what a node sends from now on, of one type; it grows."""
+    headers: list[np.void] = []
+
+    def listen(sender: str, header: np.void, data: bytes) -> bytes:
+        if sender == name and header["type"] == kind:
+            headers.append(header)
+        return data
+
+    on_the_way(cluster, listen)
+    return headers
+
+
 def durable_engine(cluster: SimulatedCluster, name: str) -> SimulatedEngine:
     """What a power cut just now would leave of a node, at the least."""
     image = bytearray(cluster.node(name).disk._durable)

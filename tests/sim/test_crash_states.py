@@ -256,6 +256,7 @@ def test_a_second_crash_during_recovery_leaves_a_legal_state() -> None:
     assert report.second_states > 10 * report.states
 
 
+@pytest.mark.slow
 @pytest.mark.fault("crash: a second crash while a store is opened", promise="the same promises hold")
 def test_a_crash_while_what_a_crash_left_is_opened_leaves_a_store() -> None:
     """Superblocks that a crash left half written are made whole before anything newer is."""
@@ -328,6 +329,7 @@ def test_a_crash_while_a_store_is_formatted_leaves_a_store_or_none() -> None:
     assert found == {0, 1}
 
 
+@pytest.mark.slow
 @pytest.mark.fault("crash: while superblocks are written", promise="the old state or the new one")
 def test_every_crash_while_a_checkpoint_writes_its_superblocks_leaves_a_legal_state() -> None:
     volume = RecordedVolume(size_blocks=64)

@@ -6,14 +6,19 @@ from random import Random
 
 import pytest
 
+from repstore import config
 from repstore._fast.simulated import DiskFlush, DiskRead, DiskWrite
-from repstore.format import BLOCK_SIZE
+from repstore.format import BATCH_MAGIC, BLOCK_SIZE
+from repstore.sim.cluster import SimulatedCluster
 from repstore.sim.durability import RecordedVolume, flush, write
 from repstore.sim.local import LocalVolume, Request
 from repstore.sim.recording import RecordingDisk
 from repstore.sim.workload import READ, stamped, stamps_of
+from tests.sim import bad_blocks
+from tests.sim.bad_blocks import LIMIT_S
 
-FULL_BLOCKS = 90                 # of 110 that the smallest store takes
+CAPACITY_BLOCKS = 110            # what the smallest store takes
+FULL_BLOCKS = 90
 
 
 class FailingDisk(RecordingDisk):
@@ -94,7 +99,7 @@ def test_rot_stays_an_error_when_the_cleaner_has_passed() -> None:
     random = Random(3)
     volume = RecordedVolume(size_blocks=FULL_BLOCKS, seed=3)
     volume.run(write(block) for block in range(FULL_BLOCKS))
-    rotten = (5, 40)                           # each keeps its segment: a few are all such a store can bear
+    rotten = (5, 40)
     for block in rotten:
         rot(volume.disk.image, block + 1)
     others = [block for block in range(FULL_BLOCKS) if block not in rotten]
@@ -102,6 +107,85 @@ def test_rot_stays_an_error_when_the_cleaner_has_passed() -> None:
     assert volume.local.engine.stats()["moved_blocks"] > 0
     assert {read_block(volume.local, block)[0] for block in rotten} == {errno.EIO}
     assert {read_block(volume.local, block)[0] for block in others} == {0}
+
+
+@pytest.mark.parametrize("size_blocks", [FULL_BLOCKS, CAPACITY_BLOCKS])
+@pytest.mark.parametrize("count", [6, 20, 40])
+@pytest.mark.fault("disk: many rotten blocks in a full store of a single copy",
+                   promise="an error for each of them, and every write ends")
+def test_rot_takes_no_room_that_writes_need(size_blocks: int, count: int) -> None:
+    random = Random(count)
+    volume = RecordedVolume(size_blocks=size_blocks, seed=count)
+    volume.run(write(block) for block in range(size_blocks))
+    volume.local.settle()
+    rotten = random.sample(range(size_blocks), count)
+    for block in rotten:
+        rot(volume.disk.image, block + 1)
+    others = sorted(set(range(size_blocks)) - set(rotten))
+    volume.run((write(random.choice(others)) for _ in range(400)), depth=4)
+    for _ in range(2):
+        found = volume.local.read_all()
+        assert [block for block in range(size_blocks) if found[block] < 0] == sorted(rotten)
+        assert [found[block] for block in others] == [volume.content[block] for block in others]
+        volume.kill_and_open()
+    volume.run(write(block) for block in rotten)
+    assert volume.local.read_all() == list(volume.content)
+
+
+def headers(volume: RecordedVolume) -> list[int]:
+    """The blocks that hold a batch header, of this use of their segment or of an older one."""
+    magic = BATCH_MAGIC.to_bytes(4, "little")
+    return [block for block in range(volume.geometry.segment_base, volume.geometry.total_blocks)
+            if volume.disk.image[block * BLOCK_SIZE:block * BLOCK_SIZE + 4] == magic]
+
+
+@pytest.mark.parametrize("size_blocks", [FULL_BLOCKS, CAPACITY_BLOCKS])
+@pytest.mark.parametrize("step", [1, 2, 5])
+@pytest.mark.fault("disk: damaged batch headers in a store that was checkpointed",
+                   promise="no block is lost, and no room: what lies behind is found through the maps")
+def test_what_lies_behind_a_damaged_header_is_moved_like_everything_else(size_blocks: int, step: int) -> None:
+    random = Random(step)
+    volume = RecordedVolume(size_blocks=size_blocks, seed=step)
+    volume.run(write(block, min(2, size_blocks - block)) for block in range(0, size_blocks, 2))
+    volume.checkpoint()
+    damaged = headers(volume)[::step]
+    for block in damaged:
+        volume.disk.image[block * BLOCK_SIZE + 200] ^= 1
+    rotten = 7
+    rot(volume.disk.image, rotten + 1)
+    others = [block for block in range(size_blocks) if block != rotten]
+    volume.run((write(random.choice(others)) for _ in range(600)), depth=4)
+    assert volume.local.engine.stats()["bad_blocks"] > 1
+    expected = list(volume.content)
+    expected[rotten] = -1
+    assert volume.local.read_all() == expected
+    volume.kill_and_open()
+    assert volume.local.read_all() == expected
+
+
+@pytest.mark.fault("disk: many rotten blocks in a full store, another copy is whole",
+                   promise="all of them are mended, and every write ends")
+def test_rot_in_a_full_store_is_mended_without_room_for_it() -> None:
+    random = Random(1)
+    cluster = SimulatedCluster(1, nodes=2, store_bytes=config.MIB, segment_bytes=64 * config.KIB)
+    cluster.create_volume("demo", FULL_BLOCKS, copies=2)
+    cluster.run_until(lambda: cluster.is_healthy("demo"), LIMIT_S)
+    cluster.life("n1").control.on_event(("attach", 0, "demo"), cluster.clock.now_s)
+    stamps = [1000 + block for block in range(FULL_BLOCKS)]
+    for block in range(FULL_BLOCKS):
+        assert bad_blocks.write(cluster, "n1", block, stamps[block]) == 0
+    rotten = random.sample(range(FULL_BLOCKS), 40)
+    for i, block in enumerate(rotten):
+        name = ("n1", "n2")[i % 2]
+        bad_blocks.rot(cluster.node(name).disk, bad_blocks.location(cluster, name, block))
+    others = sorted(set(range(FULL_BLOCKS)) - set(rotten))
+    for stamp in range(2000, 2400):
+        block = random.choice(others)
+        stamps[block] = stamp
+        assert bad_blocks.write(cluster, "n1", block, stamp) == 0
+    found = [bad_blocks.read(cluster, "n1", block) for block in range(FULL_BLOCKS)]
+    assert found == [(0, [stamp]) for stamp in stamps]
+    assert bad_blocks.lost(cluster, "n1") == bad_blocks.lost(cluster, "n2") == []
 
 
 def test_a_full_store_goes_on_taking_overwrites() -> None:

@@ -4,10 +4,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from repstore._fast.layout import FRAME_ACK, FRAME_PING, FRAME_PONG, FRAME_REJECT, JOIN_FLAG
+from repstore._fast.layout import FRAME_ACK, FRAME_PING, FRAME_PONG, FRAME_REJECT, FRAME_REPLY, JOIN_FLAG
+from repstore.replication.leadership import Leader, Phase
 from repstore.sim.local import LocalVolume, PlainDisk
 from repstore.sim.workload import FLUSH, READ, WRITE, Ask, Operation
-from tests.sim.rules import SIZE_BLOCKS, cluster_of, durable_engine, endless_writes, frame, on_the_way, tell
+from tests.sim.rules import (
+    SIZE_BLOCKS,
+    cluster_of,
+    durable_engine,
+    endless_writes,
+    frame,
+    on_the_way,
+    sent_by,
+    tell,
+)
 from tests.sim.scenarios import LIMIT_S, VOLUME
 
 
@@ -33,6 +43,8 @@ def test_nothing_is_acknowledged_with_fewer_copies_than_min_copies() -> None:
     cluster.check(client)
 
 
+@pytest.mark.fault("network: the primary cut off from all others",
+                   promise="it answers no read when its lease is over")
 def test_a_primary_that_is_cut_off_answers_no_read_when_its_lease_is_over() -> None:
     cluster = cluster_of(2, copies=3, min_copies=2)
     client = cluster.client(VOLUME, through="n1", depth=1,
@@ -49,6 +61,56 @@ def test_a_primary_that_is_cut_off_answers_no_read_when_its_lease_is_over() -> N
     before = client.acknowledged
     assert not client.is_done
     cluster.run_for(2.0)
+    assert client.acknowledged == before
+
+
+@pytest.mark.fault("process: a primary that was stopped and goes on",
+                   promise="it answers no read by the lease of before")
+def test_a_primary_that_stood_still_answers_no_read_by_the_lease_of_before() -> None:
+    """The read is the first thing it meets when it goes on."""
+    cluster = cluster_of(8, copies=3, min_copies=2)
+    client = cluster.client(VOLUME, through="n2", depth=1, asks=iter([Ask(WRITE, 0, 4)]))
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    answered = sent_by(cluster, "n1", FRAME_REPLY)
+    cluster.life("n1").stop_until(cluster.clock.now_ns + 8 * 10**9)
+    client.ask_more([Ask(READ, 0, 4)])
+    cluster.run_for(9.0)
+    assert cluster.primary(VOLUME) != "n1"
+    assert client.is_done
+    assert [header["body_bytes"] for header in answered if header["body_bytes"]] == []
+
+
+def test_a_grant_counts_from_when_a_member_that_stood_still_gives_it() -> None:
+    cluster = cluster_of(9, copies=3, min_copies=2)
+    index = cluster.volume(VOLUME).index
+    stopped_ns = cluster.clock.now_ns
+    cluster.life("n2").stop_until(stopped_ns + 2 * 10**9)
+    cluster.run_for(1.9)
+    granted = sent_by(cluster, "n2", FRAME_PONG)
+    cluster.run_until(lambda: bool(granted), LIMIT_S)
+    life = cluster.life("n2")
+    assert life.engine.volume_state(index).last_grant_s == life.node.clock.now_s
+
+
+def test_a_primary_reads_alone_only_while_a_member_that_may_have_joined_lets_it() -> None:
+    """The swap is done, its outcome is unknown to the primary, and the joiner takes over."""
+    cluster = cluster_of(10, copies=3, min_copies=2)
+    cluster.kill("n3")
+    cluster.run_until(lambda: len(cluster.volume(VOLUME).in_sync) == 2, LIMIT_S)
+    client = cluster.client(VOLUME, through="n1", depth=1,
+                            asks=iter(Ask(WRITE, first, 8) for first in range(0, SIZE_BLOCKS, 8)))
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    client.ask_more(Ask(READ, first % SIZE_BLOCKS, 4) for first in range(0, 4_000_000, 4))
+    cluster.config_faults.unknown_share["n1"] = 1.0
+    cluster.start("n3")
+    cluster.run_until(lambda: len(cluster.volume(VOLUME).in_sync) == 3, LIMIT_S)
+    cluster.life("n1").hold_control_until(cluster.clock.now_ns + 10 * 10**9)
+    for way in (("n1", "n3"), ("n3", "n1")):
+        cluster.network.cut(*way)
+    cluster.run_until(lambda: cluster.primary(VOLUME) == "n3", LIMIT_S)
+    before = client.acknowledged
+    cluster.run_for(1.0)
+    assert before > 16
     assert client.acknowledged == before
 
 
@@ -135,6 +197,27 @@ def test_who_joins_has_flushed_everything() -> None:
     cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
     left = LocalVolume(PlainDisk(bytearray(said[0])), boot_id=b"boot after power", life_id=4711)
     assert all(stamp in client.expectation.of(block) for block, stamp in enumerate(left.read_all()))
+
+
+def test_two_that_join_at_a_time_count_both_when_one_of_them_has_joined() -> None:
+    cluster = cluster_of(11, copies=3, min_copies=1)
+    for name in ("n2", "n3"):
+        cluster.kill(name)
+    cluster.run_until(lambda: len(cluster.volume(VOLUME).in_sync) == 1, LIMIT_S)
+    for name in ("n2", "n3"):
+        cluster.start(name)
+    life = cluster.life("n1")
+
+    def learners(phase: Phase) -> int:
+        leader = life.control.policies[cluster.volume(VOLUME).index].role
+        assert isinstance(leader, Leader)
+        return sum(learner.phase is phase for learner in leader.learners.values())
+
+    for phase in (Phase.COPYING, Phase.JOINING):       # what follows each reaches Python at once
+        cluster.run_until(lambda phase=phase: learners(phase) == 2, LIMIT_S)
+        life.hold_control_until(cluster.clock.now_ns + 10**9)
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    assert not cluster.comes_to(lambda: not cluster.is_healthy(VOLUME), 0.5)     # none learns anew
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -12,8 +12,9 @@ Asked (the engine calls these inside a step; none may call back into the engine)
     hold   stop (1) or resume (0) reading from a link: backpressure
 
 Told (the backend calls these under the engine's lock, never from two threads at once):
-    engine_disk_done, engine_sent, engine_link_up, engine_link_down, engine_frame,
-    engine_stream, and engine_turn(now) when the inputs of one round are in.
+    engine_begin(now), first in a round: a lease is good or over at that time, and a process
+    may have stood still since the last one; then its inputs, engine_disk_done, engine_sent,
+    engine_link_up, engine_link_down, engine_frame and engine_stream; then engine_turn.
 """
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 

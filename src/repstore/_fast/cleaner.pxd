@@ -2,8 +2,15 @@
 
 One victim at a time, read in order in large pieces. A block is moved only if the map still
 points to it and its checksum is right; the move counts only if the map still points there
-when the batch is written (OP_MOVE names the source). A block that cannot be verified is left
-to repair; its segment stays until that has moved it, or a client has overwritten it.
+when the batch is written (OP_MOVE names the source).
+
+Every victim ends empty, or rot would take the room that writes need:
+  N1 a block that is bad is read once more, then left to repair, and waited for. When no copy has it
+     it is given up (OP_BAD): it was an error and stays one, but takes no place
+  N2 what lies behind a damaged header is found through the maps: each entry that points into the
+     victim is followed
+  N3 a victim to which no entry points, and which counts blocks that live, is counted wrongly: all
+     are counted anew
 
 It works when room is short, and ahead of that while nobody else wants the disk, so that a burst
 of writes finds room: then only where a victim gives back a quarter at least.

@@ -10,14 +10,16 @@ from repstore._fast.batch cimport (
 from repstore._fast.checksum cimport crc32c
 from repstore._fast.events cimport EVENT_BAD_BLOCK, event_push
 from repstore._fast.layout cimport (
-    BATCH_BLOCKS, BLOCK_SHIFT, BLOCK_SIZE, CLASS_CLEANER, OP_MOVE, SEGMENT_SEALED,
+    BATCH_BLOCKS, BLOCK_SHIFT, BLOCK_SIZE, CLASS_CLEANER, OP_BAD, OP_MOVE, PAGE_ENTRIES, SEGMENT_SEALED,
     batch_header_t, descriptor_t, extent_t,
 )
-from repstore._fast.log cimport log_has_open, log_reserve
-from repstore._fast.repair cimport repair_need
-from repstore._fast.segments cimport segment_start, segments_free
+from repstore._fast.log cimport log_reserve
+from repstore._fast.page_tree cimport page_t, tree_page
+from repstore._fast.repair cimport REPAIR_STARTED, repair_full, repair_need
+from repstore._fast.segments cimport is_data, segment_of, segment_start, segments_free
 from repstore._fast.state cimport (
-    TOKEN_CLEANER, VOLUME_INDEX_MAX, cleaner_t, log_batch_t, segment_t, store_t, token, volume_t,
+    BATCHES, BATCH_OPEN, BATCH_WRITTEN, TOKEN_CLEANER, VOLUME_INDEX_MAX, cleaner_t, log_batch_t, log_t, segment_t,
+    store_t, token, volume_t,
 )
 from repstore._fast.volume cimport LOOKUP_LOADING, LOOKUP_OK, volume_lookup
 
@@ -27,6 +29,9 @@ cdef extern from "stdlib.h" nogil:
 
 
 cdef double USED_MAX = 0.97, IDLE_USED_MAX = 0.75
+
+cdef enum:
+    PAGES_LOOKED_AT = 16           # of the maps, in one step
 
 
 cdef int cleaner_init(engine_t* engine) noexcept nogil:
@@ -52,7 +57,7 @@ cdef int64_t choose_victim(store_t* store, double used_max) noexcept nogil:
     cdef segment_t* segment
     for i in range(store.segment_count):
         segment = &store.segments[i]
-        if segment.state != SEGMENT_SEALED or segment.live == 0 or segment.pending or segment.bad:
+        if segment.state != SEGMENT_SEALED or segment.live == 0 or segment.pending:
             continue
         used = <double>segment.live / store.segment_blocks
         if used > used_max or segment.live + 1 >= room:
@@ -68,27 +73,35 @@ cdef bint cleaner_step(engine_t* engine) noexcept nogil:
     """Work while free segments are few. Returns whether anything moved."""
     cdef store_t* store = &engine.store
     cdef cleaner_t* cleaner = &store.cleaner
-    if cleaner.reading or store.failed or store.log.held:
+    if cleaner.reading or store.failed or store.log.held or store.recount:
         return False
     if cleaner.victim < 0:
         cleaner.victim = next_victim(engine)
         if cleaner.victim < 0:
             return False
+        cleaner.by_map = False
+        cleaner.reread = 0
         cleaner.cursor = 0
         cleaner.have = 0
         cleaner.parse = 0
-        cleaner.moving = 0
     if store.segments[cleaner.victim].live == 0:
         finish_victim(engine)
         return True
-    if cleaner.parse < cleaner.have:
+    if cleaner.by_map:
+        if cleaner.volume < engine.volume_count:
+            return move_found(engine) if cleaner.have else find_living(engine)
+    elif cleaner.parse < cleaner.have:
         return move_batches(engine)
-    if cleaner.cursor < store.segment_blocks:
+    elif cleaner.cursor < store.segment_blocks:
         read_more(engine)
         return True
-    if log_has_open(engine, CLASS_CLEANER) or store.log.chain_count:
-        return False                       # the last moves are still being written
-    give_up(engine, cleaner.cursor)
+    if moves_under_way(&store.log):
+        return False
+    if cleaner.by_map:
+        store.recount = True               # N3
+        cleaner.victim = -1
+    else:
+        begin_by_map(engine)
     return True
 
 
@@ -137,6 +150,10 @@ cdef void cleaner_read_done(engine_t* engine, int32_t result) noexcept nogil:
     """A piece of the victim is here. It begins with a batch header. What cannot be read in one
     piece is read block by block: a block that cannot be read is bad for itself alone."""
     cdef cleaner_t* cleaner = &engine.store.cleaner
+    if cleaner.one:
+        cleaner.one = False
+        cleaner.reading = False
+        return
     if cleaner.singly:
         if result != BLOCK_SIZE:
             memset(cleaner.buffer + (<size_t>cleaner.single << BLOCK_SHIFT), 0, BLOCK_SIZE)
@@ -163,15 +180,22 @@ cdef void read_single(engine_t* engine) noexcept nogil:
                         cleaner.buffer + (<size_t>cleaner.single << BLOCK_SHIFT), BLOCK_SIZE, token(TOKEN_CLEANER, 0))
 
 
-cdef void give_up(engine_t* engine, uint32_t offset) noexcept nogil:
-    """The victim cannot be read on from here: what lives in it stays, and it is not chosen again."""
-    cdef store_t* store = &engine.store
-    store.segments[store.cleaner.victim].bad = 1
-    event_push(engine, EVENT_BAD_BLOCK, 0, engine.node, 0,
-               segment_start(store, <uint32_t>store.cleaner.victim) + offset, 2, 0, 0, NULL)
-    store.cleaner.victim = -1
-    store.cleaner.have = 0
-    store.cleaner.parse = 0
+cdef void read_one(engine_t* engine, uint32_t location, unsigned char* bytes) noexcept nogil:
+    """One block, to its place in the buffer. What cannot be read leaves there what has no right
+    checksum."""
+    engine.store.cleaner.reading = True
+    engine.store.cleaner.one = True
+    engine.backend.disk(engine.backend.context, DISK_READ, <uint64_t>location << BLOCK_SHIFT, bytes, BLOCK_SIZE,
+                        token(TOKEN_CLEANER, 0))
+
+
+cdef bint moves_under_way(const log_t* log) noexcept nogil:
+    """Is something that the cleaner logged not in the maps yet?"""
+    cdef uint32_t i
+    for i in range(BATCHES):
+        if log.batches[i].segment_class == CLASS_CLEANER and BATCH_OPEN <= log.batches[i].state <= BATCH_WRITTEN:
+            return True
+    return False
 
 
 cdef bint move_batches(engine_t* engine) noexcept nogil:
@@ -179,7 +203,7 @@ cdef bint move_batches(engine_t* engine) noexcept nogil:
     cdef store_t* store = &engine.store
     cdef cleaner_t* cleaner = &store.cleaner
     cdef segment_t* victim = &store.segments[cleaner.victim]
-    cdef const unsigned char* block
+    cdef unsigned char* block
     cdef batch_header_t* header
     cdef uint32_t offset, blocks
     while cleaner.parse < cleaner.have:
@@ -188,7 +212,7 @@ cdef bint move_batches(engine_t* engine) noexcept nogil:
         offset = cleaner.cursor + cleaner.parse
         if batch_check(block, store.store_id, header.life_id, <uint32_t>cleaner.victim,
                        victim.generation, offset) != BATCH_OK:
-            end_of_batches(engine, offset)
+            end_of_batches(cleaner, store.segment_blocks)
             return True
         blocks = 1 + header.payload_blocks
         if cleaner.parse + blocks > cleaner.have:
@@ -208,19 +232,15 @@ cdef bint move_batches(engine_t* engine) noexcept nogil:
     return True
 
 
-cdef void end_of_batches(engine_t* engine, uint32_t offset) noexcept nogil:
-    """Behind the last batch of a segment lies what an older use left. If blocks still live here
-    then and no move of theirs is on its way, a header is damaged: the segment must be kept."""
-    cdef store_t* store = &engine.store
-    if store.segments[store.cleaner.victim].live > store.cleaner.moving:
-        give_up(engine, offset)
-        return
-    store.cleaner.have = 0
-    store.cleaner.parse = 0
-    store.cleaner.cursor = store.segment_blocks
+cdef void end_of_batches(cleaner_t* cleaner, uint32_t segment_blocks) noexcept nogil:
+    """Behind the last batch of a segment lies what an older use left, or a header is damaged: that
+    shows when all moves are through and blocks still live here."""
+    cleaner.have = 0
+    cleaner.parse = 0
+    cleaner.cursor = segment_blocks
 
 
-cdef bint move_records(engine_t* engine, const unsigned char* block, uint32_t location) noexcept nogil:
+cdef bint move_records(engine_t* engine, unsigned char* block, uint32_t location) noexcept nogil:
     """The living blocks of one batch, from where we stopped. False: come back later."""
     cdef cleaner_t* cleaner = &engine.store.cleaner
     cdef const descriptor_t* record
@@ -249,16 +269,14 @@ cdef bint move_records(engine_t* engine, const unsigned char* block, uint32_t lo
 
 
 cdef bint move_block(engine_t* engine, volume_t* volume, uint64_t lba, const extent_t* extent,
-                     const unsigned char* bytes) noexcept nogil:
-    """Append one living block to the cleaner's own segment. False: the log has no room now."""
+                     unsigned char* bytes) noexcept nogil:
+    """Append one living block to the cleaner's own segment. False: come back later."""
     cdef log_batch_t* batch
     cdef descriptor_t* record
     cdef descriptor_t* previous
     cdef unsigned char* place
     if crc32c(0, bytes, BLOCK_SIZE) != extent.crc:
-        engine.store.segments[engine.store.cleaner.victim].bad = 1
-        repair_need(engine, volume, lba, extent)
-        return True
+        return bad_block(engine, volume, lba, extent, bytes)
     batch = log_reserve(engine, CLASS_CLEANER, 1, 1)
     if batch == NULL:
         return False
@@ -266,7 +284,6 @@ cdef bint move_block(engine_t* engine, volume_t* volume, uint64_t lba, const ext
     memcpy(place, bytes, BLOCK_SIZE)
     batch_crc(batch.buffer, batch_header(batch.buffer).payload_blocks - 1)[0] = extent.crc
     engine.store.counters.moved_blocks += 1
-    engine.store.cleaner.moving += 1
     if batch_header(batch.buffer).descriptor_count:
         previous = batch_descriptors(batch.buffer) + batch_header(batch.buffer).descriptor_count - 1
         if (previous.operation == OP_MOVE and previous.volume == volume.index
@@ -280,4 +297,86 @@ cdef bint move_block(engine_t* engine, volume_t* volume, uint64_t lba, const ext
     record.lba = lba
     record.blocks = 1
     record.source = extent.location
+    return True
+
+
+# ------------------------------------------------------------------------- what is damaged
+
+cdef bint bad_block(engine_t* engine, volume_t* volume, uint64_t lba, const extent_t* extent,
+                    unsigned char* bytes) noexcept nogil:
+    """A living block is not what the map names (N1). True: it is given up; False: come back later."""
+    cdef cleaner_t* cleaner = &engine.store.cleaner
+    cdef log_batch_t* batch
+    cdef descriptor_t* record
+    if cleaner.reread != extent.location:
+        cleaner.reread = extent.location
+        read_one(engine, extent.location, bytes)
+        return False
+    if repair_full(engine) or repair_need(engine, volume, lba, extent) == REPAIR_STARTED:
+        return False
+    batch = log_reserve(engine, CLASS_CLEANER, 1, 0)
+    if batch == NULL:
+        return False
+    record = batch_add(batch.buffer)
+    record.volume = volume.index
+    record.operation = OP_BAD
+    record.lba = lba
+    record.blocks = 1
+    record.source = extent.location
+    return True
+
+
+cdef void begin_by_map(engine_t* engine) noexcept nogil:
+    """All that the headers name was moved, and blocks still live here: one is damaged (N2)."""
+    cdef store_t* store = &engine.store
+    store.cleaner.by_map = True
+    store.cleaner.volume = 0
+    store.cleaner.lba = 0
+    store.cleaner.have = 0
+    store.counters.bad_blocks += 1
+    event_push(engine, EVENT_BAD_BLOCK, 0, engine.node, 0,
+               segment_start(store, <uint32_t>store.cleaner.victim), 2, 0, 0, NULL)
+
+
+cdef bint find_living(engine_t* engine) noexcept nogil:
+    """Read the next block that a map has in the victim. False: a page of the map is being read."""
+    cdef store_t* store = &engine.store
+    cdef cleaner_t* cleaner = &store.cleaner
+    cdef volume_t* volume = engine.volumes[cleaner.volume]
+    cdef page_t* page
+    cdef uint32_t _
+    cdef uint64_t end
+    for _ in range(PAGES_LOOKED_AT):
+        if cleaner.lba >= volume.size_blocks:
+            cleaner.volume += 1
+            cleaner.lba = 0
+            return True
+        page = tree_page(&volume.map, <uint32_t>(cleaner.lba // PAGE_ENTRIES))
+        end = min((cleaner.lba // PAGE_ENTRIES + 1) * PAGE_ENTRIES, volume.size_blocks)
+        if page == NULL or (page.data == NULL and page.reference.slot == 0):
+            cleaner.lba = end
+        while cleaner.lba < end:
+            if volume_lookup(volume, cleaner.lba, &cleaner.extent) != LOOKUP_OK:
+                return False
+            if is_data(cleaner.extent.location) and segment_of(store, cleaner.extent.location) == cleaner.victim:
+                cleaner.have = 1
+                read_one(engine, cleaner.extent.location, cleaner.buffer)
+                return True
+            cleaner.lba += 1
+    return True
+
+
+cdef bint move_found(engine_t* engine) noexcept nogil:
+    """The block that was read goes elsewhere, if it is still what the map has. False: no room now."""
+    cdef cleaner_t* cleaner = &engine.store.cleaner
+    cdef volume_t* volume = engine.volumes[cleaner.volume]
+    cdef extent_t now
+    if cleaner.lba < volume.size_blocks:       # the volume may be another one meanwhile
+        if volume_lookup(volume, cleaner.lba, &now) != LOOKUP_OK:
+            return False
+        if now.location == cleaner.extent.location and not move_block(
+                engine, volume, cleaner.lba, &now, cleaner.buffer):
+            return False
+    cleaner.have = 0
+    cleaner.lba += 1
     return True

@@ -20,7 +20,7 @@ from repstore._fast.calls cimport call_begin, call_end
 from repstore._fast.checkpoint cimport checkpoint_order_superblocks
 from repstore._fast.checks cimport first_broken
 from repstore._fast.engine cimport (
-    engine_disk_done, engine_frame, engine_free, engine_link_down, engine_link_up, engine_new,
+    engine_begin, engine_disk_done, engine_frame, engine_free, engine_link_down, engine_link_up, engine_new,
     engine_sent, engine_stream, engine_turn,
 )
 from repstore._fast.exports cimport (
@@ -97,6 +97,7 @@ FAULTS = {
 }
 
 cdef engine_vtable_t VTABLE
+VTABLE.begin = engine_begin
 VTABLE.disk_done = engine_disk_done
 VTABLE.sent = engine_sent
 VTABLE.link_up = engine_link_up

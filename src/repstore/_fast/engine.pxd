@@ -13,6 +13,7 @@ from repstore._fast.state cimport call_t, engine_t
 cdef engine_t* engine_new(uint32_t node) noexcept nogil
 cdef void engine_free(engine_t* engine) noexcept nogil
 
+cdef void engine_begin(void* handle, uint64_t now_ns) noexcept nogil
 cdef void engine_disk_done(void* handle, uint64_t token, int32_t result) noexcept nogil
 cdef void engine_sent(void* handle, uint32_t link, uint64_t token) noexcept nogil
 cdef void engine_link_up(void* handle, uint32_t link, int kind) noexcept nogil
@@ -20,4 +21,4 @@ cdef void engine_link_down(void* handle, uint32_t link) noexcept nogil
 cdef void engine_frame(void* handle, uint32_t link, const frame_header_t* header, const uint8_t* meta,
                        const uint8_t* body) noexcept nogil
 cdef uint32_t engine_stream(void* handle, uint32_t link, const uint8_t* bytes, uint32_t count) noexcept nogil
-cdef uint64_t engine_turn(void* handle, uint64_t now_ns, int* busy) noexcept nogil
+cdef uint64_t engine_turn(void* handle, int* busy) noexcept nogil

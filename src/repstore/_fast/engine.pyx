@@ -90,6 +90,12 @@ cdef void engine_free(engine_t* engine) noexcept nogil:
 
 # -------------------------------------------------------------------------- what is told
 
+cdef void engine_begin(void* handle, uint64_t now_ns) noexcept nogil:
+    """A round begins: what is handed in until its turn has happened by this time. Before it, for a
+    read that was asked while the process stood still would be judged by the lease of before."""
+    (<engine_t*>handle).now_ns = now_ns
+
+
 cdef void engine_disk_done(void* handle, uint64_t answered, int32_t result) noexcept nogil:
     cdef engine_t* engine = <engine_t*>handle
     cdef int kind = <int>(answered >> 56)
@@ -231,12 +237,11 @@ cdef void event_push_bytes(engine_t* engine, uint32_t node, uint64_t life_id, co
 
 # -------------------------------------------------------------------------------- the turn
 
-cdef uint64_t engine_turn(void* handle, uint64_t now_ns, int* busy) noexcept nogil:
+cdef uint64_t engine_turn(void* handle, int* busy) noexcept nogil:
     """Everything that can go on now goes on. Returns when to call again at the latest."""
     cdef engine_t* engine = <engine_t*>handle
     cdef uint32_t rounds = 0
     cdef bint moved = True
-    engine.now_ns = now_ns
     engine.more = False
     while moved and rounds < ROUNDS_MAX:
         rounds += 1

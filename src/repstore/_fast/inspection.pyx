@@ -3,7 +3,7 @@
 Every call is thread-safe, takes the engine's lock for a moment, and changes nothing but the
 scrub. What is read from the disk may have been moved since: look at the map again.
 """
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from repstore._fast.control cimport Engine
@@ -24,8 +24,7 @@ cdef packed struct segment_state_record_t:
     uint32_t pending
     uint8_t state
     uint8_t segment_class
-    uint8_t bad
-    uint8_t reserved
+    uint16_t reserved
 
 
 cdef uint64_t HAS_CONTENT = <uint64_t>1 << 32, UNKNOWN = ~<uint64_t>0
@@ -33,7 +32,7 @@ NOT_KNOWN = UNKNOWN
 
 SEGMENT_FIELDS = (
     ("generation", "<u4"), ("live", "<u4"), ("pending", "<u4"), ("state", "u1"), ("segment_class", "u1"),
-    ("bad", "u1"), ("reserved", "u1"),
+    ("reserved", "<u2"),
 )
 
 
@@ -101,7 +100,6 @@ def read_segments(Engine engine not None, unsigned char[::1] out not None):
         records[i].pending = segment.pending
         records[i].state = segment.state
         records[i].segment_class = segment.segment_class
-        records[i].bad = segment.bad
         records[i].reserved = 0
     engine.unlock(False)
 

@@ -68,6 +68,7 @@ cdef enum operation_t:
     OP_LEARN = 12         # map incomplete from here: stream starts after `lsn`, base `lba`
     OP_JOINED = 13        # map complete again
     OP_COPY_BAD = 14      # resync: a block that no copy could give; `source` and `request` are its map entry
+    OP_BAD = 15           # the cleaner: a block that no copy could give; counts only if still at `source`
 
 
 cdef enum segment_state_t:
@@ -274,7 +275,7 @@ cdef packed struct descriptor_t:
     uint64_t lba                  # in blocks
     uint64_t request              # the session's request number: re-sends are recognised
     uint32_t blocks
-    uint32_t source               # OP_MOVE: where the first block was; OP_COPY_BAD: BAD or LOST
+    uint32_t source               # OP_MOVE, OP_BAD: where the first block was; OP_COPY_BAD: BAD or LOST
     uint32_t session
     uint8_t operation
     uint8_t flags

@@ -18,7 +18,6 @@ cdef int log_init(engine_t* engine) noexcept nogil
 cdef void log_free(engine_t* engine) noexcept nogil
 cdef log_batch_t* log_reserve(engine_t* engine, int segment_class, uint32_t records,
                               uint32_t payload_blocks) noexcept nogil
-cdef bint log_has_open(engine_t* engine, int segment_class) noexcept nogil
 cdef log_batch_t* log_close(engine_t* engine, int segment_class) noexcept nogil
 cdef void log_written(engine_t* engine, uint32_t batch_index, int32_t result) noexcept nogil
 cdef log_batch_t* log_next_completed(engine_t* engine) noexcept nogil

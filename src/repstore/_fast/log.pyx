@@ -106,10 +106,6 @@ cdef log_batch_t* log_reserve(engine_t* engine, int segment_class, uint32_t reco
     return open_batch(engine, segment_class, payload_blocks)
 
 
-cdef bint log_has_open(engine_t* engine, int segment_class) noexcept nogil:
-    return engine.store.log.heads[segment_class].batch != NULL
-
-
 cdef log_batch_t* log_close(engine_t* engine, int segment_class) noexcept nogil:
     """Seal the open batch of a class and write it. Returns it, or NULL if there was none."""
     cdef store_t* store = &engine.store

@@ -2,8 +2,8 @@
 
 1. The engine is entered only under the loop's lock; the loop holds it for each round of
    inputs and the turn that follows, and never while it waits.
-2. A round: answers of the kernel, then what the links have to say, then one turn, then
-   everything queued is handed to the kernel in one go.
+2. A round: the time, taken when its answers of the kernel are there; these answers, then what
+   the links have to say, then one turn, then everything queued is handed to the kernel in one go.
 3. The loop sleeps only when nothing is left to do: the engine is not busy, no call up is due.
 4. Other threads may use the backend and the calls below under the lock: what they ask is
    carried out by the loop thread, which is woken once a round.
@@ -30,6 +30,8 @@ cdef enum:
 
 
 ctypedef struct engine_vtable_t:
+    # first of a round: what is handed in from here on has happened by this time
+    void (*begin)(void* engine, uint64_t now_ns) noexcept nogil
     void (*disk_done)(void* engine, uint64_t token, int32_t result) noexcept nogil
     void (*sent)(void* engine, uint32_t link, uint64_t token) noexcept nogil
     # kind: as given when the socket was added, or by its listener
@@ -40,7 +42,7 @@ ctypedef struct engine_vtable_t:
     # gives how many bytes were consumed; hold(link, 0) offers the rest again
     uint32_t (*stream)(void* engine, uint32_t link, const uint8_t* bytes, uint32_t count) noexcept nogil
     # gives the next deadline (0: none); busy = 1: turn again before sleeping
-    uint64_t (*turn)(void* engine, uint64_t now_ns, int* busy) noexcept nogil
+    uint64_t (*turn)(void* engine, int* busy) noexcept nogil
 
 
 ctypedef struct disk_slot_t:

@@ -224,6 +224,7 @@ cdef int64_t round_of_work(loop_t* self, const aio_answer_t* answers, int count)
     cdef int i
     self.woken = False
     self.now_ns = boot_clock_ns()
+    self.vtable.begin(self.engine, self.now_ns)
     issue_waiting(self)
     for i in range(count):
         take_answer(self, &answers[i])
@@ -231,7 +232,7 @@ cdef int64_t round_of_work(loop_t* self, const aio_answer_t* answers, int count)
     if self.stopping:
         transport_cut_all(self.transport)
     else:
-        deadline_ns = self.vtable.turn(self.engine, self.now_ns, &busy)
+        deadline_ns = self.vtable.turn(self.engine, &busy)
     issue_waiting(self)
     transport_flush(self.transport)
     deadline_ns = start_accepting(self, deadline_ns)

@@ -116,7 +116,8 @@ cdef void begin_tail(engine_t* engine, volume_t* volume, member_t* member, uint6
 
 
 cdef void primary_set_members(engine_t* engine, volume_t* volume, const uint32_t* nodes, uint32_t count) noexcept nogil:
-    """The in-sync set as the config now has it: joins are finished, ejects take effect (P1)."""
+    """The in-sync set as the config now has it: joins are finished, ejects take effect (P1). A joiner
+    that is not in it yet goes on counting: its own join is still to be decided (P2)."""
     cdef uint32_t i = 0, j
     cdef bint listed
     while i < volume.member_count:
@@ -125,7 +126,7 @@ cdef void primary_set_members(engine_t* engine, volume_t* volume, const uint32_t
             listed |= nodes[j] == volume.members[i].node
         if listed:
             volume.members[i].state = MEMBER_IN_SYNC
-        elif member_counts(&volume.members[i]):
+        elif volume.members[i].state == MEMBER_IN_SYNC:
             member_remove(volume, i)
             continue
         i += 1

@@ -38,9 +38,10 @@ cdef inline uint32_t copies_in_sync(const volume_t* volume) noexcept nogil:
 
 
 cdef inline bint lease_valid(const volume_t* volume, uint64_t now_ns) noexcept nogil:
-    """May the primary read alone? Only while every in-sync member's grant holds."""
+    """May the primary read alone? Only while the grant of every member holds that may lead next:
+    one whose join is being decided may be in the set already."""
     cdef uint32_t i
     for i in range(volume.member_count):
-        if volume.members[i].state == MEMBER_IN_SYNC and volume.members[i].lease_until_ns <= now_ns:
+        if member_counts(&volume.members[i]) and volume.members[i].lease_until_ns <= now_ns:
             return False
     return True

@@ -10,13 +10,13 @@ from repstore._fast.checksum cimport crc32c
 from repstore._fast.events cimport EVENT_BAD_BLOCK, EVENT_LOST_BLOCK, EVENT_MENDED_BLOCK, event_push
 from repstore._fast.frames cimport frame_begin, frame_send_node
 from repstore._fast.layout cimport (
-    ANY_FLAG, BLOCK_SIZE, CLASS_CLEANER, FETCH_DATA, FETCH_LATER, FETCH_ZEROS, FRAME_FETCH, LOCATION_LOST, OP_MOVE,
+    ANY_FLAG, BLOCK_SIZE, CLASS_CLEANER, CLASS_USER, FETCH_DATA, FETCH_LATER, FETCH_ZEROS, FRAME_FETCH, LOCATION_LOST, OP_MOVE,
     PAGE_ENTRIES, descriptor_t,
 )
 from repstore._fast.log cimport log_reserve
 from repstore._fast.page_tree cimport page_t, tree_page
 from repstore._fast.requests cimport buffer_get, buffer_put
-from repstore._fast.segments cimport is_lost
+from repstore._fast.segments cimport is_data, is_lost, segment_of
 from repstore._fast.state cimport (
     MEMBER_IN_SYNC, ROLE_PRIMARY, ROLE_REPLICA, due, log_batch_t, member_t,
 )
@@ -247,8 +247,11 @@ cdef void take_content(engine_t* engine, repair_t* repair, const uint8_t* body) 
 
 
 cdef void log_content(engine_t* engine, repair_t* repair) noexcept nogil:
-    """A move from where the map has it, so that it counts only if nothing newer came (H3)."""
-    cdef log_batch_t* batch = log_reserve(engine, CLASS_CLEANER, 1, 1)
+    """A move from where the map has it, so that it counts only if nothing newer came (H3). It takes
+    room like a client's write, for none becomes free by it; unless the cleaner waits for it."""
+    cdef bint waited_for = (is_data(repair.extent.location) and engine.store.cleaner.victim
+                            == segment_of(&engine.store, repair.extent.location))
+    cdef log_batch_t* batch = log_reserve(engine, CLASS_CLEANER if waited_for else CLASS_USER, 1, 1)
     cdef descriptor_t* record
     if batch == NULL:
         return                                 # tried again when the disk has answered

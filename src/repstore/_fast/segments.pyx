@@ -22,7 +22,6 @@ cdef int segment_enter(store_t* store, int segment_class) noexcept nogil:
     segment.segment_class = <unsigned char>segment_class
     segment.live = 0
     segment.pending = 0
-    segment.bad = 0
     store.log.heads[segment_class].segment = number
     store.log.heads[segment_class].cursor = 0
     store.log.heads[segment_class].opened = True

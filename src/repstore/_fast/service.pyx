@@ -1,5 +1,5 @@
 """Reads, writes, trims and flushes at the primary; see service.pxd for the rules."""
-from libc.errno cimport EAGAIN, EINVAL, EIO, ENOMEM, ENOSPC, ESTALE
+from libc.errno cimport EAGAIN, EINVAL, EIO, ENOMEM, ENOSPC, ESHUTDOWN, ESTALE
 from libc.string cimport memcpy, memset
 
 from repstore._fast.backend cimport DISK_READ
@@ -54,12 +54,18 @@ cdef inline bint is_aligned(const request_t* request) noexcept nogil:
     return (request.front.offset | request.front.length) % BLOCK_SIZE == 0
 
 
+cdef void refuse_stale(request_t* request) noexcept nogil:
+    """Another attach took over. A frontend of ours is told so at once; another node's export reads
+    ESTALE as "your session", and tells its own."""
+    request_finish(request, ESTALE if request.export == NULL else ESHUTDOWN)
+
+
 cdef void service_submit(engine_t* engine, request_t* request) noexcept nogil:
     """A request for a volume that is led here. The payload is lent only during this call."""
     cdef volume_t* volume = request.volume
     cdef int32_t error
     if request.session < volume.session:
-        request_finish(request, ESTALE)        # another attach took over
+        refuse_stale(request)
         return
     if request.session > volume.session:
         event_push(engine, EVENT_REQUEST_SESSION, volume.index, engine.node, volume.epoch,
@@ -564,7 +570,7 @@ cdef bint retry_parked(engine_t* engine, volume_t* volume) noexcept nogil:
         request = queue_pop(&waiting)
         if request.session < volume.session:
             moved = True
-            request_finish(request, ESTALE)
+            refuse_stale(request)
         elif (blocked and is_write(request)) or start(engine, request) == WAIT:
             blocked |= is_write(request)
             queue_push(&volume.parked, request)

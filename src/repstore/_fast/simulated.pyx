@@ -9,7 +9,7 @@ from libc.string cimport memcpy, memset
 from repstore._fast.backend cimport DISK_FLUSH, DISK_READ, DISK_WRITE
 from repstore._fast.control cimport Engine
 from repstore._fast.engine cimport (
-    engine_disk_done, engine_frame, engine_link_down, engine_link_up, engine_sent, engine_turn,
+    engine_begin, engine_disk_done, engine_frame, engine_link_down, engine_link_up, engine_sent, engine_turn,
 )
 from repstore._fast.layout cimport FRAME_HEADER_BYTES, frame_header_t
 from repstore._fast.transport cimport LINKS_MAX, frame_crc, is_plausible
@@ -273,13 +273,18 @@ cdef class SimulatedBackend:
         engine_frame(self.engine.engine, link, &header, meta, meta + header.meta_bytes)
         return True
 
+    def begin(self, uint64_t now_ns):
+        """What is handed in from here to the next turn has happened by this time."""
+        engine_begin(self.engine.engine, now_ns)
+
     def turn(self, uint64_t now_ns):
         """One turn at this time. Gives when the next is due (0: only when something happens),
         and whether the engine wants another one at once."""
         cdef int busy = 0
         cdef uint64_t deadline_ns
         self.engine.woken = False
-        deadline_ns = engine_turn(self.engine.engine, now_ns, &busy)
+        engine_begin(self.engine.engine, now_ns)
+        deadline_ns = engine_turn(self.engine.engine, &busy)
         return deadline_ns, busy != 0
 
     cdef int check_link(self, uint32_t link) except -1:

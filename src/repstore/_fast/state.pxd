@@ -147,7 +147,6 @@ cdef struct segment_t:
     uint32_t age                   # checkpoint number when sealed
     uint8_t state
     uint8_t segment_class
-    uint8_t bad                    # the cleaner met a block it could not verify
 
 
 cdef enum batch_state_t:
@@ -253,8 +252,13 @@ cdef struct cleaner_t:
     uint32_t record                # next record of that batch
     uint32_t block                 # next block of that record
     uint32_t payload               # payload index of that record
-    uint32_t moving                # blocks of the victim appended elsewhere so far
+    bint by_map                    # a header is damaged: what still lives is found through the maps
+    uint32_t volume                # place of the volume whose map is looked through
+    uint64_t lba                   # next block of it
+    extent_t extent                # of that block, when it was read
+    uint32_t reread                # location of the bad block that was read once more
     bint reading
+    bint one                       # a single block of the buffer
     bint singly                    # the piece could not be read at once: block by block
     uint32_t single
     uint64_t moved_blocks

@@ -5,7 +5,7 @@ from libc.string cimport memcpy, memmove, memset, strncpy
 
 from repstore._fast.batch cimport batch_crc, batch_descriptors, batch_header, payload_of
 from repstore._fast.layout cimport (
-    LINEAGE_ENTRIES, LOCATION_HOLE, LOCATION_LOST, LOCATION_ZERO, OP_COMMIT, OP_COPY,
+    LINEAGE_ENTRIES, LOCATION_BAD, LOCATION_HOLE, LOCATION_LOST, LOCATION_ZERO, OP_BAD, OP_COMMIT, OP_COPY,
     OP_COPY_BAD, OP_COPY_HOLE, OP_COPY_ZERO, OP_EPOCH, OP_JOINED, OP_LEARN, OP_MOVE, OP_SEAL, OP_TRIM,
     OP_TRUNCATE, OP_WRITE, OP_ZERO, SESSION_WINDOW, SESSION_WINDOW_WORDS, VOLUME_LEARNING,
 )
@@ -333,9 +333,11 @@ cdef void unpend(engine_t* engine, volume_t* volume, pending_t* entry) noexcept 
 cdef int apply_move(engine_t* engine, volume_t* volume, const descriptor_t* record, const uint32_t* crcs,
                     uint32_t location) noexcept nogil:
     """The cleaner or a repair moved blocks: counts only for those that are still where they were
-    taken from, with the content they had; of a lost map entry the content is not known."""
-    cdef uint32_t i
+    taken from, with the content they had; of a lost map entry the content is not known. Or the
+    cleaner gave them up: the entry keeps the checksum, so that a copy that has it can mend it."""
+    cdef uint32_t i, crc
     cdef extent_t extent
+    cdef bint here
     cdef int state
     extent.location = LOCATION_HOLE
     extent.crc = 0
@@ -343,8 +345,11 @@ cdef int apply_move(engine_t* engine, volume_t* volume, const descriptor_t* reco
         state = volume_lookup(volume, record.lba + i, &extent)
         if state != LOOKUP_OK:
             return state
-        if extent.location == record.source + i and (
-                extent.crc == (crcs - i)[0] or extent.location == LOCATION_LOST):
+        here = extent.location == record.source + i
+        if here and record.operation == OP_BAD:
+            crc = extent.crc
+            volume_set_range(engine, volume, record.lba + i, 1, LOCATION_BAD, &crc, 0, 0)
+        elif here and (extent.crc == (crcs - i)[0] or extent.location == LOCATION_LOST):
             volume_set_range(engine, volume, record.lba + i, 1, location + i, crcs - i, 0, 0)
     return LOOKUP_OK
 
@@ -358,7 +363,7 @@ cdef int apply_record(engine_t* engine, volume_t* volume, const descriptor_t* re
         return pend(engine, volume, record, crcs, location)
     if op == OP_COMMIT:
         return volume_commit(engine, volume, record.lsn)
-    if op == OP_MOVE:
+    if op == OP_MOVE or op == OP_BAD:
         return apply_move(engine, volume, record, crcs, location)
     if op == OP_COPY_BAD:
         crc = <uint32_t>record.request
@@ -423,7 +428,7 @@ cdef void begin_learning(engine_t* engine, volume_t* volume, const descriptor_t*
 
 
 cdef bint touches_blocks(uint8_t operation) noexcept nogil:
-    return OP_WRITE <= operation <= OP_COPY_HOLE or operation == OP_COPY_BAD
+    return OP_WRITE <= operation <= OP_COPY_HOLE or operation == OP_COPY_BAD or operation == OP_BAD
 
 
 cdef bint in_bounds(const volume_t* volume, const descriptor_t* record) noexcept nogil:

@@ -30,7 +30,7 @@ KINDS = {
     "root": "a copy of the checkpoint root is damaged; one carries the store",
     "page": "a page of metadata is damaged: the blocks of a map page are lost here",
     "log": "the log has a hole below what was durable: writes are missing here",
-    "pointer": "a map points to where no block can be",
+    "pointer": "a map points to where no block can be; outside of the segments, its page is lost here",
     "owner": "two map entries point to one block",
     "live": "a segment counts other blocks as living than the maps do",
     "record": "no record in the log says what a map entry does",

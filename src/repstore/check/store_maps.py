@@ -1,6 +1,7 @@
 """Metadata pages as they lie, and where the entries of the maps point.
 
-  M1 every page has the checksum its reference names, and no slot is used twice
+  M1 every page has the checksum its reference names, and no slot is used twice. A map page that
+     points outside of the segments is not taken by the engine: all its blocks are lost then
   M2 every entry points into a segment in use, behind a batch header, to a block of its own
   M3 a segment counts as many living blocks as the maps point to
 """
@@ -17,6 +18,7 @@ from repstore._fast.control import Engine
 from repstore.check.findings import Report
 from repstore.format import (
     BLOCK_SIZE,
+    DIRECTORY_ENTRIES,
     LOCATION_LOST,
     LOCATION_ZERO,
     PAGE_ENTRIES,
@@ -43,22 +45,37 @@ def check_pages(device: Device, geometry: Geometry, root: Root, report: Report, 
             for number, reference in enumerate(tree.directories):
                 where = f"volume {volume.name}, {name}, directory {number}"
                 page = _read_page(device, geometry, reference, where, report)
-                if page is not None:
-                    used += [np.array([reference["slot"]], np.uint32),
-                             _check_directory(device, geometry, page, where, report)]
+                if page is None:
+                    continue
+                used.append(np.array([reference["slot"]], np.uint32))
+                first = number * DIRECTORY_ENTRIES
+                for place, content in _pages_below(device, geometry, page, where, used, report):
+                    if tree is volume.trees[0]:
+                        _check_places(geometry, int(volume.entry["index"]), first + place, content, report)
     slots = np.concatenate([np.zeros(0, np.uint32), *used])
     values, counts = np.unique(slots, return_counts=True)
     for slot in values[counts > 1]:
         report.add("page", f"slot {slot}", "one page", f"{counts[values == slot][0]}")
 
 
-def _check_directory(device: Device, geometry: Geometry, page: memoryview, where: str,
-                     report: Report) -> NDArray[np.uint32]:
-    references = np.frombuffer(page, page_reference_t)
-    for number in np.flatnonzero(references["slot"]):
-        _read_page(device, geometry, references[number], f"{where}, page {number}", report)
-    slots: NDArray[np.uint32] = references["slot"][references["slot"] != 0]
-    return slots
+def _pages_below(device: Device, geometry: Geometry, directory: memoryview, where: str,
+                 used: list[NDArray[np.uint32]], report: Report) -> Iterator[tuple[int, memoryview]]:
+    """The whole pages that a directory names, with their places in it; notes the slots in `used`."""
+    references = np.frombuffer(directory, page_reference_t)
+    used.append(references["slot"][references["slot"] != 0])
+    for place in np.flatnonzero(references["slot"]).tolist():
+        page = _read_page(device, geometry, references[place], f"{where}, page {place}", report)
+        if page is not None:
+            yield place, page
+
+
+def _check_places(geometry: Geometry, index: int, number: int, page: memoryview, report: Report) -> None:
+    """Does every entry of a map page that names a place name one in a segment?"""
+    locations = np.frombuffer(page, extent_t)["location"]
+    segments, _ = segments_of(geometry, locations)
+    for i in np.flatnonzero((locations > LOCATION_LOST) & (segments < 0)).tolist():
+        report.add("pointer", f"volume {index}, block {number * PAGE_ENTRIES + i}", "a block of a segment",
+                   f"block {locations[i]} of the store: all {PAGE_ENTRIES} blocks of its map page are lost")
 
 
 def _read_page(device: Device, geometry: Geometry, reference: np.void, where: str,

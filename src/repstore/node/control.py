@@ -35,6 +35,7 @@ from repstore.replication.events import (
     LostBlock,
     MendedBlock,
     NodeDied,
+    NodeStarted,
     NoSpace,
     Outcome,
     PolicyEvent,
@@ -188,8 +189,7 @@ class NodeControl:
             if key.startswith(VOLUME_PREFIX):
                 self._on_volume_change(change, now_s)
             elif key.startswith(NODE_PREFIX) and change.value is not None:
-                node = decode(change.value, NodeConfig, key)
-                self.nodes[node.id] = node
+                self._on_node(decode(change.value, NodeConfig, key), now_s)
             elif key == inquiry.ASK_PREFIX + self.identity.name and change.value is not None:
                 self._asked = inquiry.decode_inquiry(change.value, key)
             elif key == CLUSTER_KEY and change.value is not None:
@@ -199,6 +199,13 @@ class NodeControl:
             self.health.faults[key] = str(error)      # one bad record stops no other volume
         else:
             self.health.faults.pop(key, None)
+
+    def _on_node(self, node: NodeConfig, now_s: float) -> None:
+        """A death was proved of the process that the record named before, not of this one."""
+        self.nodes[node.id] = node
+        if node.id in self._dead and not self._is_gone(node):
+            self._dead.discard(node.id)
+            self._tell_all(NodeStarted(node.id), now_s)
 
     def _on_volume_change(self, change: Change, now_s: float) -> None:
         if change.value is None:

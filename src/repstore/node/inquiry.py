@@ -7,6 +7,8 @@
      was not answered yet, and a node that restarts answers none twice.
   I2 Answers are small (VALUE_BYTES_MAX) and quick: what takes long is begun by one question and
      looked at by others.
+  I3 Whoever finds that another's question stands where theirs stood waits until it is answered,
+     and asks again: two who ask at a time take turns.
 """
 from __future__ import annotations
 
@@ -66,9 +68,11 @@ def ask(store: ConfigStore, node: str, what: str, index: int, **numbers: int) ->
     """Ask a node and wait for its answer. UnavailableError: it gave none in INQUIRY_TIMEOUT_S;
     NotFoundError with its words: it could not."""
     inquiry = Inquiry(uuids.uuid4().hex, what, index, numbers)
-    put(store, ASK_PREFIX + node, msgspec.json.encode(inquiry))
+    key, question = ASK_PREFIX + node, msgspec.json.encode(inquiry)
+    put(store, key, question)
     deadline_s = time.monotonic() + config.INQUIRY_TIMEOUT_S
     while time.monotonic() < deadline_s:
+        standing = store.get(key)
         entry = store.get(ANSWER_PREFIX + node)
         if entry is not None:
             answer = msgspec.json.decode(entry.value, type=Answer)
@@ -76,5 +80,7 @@ def ask(store: ConfigStore, node: str, what: str, index: int, **numbers: int) ->
                 if answer.error:
                     raise errors.NotFoundError(f"node {node!r}: {answer.error}")
                 return answer.value
+            if standing is not None and answer.serial == decode_inquiry(standing.value, key).serial:
+                put(store, key, question)      # I3
         time.sleep(LOOK_S)
     raise errors.UnavailableError(f"node {node!r} gave no answer in {config.INQUIRY_TIMEOUT_S} s")

@@ -182,6 +182,12 @@ class NodeDied:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeStarted:
+    """It was proved dead, and a new process is this node: the proof says nothing of that one."""
+    node: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time went on."""
 
@@ -189,7 +195,8 @@ class Tick:
 VolumeEvent = (Sealed | Pulled | Want | LearnerCaughtUp | JoinReady | MemberSilent | Diverged
                | ResyncFull | Stale | RequestSession)
 NodeEvent = LinkUp | LinkDown | AttachRequest | Fenced | NoSpace | BadBlock | MendedBlock | LostBlock
-PolicyEvent = VolumeEvent | LinkUp | LinkDown | Fenced | ConfigRead | SwapDone | NodeDied | Tick
+PolicyEvent = (VolumeEvent | LinkUp | LinkDown | Fenced | ConfigRead | SwapDone | NodeDied | NodeStarted
+               | Tick)
 
 _BY_NAME: dict[str, type[VolumeEvent | NodeEvent]] = {
     "sealed": Sealed, "pulled": Pulled, "want": Want, "learner_caught_up": LearnerCaughtUp,

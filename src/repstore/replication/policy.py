@@ -40,6 +40,7 @@ from repstore.replication.events import (
     LinkDown,
     LinkUp,
     NodeDied,
+    NodeStarted,
     Outcome,
     PolicyEvent,
     Stale,
@@ -273,3 +274,5 @@ class VolumePolicy:
                 here.peers.pop(event.node, None)
             case NodeDied():
                 here.dead.add(event.node)
+            case NodeStarted():
+                here.dead.discard(event.node)

@@ -16,6 +16,8 @@
      candidate could win with our old answer, and take our flush for one of its records.
   P7 Another's seal at a higher epoch never wedges us: we move to that epoch. Two
      candidates may share an epoch; the swap lets one of them win it.
+  P8 A grant that was given between our look at the last one and our own seal still lets the old
+     primary read: sealed, we give no more, so we look again, and wait T_grace from there.
 
 `decide` is the whole decision as a pure function; Candidate asks, collects, retries.
 """
@@ -142,6 +144,8 @@ class Candidate:
             self.waiting_for = f"the tail of node {decision.node}"
             self.asked_s[decision.node] = now_s
             actions.append(Pull(decision.node))
+        elif self._is_lent(here, local, now_s):
+            self.waiting_for = f"the grant of node {here.volume.primary} to end"
         elif now_s >= here.next_swap_s:
             self.proposed = {node: self.reports[node].last_lsn for node in decision.members}
             actions.append(Swap(self._proposal(decision, here, local), here.revision))
@@ -205,6 +209,12 @@ class Candidate:
         self.asked_s.pop(node, None)
         if self.pulling == node:
             self.pulling = None
+
+    def _is_lent(self, here: Situation, local: LocalCopy, now_s: float) -> bool:
+        """Whether the primary may read by a grant of ours (P8); not if it sealed too, or is dead."""
+        primary = here.volume.primary
+        return (primary not in self.reports and primary not in here.dead
+                and now_s < local.last_grant_s + config.GRACE_S)
 
     def _gathering(self, here: Situation, now_s: float) -> bool:
         """Whether somebody who did not answer yet is worth waiting for."""

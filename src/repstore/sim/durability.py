@@ -75,6 +75,11 @@ class RecordedVolume:
         self.local = self._open(self.disk, create_blocks=size_blocks)
 
     @property
+    def content(self) -> tuple[int, ...]:
+        """The stamp of every block when all that was asked for has taken effect, in that order."""
+        return self._content
+
+    @property
     def recording(self) -> Recording:
         """What was recorded; `begin_recording` comes first."""
         return self._ledger().recording

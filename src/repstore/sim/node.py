@@ -3,8 +3,8 @@
 A `SimulatedNode` is the machine: it has a name, a disk, a clock and a boot id. A `NodeLife` is
 one run of its process: engine, control, connections. A crash ends the life and keeps the machine.
 
-  M1 An engine is called from here alone. What happens at one point of time is handed to it
-     first, then it turns until it has nothing more to do now: one round of a real loop.
+  M1 An engine is called from here alone. It is told the time, what happens then is handed to
+     it, and it turns until it has nothing more to do now: one round of a real loop.
   M2 What it tells its control code arrives a drawn delay later, in order: Python is slow.
   M3 Everything that names something (boot, life, token, process) is drawn from the seed.
   M4 A process that is stopped (SIGSTOP) does nothing; its clock, its disk and its peers go on.
@@ -20,7 +20,7 @@ from random import Random
 
 from repstore import config, errors
 from repstore._fast.checksum import crc32c
-from repstore._fast.simulated import Close, DiskRead, DiskWrite, Hold, Send
+from repstore._fast.simulated import Close, DiskRead, DiskWrite, Hold, Send, SimulatedBackend
 from repstore.coordination.interface import ConfigStore
 from repstore.node import admin
 from repstore.node.control import NodeControl, NodeIdentity
@@ -212,6 +212,11 @@ class NodeLife:
         return True
 
     # --------------------------------------------------------------------------- the engine
+    def _told_the_time(self) -> SimulatedBackend:
+        """The engine's other side, to hand in what happens now (M1)."""
+        self.engine.backend.begin(self.node.clock.now_ns)
+        return self.engine.backend
+
     def run(self) -> None:
         """Turn the engine until it has nothing more to do now (M1)."""
         if not self.alive or self._later(self.run_soon):
@@ -298,7 +303,7 @@ class NodeLife:
         for what in disk.struck:
             self._world.trace.add(self.name, "fault: " + what)
         disk.struck.clear()
-        self.engine.backend.disk_done(ask.operation, result, data)
+        self._told_the_time().disk_done(ask.operation, result, data)
 
     def _pump(self) -> bool:
         """One turn and one disk operation, at this point of time. False: nothing is under way."""
@@ -318,7 +323,7 @@ class NodeLife:
         if not self.alive or self._later(partial(self.link_up, link, kind)):
             return
         self._world.trace.add(self.name, "link {} up", link)
-        self.engine.backend.link_up(link, kind)
+        self._told_the_time().link_up(link, kind)
         self.run_soon()
 
     def link_down(self, link: int) -> None:
@@ -326,14 +331,14 @@ class NodeLife:
         if not self.alive or self._later(partial(self.link_down, link)):
             return
         self._world.trace.add(self.name, "link {} down", link)
-        self.engine.backend.link_down(link)
+        self._told_the_time().link_down(link)
         self.run_soon()
 
     def sent(self, link: int, token: int) -> None:
         """See `network.Peer`."""
         if not self.alive or self._later(partial(self.sent, link, token)):
             return
-        self.engine.backend.sent(link, token)
+        self._told_the_time().sent(link, token)
         self.run_soon()
 
     def received(self, link: int, data: bytes) -> bool:
@@ -341,7 +346,7 @@ class NodeLife:
         if self._later(partial(self._received_late, link, data)):
             return True
         self._world.trace.add(self.name, RECEIVES, link, *frame_details(data))
-        is_frame = self.engine.backend.frame(link, data)
+        is_frame = self._told_the_time().frame(link, data)
         self.run_soon()
         return is_frame
 

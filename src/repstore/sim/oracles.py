@@ -161,7 +161,7 @@ class Oracle:
                 try:
                     found[node.number] = _read_offline(node)
                 except errors.CorruptionError:
-                    # a batch of its log is gone, which only one of several copies may survive
+                    # its node would cut the log where the disk lost a batch, and learn the rest anew
                     if not self._is_bad_disk(node.number):
                         raise
         for number, volume in enumerate(self._scene.plan.setup.volumes):

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import multiprocessing
 import re
+import signal
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from repstore import config, errors
@@ -19,6 +22,7 @@ from repstore.sim.run import Outcome, run
 JOBS_MAX = 64
 SEEDS_MAX = 10_000_000
 CHUNK_SEEDS = 8               # handed to a worker at a time
+CHUNKS_AHEAD = 2              # handed over for each worker, so that none waits for us
 RANGE = re.compile(r"(\d{1,19})\.\.(\d{1,19})")
 RANGE_RULE = f"A..B with 0 <= A <= B <= {SEED_MAX}, both of them run"
 
@@ -76,6 +80,11 @@ def run_seed(seed: int) -> Outcome:
     return outcome
 
 
+def run_chunk(seeds: range) -> list[Outcome]:
+    """Some seeds, one after the other."""
+    return [run_seed(seed) for seed in seeds]
+
+
 def run_seeds(seeds: range, jobs: int, told: Callable[[Summary], None] = lambda summary: None,
               limit_s: float = float("inf")) -> Summary:
     """Run all of them, or as many as begin within `limit_s`; `told` after each one, in order."""
@@ -83,20 +92,38 @@ def run_seeds(seeds: range, jobs: int, told: Callable[[Summary], None] = lambda 
     summary = Summary()
     begun_s = time.monotonic()
     try:
-        for outcome in _outcomes(seeds, jobs):
-            summary.add(outcome)
-            summary.wall_s = time.monotonic() - begun_s
-            told(summary)
-            if summary.wall_s > limit_s:
-                break
+        with closing(_outcomes(seeds, jobs)) as outcomes:
+            for outcome in outcomes:
+                summary.add(outcome)
+                summary.wall_s = time.monotonic() - begun_s
+                told(summary)
+                if summary.wall_s > limit_s:
+                    break
     except KeyboardInterrupt:
         summary.interrupted = True
     return summary
 
 
-def _outcomes(seeds: range, jobs: int) -> Iterator[Outcome]:
+def _outcomes(seeds: range, jobs: int) -> Generator[Outcome, None, None]:
     if jobs == 1 or len(seeds) == 1:
         yield from map(run_seed, seeds)
         return
-    with multiprocessing.get_context("fork").Pool(jobs) as pool:
-        yield from pool.imap(run_seed, seeds, chunksize=min(CHUNK_SEEDS, -(-len(seeds) // jobs)))
+    size = min(CHUNK_SEEDS, -(-len(seeds) // jobs))
+    chunks = (seeds[first:first + size] for first in range(0, len(seeds), size))
+    # no Pool: its end kills the workers, and one of them may hold the lock that another waits for
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _leave_interrupts) as pool:
+        given: deque[Future[list[Outcome]]] = deque()
+        try:
+            for chunk in chunks:
+                given.append(pool.submit(run_chunk, chunk))
+                if len(given) > jobs * CHUNKS_AHEAD:
+                    yield from given.popleft().result()
+            while given:
+                yield from given.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _leave_interrupts() -> None:
+    """^C reaches every process of a terminal: the one that asked decides what it means."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
