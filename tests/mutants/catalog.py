@@ -23,6 +23,7 @@ NBD = "bindings/nbd/"
 CRASH = "tests/sim/test_crash_states.py"
 CRASH_SHORT = CRASH + "::test_every_crash_of_a_short_workload_leaves_a_legal_state"
 CRASH_CLEANER = CRASH + "::test_crashes_with_the_cleaner_at_work_leave_legal_states"
+CRASH_AGAIN = CRASH + "::test_a_second_crash_during_recovery_leaves_a_legal_state"
 CRASH_FLUSHES = CRASH + "::test_a_flush_promises_nothing_of_the_writes_that_end_while_it_runs"
 PROMISES = "tests/sim/test_promises.py"
 RESYNC = "tests/sim/test_resync_rules.py"
@@ -103,7 +104,7 @@ MUTANTS = (
     Mutant(27, "checkpoint", "a life begins without a flush", FAST + "checkpoint.pyx",
            "checkpoint.step = CHECKPOINT_SETTLE\nflush(engine)\nreturn True", "pass", (CRASH + "::test_a_crash_while_what_a_crash_left_is_opened_leaves_a_store",)),
     Mutant(28, "checkpoint", "write the superblocks in any order", FAST + "checkpoint.pyx",
-           "<int>((lagging >> copy) & 1) == wanted", "wanted == 1", (CRASH + "::test_a_second_crash_during_recovery_leaves_a_legal_state",)),
+           "<int>((lagging >> copy) & 1) == wanted", "wanted == 1", (CRASH_AGAIN,)),
     Mutant(29, "checkpoint", "a batch of a new life before its name is durable", FAST + "checkpoint.pyx",
            "checkpoint.number == 0 or checkpoint.clean", "checkpoint.clean", (BOOT + "::test_a_life_writes_nothing_to_its_log_before_its_name_is_durable",)),
     Mutant(15, "checkpoint", "no second root", FAST + "checkpoint.pyx",
@@ -123,7 +124,7 @@ MUTANTS = (
     Mutant(31, "recovery", "replay a batch whose payload is torn", STORE + "recovery.py",
            '(log["fault"] == FAULT_NONE)', "True", (RECOVERY, CRASH_SHORT)),
     Mutant(32, "recovery", "a new life writes under the name of the dead one", FAST + "loading.pyx",
-           "engine.store.life_id = life_id", "pass", (CRASH_SHORT,)),
+           "engine.store.life_id = life_id", "pass", (CRASH_AGAIN,)),
     Mutant(33, "recovery", "let one superblock of four decide", STORE + "superblock.py",
            "len(copies) >= SUPERBLOCK_READ_QUORUM", "len(copies) >= 1", ("tests/store/test_superblock.py",)),
     Mutant(34, "recovery", "trust the end of the log after a power cut", STORE + "recovery.py",
@@ -136,7 +137,7 @@ MUTANTS = (
            "volume_incomplete(self.engine, self.engine.volumes[i])", "pass", (REPAIR + "::test_a_copy_whose_log_is_damaged_leads_nobody",)),
     # ---------------------------------------------------------------------------- cleaner
     Mutant(40, "cleaner", "move a block although it was overwritten meanwhile", FAST + "volume.pyx",
-           "extent.location == record.source + i", "True", (CRASH_CLEANER,)),
+           "here and (extent.crc == (crcs - i)[0] or extent.location == LOCATION_LOST)", "True", (CRASH_CLEANER,)),
     Mutant(42, "cleaner", "let clients take the segments that the cleaner needs", FAST + "segments.pyx",
            "0 if segment_class == CLASS_CLEANER else store.reserve", "0", (FAULTS,)),
     Mutant(43, "cleaner", "move a rotten block as it is", FAST + "cleaner.pyx",
@@ -185,6 +186,19 @@ MUTANTS = (
            "if member.state == MEMBER_LEARNER:\n"
            "    member_remove(volume, i)\n"
            "return", "member_remove(volume, i)\nreturn", (RESYNC + "::test_a_member_out_of_reach_counts_until_the_config_says_otherwise",), rule="R-eject"),
+    Mutant(108, "membership", "forget a joiner when another one has joined", FAST + "primary.pyx",
+           "if listed:\n"
+           "    volume.members[i].state = MEMBER_IN_SYNC\n"
+           "elif volume.members[i].state == MEMBER_IN_SYNC:\n"
+           "    member_remove(volume, i)\n"
+           "    continue",
+           "if listed:\n"
+           "    volume.members[i].state = MEMBER_IN_SYNC\n"
+           "elif member_counts(&volume.members[i]):\n"
+           "    member_remove(volume, i)\n"
+           "    continue",
+           (PROMISES + "::test_two_that_join_at_a_time_count_both_when_one_of_them_has_joined",),
+           rule="R-both-sets"),
     Mutant(85, "membership", "drop a joiner while its join may have won", POLICY + "leadership.py",
            "here.swap is not None and here.swap.volume.member(node) is not None", "False", (TRANSCRIPTS,),
            rule="R-both-sets"),
