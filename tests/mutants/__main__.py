@@ -16,66 +16,49 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from tests.mutants.catalog import MUTANTS, Mutant
 from tests.mutants.plant import TREE, PlantError, build, environment_of, plant
+from tests.mutants.table import HEAD, Verdict, write
 
 CHECK_LIMIT_S = 300.0
+SOUND_LIMIT_S = 1800.0        # for the checks of all mutants
 FIRST_SEED = 1_000_000        # far from the seeds that tests name
-SEEDS = 40
-SEEDS_LIMIT_S = 300.0
+SEEDS = 60
+SEEDS_S = 20.0                # for all seeds of one mutant
 TESTS_FAILED = 1              # pytest's exit codes: others but 0 say that it could not test
 ALL_PASSED = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What came of one mutant."""
-
-    mutant: Mutant
-    killed_by: str = ""
-    seconds: float = 0.0
-    seeds: str = ""            # how many seeds it took, or that none of so many did
-
-    def line(self) -> str:
-        """A row of the table."""
-        mutant = self.mutant
-        return " | ".join(("", str(mutant.number), mutant.room, mutant.rule, mutant.name,
-                           self.killed_by or "SURVIVED", f"{self.seconds:.1f}", self.seeds, "")).strip()
-
-
-HEAD = ("| # | room | rule | mutant | killed by | s | random seeds |\n"
-        "|---|---|---|---|---|---|---|")
-
-
-def check_fails(check: str, number: int) -> str:
-    """Run one check on a mutant: what failed, empty if nothing did. PlantError: it cannot be run."""
+def check_fails(checks: Sequence[str], number: int) -> str:
+    """Run checks on a mutant, all tests or all files of them: what failed first, empty if nothing did.
+    PlantError: they cannot be run."""
+    named, shown = "::" in checks[0], " ".join(checks)
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header", "-rf",
-               "-m", "" if "::" in check else "not slow and not client", check]
+               "-m", "" if named else "not slow and not client", *checks]
     try:
         ran = subprocess.run(command, cwd=TREE, env=environment_of(number), capture_output=True, text=True,
-                             timeout=CHECK_LIMIT_S)
+                             timeout=CHECK_LIMIT_S if number else SOUND_LIMIT_S)
     except subprocess.TimeoutExpired:
-        return f"{check} (does not end)"
+        return f"{shown} (does not end)"
     if ran.returncode == ALL_PASSED:
         return ""
     if ran.returncode < 0:
-        return f"{check} (dies of signal {-ran.returncode})"
+        return f"{shown} (dies of signal {-ran.returncode})"
     if ran.returncode != TESTS_FAILED:
         said = ran.stdout[-2000:] + ran.stderr[-2000:]
-        raise PlantError(f"{check} cannot be run on mutant {number}:\n{said}")
+        raise PlantError(f"{shown} cannot be run on mutant {number}:\n{said}")
     failed = [line.split()[1] for line in ran.stdout.splitlines() if line.startswith("FAILED ")]
-    return failed[0] if failed else check
+    return failed[0] if failed else shown
 
 
-def seed_fails(number: int, count: int) -> tuple[int, str, float]:
-    """Try random seeds on a mutant: how many were tried, what the last one broke, seconds."""
-    command = [sys.executable, "-m", "tests.mutants.seeds", str(FIRST_SEED), str(count), str(SEEDS_LIMIT_S)]
+def seed_fails(number: int, count: int, limit_s: float) -> tuple[int, str, float]:
+    """Try random seeds on a mutant: how many were tried, what the last one broke, in how many seconds."""
+    command = [sys.executable, "-m", "tests.mutants.seeds", str(FIRST_SEED), str(count), str(limit_s)]
     begun_s = time.monotonic()
     try:
         ran = subprocess.run(command, cwd=TREE, env=environment_of(number), capture_output=True, text=True,
-                             timeout=SEEDS_LIMIT_S + CHECK_LIMIT_S)
+                             timeout=limit_s + CHECK_LIMIT_S)
     except subprocess.TimeoutExpired:
         return 0, "a seed does not end", time.monotonic() - begun_s
     if ran.returncode < 0:
@@ -86,18 +69,18 @@ def seed_fails(number: int, count: int) -> tuple[int, str, float]:
     return found["tried"], found["failure"], found["seconds"]
 
 
-def judge(mutant: Mutant, seeds: int) -> Verdict:
+def judge(mutant: Mutant, seeds: int, limit_s: float) -> Verdict:
     """Kill one mutant."""
     killed_by, told = "", ""
     begun_s = time.monotonic()
     for check in mutant.checks:
-        killed_by = check_fails(check, mutant.number)
+        killed_by = check_fails([check], mutant.number)
         if killed_by:
             break
     seconds = time.monotonic() - begun_s
     if mutant.seeds and seeds:
-        tried, failure, seeds_s = seed_fails(mutant.number, seeds)
-        told = f"{tried} in {seeds_s:.0f} s: {_short(failure)}" if failure else f"none of {tried}"
+        tried, failure, seeds_s = seed_fails(mutant.number, seeds, limit_s)
+        told = f"{tried} in {seeds_s:.1f} s: {_short(failure)}" if failure else f"none of {tried}"
         if failure and not killed_by:
             killed_by, seconds = f"seed {FIRST_SEED + tried - 1}", seconds + seeds_s
     return Verdict(mutant, killed_by, seconds, told)
@@ -108,17 +91,18 @@ def _short(failure: str) -> str:
     return first if len(first) <= 70 else first[:67] + "..."
 
 
-def sound(mutants: Sequence[Mutant], seeds: int) -> bool:
+def sound(mutants: Sequence[Mutant], seeds: int, limit_s: float) -> bool:
     """Whether the unmutated copy passes everything that is to kill mutants."""
     checks = dict.fromkeys(check for mutant in mutants for check in mutant.checks)
     whole = True
-    for check in checks:
-        failed = check_fails(check, 0)
+    named = [check for check in checks if "::" in check]
+    for some in (named, [check for check in checks if check not in named]):
+        failed = check_fails(some, 0) if some else ""
         if failed:
             print(f"the unmutated copy fails {failed}", flush=True)
             whole = False
     if seeds and any(mutant.seeds for mutant in mutants):
-        tried, failure, _ = seed_fails(0, seeds)
+        tried, failure, _ = seed_fails(0, seeds, limit_s)
         if failure:
             print(f"the unmutated copy fails seed {FIRST_SEED + tried - 1}: {failure}", flush=True)
             whole = False
@@ -131,35 +115,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", type=int, nargs="+", metavar="N", help="these mutants, by number")
     parser.add_argument("--seeds", type=int, default=SEEDS, metavar="N",
                         help="random seeds at most for each; 0: none")
+    parser.add_argument("--seconds", type=float, default=SEEDS_S, metavar="S",
+                        help="seconds of random seeds at most for each")
     parser.add_argument("--skip-sound", action="store_true",
                         help="do not run the checks on the unmutated copy first")
+    parser.add_argument("--write", action="store_true", help="write what is seen to docs/mutants.md")
     options = parser.parse_args(arguments)
     chosen = [mutant for mutant in MUTANTS if options.only is None or mutant.number in options.only]
     if options.only is not None and len(chosen) != len(set(options.only)):
         print(f"no mutant with one of these numbers: {options.only}", file=sys.stderr)
         return 2
     try:
-        return _kill(chosen, options.seeds, not options.skip_sound)
+        return _kill(chosen, options)
     except PlantError as error:
         print(f"mutants: {error}", file=sys.stderr)
         return 2
 
 
-def _kill(chosen: Sequence[Mutant], seeds: int, look_first: bool) -> int:
+def _kill(chosen: Sequence[Mutant], options: argparse.Namespace) -> int:
     begun_s = time.monotonic()
     plant(MUTANTS)
     build()
     print(f"{len(MUTANTS)} mutants planted and built in {time.monotonic() - begun_s:.0f} s", flush=True)
-    whole = not look_first or sound(chosen, seeds)
-    print(HEAD, flush=True)
-    survived = 0
+    whole = options.skip_sound or sound(chosen, options.seeds, options.seconds)
+    print(HEAD, end="", flush=True)
+    verdicts = []
     for mutant in chosen:
-        verdict = judge(mutant, seeds)
-        survived += not verdict.killed_by
-        print(verdict.line(), flush=True)
-    print(f"{len(chosen) - survived} of {len(chosen)} mutants killed "
-          f"in {time.monotonic() - begun_s:.0f} s", flush=True)
-    return 1 if survived or not whole else 0
+        verdicts.append(judge(mutant, options.seeds, options.seconds))
+        print(verdicts[-1].row(), flush=True)
+    killed = sum(bool(verdict.killed_by) for verdict in verdicts)
+    summary = (f"{killed} of {len(chosen)} mutants killed in {time.monotonic() - begun_s:.0f} s, each with "
+               f"{options.seeds} random seeds or {options.seconds:.0f} s of them at most.")
+    print(summary, flush=True)
+    if options.write:
+        write(verdicts, summary if options.only is None else "")
+    return 0 if whole and killed == len(chosen) else 1
 
 
 if __name__ == "__main__":

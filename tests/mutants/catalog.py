@@ -17,13 +17,20 @@ from dataclasses import dataclass
 FAST = "src/repstore/_fast/"
 POLICY = "src/repstore/replication/"
 STORE = "src/repstore/store/"
+COORDINATION = "src/repstore/coordination/"
 NBD = "bindings/nbd/"
 
 CRASH = "tests/sim/test_crash_states.py"
 CRASH_SHORT = CRASH + "::test_every_crash_of_a_short_workload_leaves_a_legal_state"
 CRASH_CLEANER = CRASH + "::test_crashes_with_the_cleaner_at_work_leave_legal_states"
+CRASH_AGAIN = CRASH + "::test_a_second_crash_during_recovery_leaves_a_legal_state"
 CRASH_FLUSHES = CRASH + "::test_a_flush_promises_nothing_of_the_writes_that_end_while_it_runs"
 PROMISES = "tests/sim/test_promises.py"
+RESYNC = "tests/sim/test_resync_rules.py"
+PAGES = "tests/sim/test_page_slots.py"
+BOOT = "tests/sim/test_boot.py"
+REPAIR = "tests/sim/test_repair.py"
+CONFORMANCE = "tests/coordination/test_conformance.py"
 FAULTS = "tests/sim/test_local_faults.py"
 FAILOVER = "tests/sim/test_cluster.py::test_acknowledged_data_survives_the_crash_of_the_primary"
 STORMS = "tests/sim/test_cluster.py::test_a_storm_of_faults_loses_nothing"
@@ -51,7 +58,7 @@ class Mutant:
 MUTANTS = (
     # -------------------------------------------------------------------------- checksums
     Mutant(1, "checksum", "skip the CRC check on read", FAST + "service.pyx",
-           "crcs[i] != request.extents[first + i].crc", "False", (FAULTS,)),
+           "crcs[i] != request.extents[first + i].crc", "False", (FAULTS + "::test_a_rotten_block_is_an_error_and_the_others_are_right",)),
     Mutant(2, "checksum", "skip the CRC check of a batch's payload", FAST + "batch.pyx",
            "crcs[i] != batch_crc(block, i)[0]", "False", ("tests/fast/test_batch.py",)),
     Mutant(3, "checksum", "take blocks off the wire unchecked", FAST + "replica.pyx",
@@ -71,7 +78,7 @@ MUTANTS = (
            "if result < 0:\n"
            "    engine.store.log.flush_wanted = True\n"
            "    return\n"
-           "engine.store.log.flushed_sequence = engine.store.log.flushing_sequence", (FAULTS,)),
+           "engine.store.log.flushed_sequence = engine.store.log.flushing_sequence", (FAULTS + "::test_a_failed_operation_is_not_tried_again",)),
     Mutant(12, "batch", "let a flush cover what was written behind it", FAST + "engine.pyx",
            "engine.volumes[i].flushing_lsn = engine.volumes[i].local_lsn",
            "engine.volumes[i].flushing_lsn = engine.volumes[i].last_lsn", (CRASH_FLUSHES,)),
@@ -79,7 +86,7 @@ MUTANTS = (
            "header.flushed_sequence = log.flushed_sequence",
            "header.flushed_sequence = log.completed_sequence", (CRASH_SHORT,)),
     Mutant(14, "batch", "take a failed write for a good one", FAST + "log.pyx",
-           "result != wanted", "False", (FAULTS,)),
+           "result != wanted", "False", (FAULTS + "::test_a_failed_operation_is_not_tried_again",)),
     # ----------------------------------------------------------- map, checkpoint, segments
     Mutant(20, "map", "reuse a segment one flush early", FAST + "checkpoint.pyx",
            "checkpoint.step > CHECKPOINT_MIRROR", "checkpoint.step > CHECKPOINT_SUPER_A",
@@ -88,10 +95,27 @@ MUTANTS = (
            "checkpoint.step += 1",
            "checkpoint.step += 2 if checkpoint.step == CHECKPOINT_ROOT else 1",
            ("tests/sim/test_simulated.py", CRASH_SHORT)),
+    Mutant(22, "checkpoint", "give a page's old slot back before the checkpoint that frees it", FAST + "checkpoint.pyx",
+           "slots_retire(&store.slots.leaving, reference.slot)",
+           "if reference.slot:\n"
+           "    store.slots.words[reference.slot >> 6] &= ~(<uint64_t>1 << (reference.slot & 63))", (PAGES + "::test_a_slot_that_the_last_checkpoint_names_is_not_written",)),
+    Mutant(23, "checkpoint", "write what changed after a checkpoint began into its pages", FAST + "page_tree.pyx",
+           "capture_page(tree, page, directory, captures) != 0", "False", (PAGES + "::test_what_is_written_while_a_page_waits_is_not_in_the_checkpoint",)),
+    Mutant(27, "checkpoint", "a life begins without a flush", FAST + "checkpoint.pyx",
+           "checkpoint.step = CHECKPOINT_SETTLE\nflush(engine)\nreturn True", "pass", (CRASH + "::test_a_crash_while_what_a_crash_left_is_opened_leaves_a_store",)),
+    Mutant(28, "checkpoint", "write the superblocks in any order", FAST + "checkpoint.pyx",
+           "<int>((lagging >> copy) & 1) == wanted", "wanted == 1", (CRASH_AGAIN,)),
+    Mutant(29, "checkpoint", "a batch of a new life before its name is durable", FAST + "checkpoint.pyx",
+           "checkpoint.number == 0 or checkpoint.clean", "checkpoint.clean", (BOOT + "::test_a_life_writes_nothing_to_its_log_before_its_name_is_durable",)),
+    Mutant(15, "checkpoint", "no second root", FAST + "checkpoint.pyx",
+           "write_root(engine, CHECKPOINT_MIRROR, engine.store.superblock.root_area)",
+           "write_root(engine, CHECKPOINT_MIRROR, 1 - engine.store.superblock.root_area)", (REPAIR + "::test_a_damaged_root_is_read_from_its_second_copy_and_mended",)),
+    Mutant(16, "map", "reuse a segment whose blocks are only pending", FAST + "segments.pxd",
+           "segment.pending == 0", "True", (CRASH_SHORT,)),
     Mutant(24, "map", "forget that an overwritten block is dead", FAST + "volume.pyx",
            "segment_lose(store, extent.location)", "pass", (CRASH_SHORT,)),
     Mutant(25, "map", "reuse a segment that is still being read", FAST + "segments.pxd",
-           "segment.pins == 0", "True", (FAULTS,)),
+           "segment.pins == 0", "True", (FAULTS + "::test_a_segment_is_not_used_again_while_it_is_read",)),
     Mutant(26, "map", "replay commits what was only pending", FAST + "service.pyx",
            "mark.lsn = volume.commit_lsn", "mark.lsn = volume.last_lsn", (FAILOVER, STORMS)),
     # --------------------------------------------------------------------------- recovery
@@ -100,16 +124,24 @@ MUTANTS = (
     Mutant(31, "recovery", "replay a batch whose payload is torn", STORE + "recovery.py",
            '(log["fault"] == FAULT_NONE)', "True", (RECOVERY, CRASH_SHORT)),
     Mutant(32, "recovery", "a new life writes under the name of the dead one", FAST + "loading.pyx",
-           "engine.store.life_id = life_id", "pass", (CRASH_SHORT,)),
+           "engine.store.life_id = life_id", "pass", (CRASH_AGAIN,)),
     Mutant(33, "recovery", "let one superblock of four decide", STORE + "superblock.py",
            "len(copies) >= SUPERBLOCK_READ_QUORUM", "len(copies) >= 1", ("tests/store/test_superblock.py",)),
     Mutant(34, "recovery", "trust the end of the log after a power cut", STORE + "recovery.py",
            'verdict == "lost" or not same_boot', 'verdict == "lost"', (RECOVERY,), rule="R-taint"),
+    Mutant(35, "recovery", "cut what was acknowledged although no power was lost", STORE + "recovery.py",
+           '"corruption" if same_boot else "lost"', '"lost"', (RECOVERY,)),
+    Mutant(36, "recovery", "replay a batch that does not name the one before it", STORE + "recovery.py",
+           '(log["previous_crc"] == previous)', "(log[\"sequence\"] == expected)", (RECOVERY,)),
+    Mutant(37, "recovery", "a copy that lost flushed batches passes for complete", FAST + "control.pyx",
+           "volume_incomplete(self.engine, self.engine.volumes[i])", "pass", (REPAIR + "::test_a_copy_whose_log_is_damaged_leads_nobody",)),
     # ---------------------------------------------------------------------------- cleaner
     Mutant(40, "cleaner", "move a block although it was overwritten meanwhile", FAST + "volume.pyx",
-           "extent.location == record.source + i", "True", (CRASH_CLEANER,)),
+           "here and (extent.crc == (crcs - i)[0] or extent.location == LOCATION_LOST)", "True", (CRASH_CLEANER,)),
     Mutant(42, "cleaner", "let clients take the segments that the cleaner needs", FAST + "segments.pyx",
            "0 if segment_class == CLASS_CLEANER else store.reserve", "0", (FAULTS,)),
+    Mutant(43, "cleaner", "move a rotten block as it is", FAST + "cleaner.pyx",
+           "crc32c(0, bytes, BLOCK_SIZE) != extent.crc", "False", (REPAIR + "::test_the_cleaner_of_a_replica_mends_what_it_meets",)),
     # -------------------------------------------------------------------- acknowledgement
     Mutant(50, "acknowledgement", "acknowledge before the members have it", FAST + "service.pyx",
            "volume_commit(engine, volume, acknowledged_by_all(volume))",
@@ -120,19 +152,30 @@ MUTANTS = (
            "request.flags |= REQUEST_DURABLE", "pass", (CRASH_SHORT,)),
     Mutant(53, "acknowledgement", "acknowledge with fewer copies than min_copies", FAST + "service.pyx",
            "copies_in_sync(volume) >= volume.min_copies", "True",
-           (PROMISES,)),
+           (PROMISES + "::test_nothing_is_acknowledged_with_fewer_copies_than_min_copies",)),
     Mutant(54, "acknowledgement", "read without a lease", FAST + "quorum.pxd",
            "member_counts(&volume.members[i]) and volume.members[i].lease_until_ns <= now_ns", "False",
-           (PROMISES,)),
+           (PROMISES + "::test_a_primary_that_is_cut_off_answers_no_read_when_its_lease_is_over",)),
     Mutant(55, "acknowledgement", "repeat a write that was sent again after a failover", FAST + "volume.pyx",
            "(volume.session_window[(number // 64) % SESSION_WINDOW_WORDS] >> (number % 64)) & 1", "False",
-           (PROMISES,)),
+           (PROMISES + "::test_a_write_that_is_sent_again_is_logged_once",)),
     Mutant(57, "acknowledgement", "count an acknowledgement of an old epoch", FAST + "primary.pyx",
-           "header.epoch != volume.epoch", "False", (PROMISES,), rule="R-session"),
+           "header.epoch != volume.epoch", "False", (PROMISES + "::test_an_acknowledgement_of_an_older_epoch_does_not_count",), rule="R-session"),
     Mutant(58, "acknowledgement", "serve a client whose session is over", FAST + "service.pyx",
            "if request.session < volume.session:\n"
            "    refuse_stale(request)\n"
-           "    return", "pass", (PROMISES,), rule="R-session"),
+           "    return", "pass", (PROMISES + "::test_a_session_that_is_over_is_refused_by_the_primary_itself",), rule="R-session"),
+    Mutant(56, "acknowledgement", "count an acknowledgement of an old session as learner", FAST + "primary.pyx",
+           "header.chain != member.learn_serial", "False", (RESYNC + "::test_what_a_learner_said_in_an_earlier_session_is_no_answer_to_the_join",), rule="R-session"),
+    Mutant(59, "acknowledgement", "a flush counts this copy alone", FAST + "quorum.pxd",
+           "member_counts(&volume.members[i]) and volume.members[i].durable_lsn < lsn", "False", (PROMISES + "::test_a_flush_is_answered_when_all_copies_have_flushed",)),
+    Mutant(110, "acknowledgement", "a new primary answers before the dead one's last writes are committed",
+           FAST + "primary.pyx",
+           "# what the dead primary acknowledged is in our tail: nobody reads before it is committed\n"
+           "volume.session_barrier = volume.last_lsn", "volume.session_barrier = 0", (RESYNC + "::test_a_new_primary_reads_what_the_dead_one_acknowledged",)),
+    Mutant(112, "acknowledgement", "a write that fills no block ignores another one there", FAST + "service.pyx",
+           "pending_overlaps(volume, request.lba, request.blocks) or overlaps(&volume.waiting, request)", "False",
+           ("tests/test_volume.py",)),
     # ------------------------------------------------------------------------- membership
     Mutant(60, "membership", "acknowledge before the eject is durable", POLICY + "leadership.py",
            "actions.append(Swap(proposal, here.revision))",
@@ -142,24 +185,66 @@ MUTANTS = (
     Mutant(61, "membership", "the engine drops a member that it cannot reach", FAST + "primary.pyx",
            "if member.state == MEMBER_LEARNER:\n"
            "    member_remove(volume, i)\n"
-           "return", "member_remove(volume, i)\nreturn", (FAILOVER, STORMS), rule="R-eject"),
+           "return", "member_remove(volume, i)\nreturn", (RESYNC + "::test_a_member_out_of_reach_counts_until_the_config_says_otherwise",), rule="R-eject"),
+    Mutant(108, "membership", "forget a joiner when another one has joined", FAST + "primary.pyx",
+           "if listed:\n"
+           "    volume.members[i].state = MEMBER_IN_SYNC\n"
+           "elif volume.members[i].state == MEMBER_IN_SYNC:\n"
+           "    member_remove(volume, i)\n"
+           "    continue",
+           "if listed:\n"
+           "    volume.members[i].state = MEMBER_IN_SYNC\n"
+           "elif member_counts(&volume.members[i]):\n"
+           "    member_remove(volume, i)\n"
+           "    continue",
+           (PROMISES + "::test_two_that_join_at_a_time_count_both_when_one_of_them_has_joined",),
+           rule="R-both-sets"),
+    Mutant(85, "membership", "drop a joiner while its join may have won", POLICY + "leadership.py",
+           "here.swap is not None and here.swap.volume.member(node) is not None", "False", (TRANSCRIPTS,),
+           rule="R-both-sets"),
+    Mutant(86, "membership", "take an unknown outcome for a lost swap", POLICY + "policy.py",
+           "event.outcome", "Outcome.UNAVAILABLE if event.outcome is Outcome.UNKNOWN else event.outcome",
+           (TRANSCRIPTS,), rule="R-both-sets"),
     Mutant(62, "membership", "a joiner counts only when it has joined", FAST + "quorum.pxd",
            "member.state == MEMBER_IN_SYNC or member.state == MEMBER_JOINING",
-           "member.state == MEMBER_IN_SYNC", (FAILOVER, STORMS), rule="R-join"),
+           "member.state == MEMBER_IN_SYNC", (FAILOVER, STORMS), rule="R-both-sets"),
     Mutant(63, "membership", "a joiner says that it flushed when it wrote", FAST + "volume.pyx",
            "if volume.barriers[kind] == BARRIER_LOGGED:\n"
            "    volume.barriers[kind] = BARRIER_APPLIED",
            "if volume.barriers[kind] == BARRIER_LOGGED:\n"
            "    volume.barriers[kind] = 5 if kind == BARRIER_JOIN else BARRIER_APPLIED",
-           (PROMISES,), rule="R-join"),
+           (PROMISES + "::test_who_joins_has_flushed_everything",), rule="R-flushed"),
+    Mutant(71, "membership", "a learner joins while blocks are still being copied", POLICY + "leadership.py",
+           "learner.phase is Phase.CAUGHT_UP and room > 0",
+           "learner.phase in (Phase.COPYING, Phase.CAUGHT_UP) and room > 0", (TRANSCRIPTS,), rule="R-caught-up"),
+    Mutant(72, "membership", "a learner's stream begins behind writes that are pending", FAST + "primary.pyx",
+           "if volume.commit_lsn != volume.last_lsn or volume.unapplied_records or volume.leading:\n    return",
+           "if volume.leading:\n    return", (RESYNC + "::test_a_write_that_is_pending_when_a_copy_comes_back_reaches_it",), rule="R-caught-up"),
+    Mutant(73, "membership", "a join that is proposed again names the boot of now", POLICY + "policy.py",
+           "return [self.here.swap]",
+           "from msgspec.structs import replace\n"
+           "swap = self.here.swap\n"
+           "now = tuple(replace(member, boot_id=getattr(self.here.identity_of(member.node), 'boot_id', member.boot_id))\n"
+           "            for member in swap.volume.in_sync)\n"
+           "return [Swap(replace(swap.volume, in_sync=now), swap.expected_revision)]", (TRANSCRIPTS,), rule="R-boot"),
     Mutant(64, "membership", "obey the primary of an epoch below the seal", FAST + "replica.pyx",
-           "header.epoch < volume.sealed_epoch", "False", (PROMISES,), rule="R-seal"),
+           "header.epoch < volume.sealed_epoch", "False", (PROMISES + "::test_who_is_sealed_refuses_the_primary_of_an_older_epoch",), rule="R-seal"),
     Mutant(65, "membership", "answer a seal before it is durable", FAST + "replica.pyx",
            "volume.barriers[kind] = BARRIER_LOGGED",
            "volume.barriers[kind] = BARRIER_DONE if kind == BARRIER_SEAL else BARRIER_LOGGED",
-           (PROMISES,), rule="R-seal"),
+           (PROMISES + "::test_a_seal_is_durable_when_another_leads",), rule="R-seal"),
+    Mutant(74, "membership", "count the answer to an older seal", POLICY + "promotion.py",
+           "event.epoch < self.target_epoch", "False", (TRANSCRIPTS,), rule="R-seal"),
     Mutant(66, "membership", "let a tainted member lead", POLICY + "promotion.py",
            "clean and mine.tainted", "False", (TRANSCRIPTS,), rule="R-taint"),
+    Mutant(75, "membership", "a boot tells nothing", POLICY + "membership.py",
+           "member.boot_id != boot_id", "False", (MEMBERSHIP,), rule="R-taint"),
+    Mutant(76, "membership", "a tainted copy leads though a silent one may be clean", POLICY + "promotion.py",
+           "not clean and silent", "False", (TRANSCRIPTS,), rule="R-taint"),
+    Mutant(77, "membership", "the client of a lost incarnation goes on", POLICY + "membership.py",
+           "attach.incarnation != volume.incarnation", "False", ("tests/node/test_control.py",), rule="R-client"),
+    Mutant(78, "membership", "a new incarnation takes the old session's requests", POLICY + "membership.py",
+           "volume.last_session + tainted", "volume.last_session", ("tests/sim/test_incarnation.py",), rule="R-client"),
     Mutant(67, "membership", "lead the old epoch again after a restart", POLICY + "policy.py",
            "if is_member and self._may_stand(role, local, now_s):\n"
            "    self._stand(local, now_s)\n"
@@ -172,23 +257,79 @@ MUTANTS = (
            "                           volume.acknowledgement == 'durable', volume.last_session)]\n"
            "if is_member and self._may_stand(role, local, now_s):\n"
            "    self._stand(local, now_s)\n"
-           "    return actions", (TRANSCRIPTS,), rule="new epoch"),
+           "    return actions", (TRANSCRIPTS,), rule="R-epoch"),
     Mutant(68, "membership", "lead without the longest tail", POLICY + "promotion.py",
-           "longest.last_lsn > mine.last_lsn", "False", (TRANSCRIPTS,)),
+           "longest.last_lsn > mine.last_lsn", "False", (TRANSCRIPTS,), rule="R-prefix"),
     Mutant(69, "membership", "keep a member whose log is no prefix of ours", POLICY + "promotion.py",
-           "mine.commit_lsn <= report.last_lsn <= mine.last_lsn", "True", (TRANSCRIPTS,)),
+           "mine.commit_lsn <= report.last_lsn <= mine.last_lsn", "True", (TRANSCRIPTS,),
+           rule="R-prefix"),
     Mutant(140, "membership", "take over while a grant of ours holds", POLICY + "promotion.py",
            "self._is_lent(here, local, now_s)", "False", (TRANSCRIPTS,)),
     Mutant(70, "membership", "eject below min_copies", POLICY + "membership.py",
            "len(remaining) > volume.min_copies", "len(remaining) > 1", (MEMBERSHIP,)),
+    Mutant(79, "membership", "keep a member of our length and another content", POLICY + "promotion.py",
+           "report.chain == mine.chain", "True", (TRANSCRIPTS,), rule="R-prefix"),
+    Mutant(100, "membership", "append behind a log that is not the primary's", FAST + "replica.pyx",
+           "chain != volume.chain_last", "False", (RESYNC + "::test_records_that_do_not_fit_behind_a_log_are_refused",), rule="R-prefix"),
+    Mutant(101, "membership", "append behind a gap", FAST + "replica.pyx",
+           "records[i].lsn > volume.last_lsn + 1", "False", (RESYNC + "::test_a_gap_in_the_stream_is_asked_for_at_once",), rule="R-prefix"),
+    Mutant(102, "membership", "grow the log under a seal that others were told of", POLICY + "promotion.py",
+           "self._move_up(self.target_epoch + 1)     # P6", "pass", (TRANSCRIPTS,), rule="R-told"),
+    Mutant(103, "membership", "let another lead with our shorter log", POLICY + "policy.py",
+           "role.log_grew(here.me.node, local)", "False", (TRANSCRIPTS,), rule="R-told"),
+    Mutant(104, "membership", "count an answer that proves nothing", FAST + "primary.pyx",
+           "not is_our_history(volume, member.claim_lsn, member.claim_chain)", "False", (RESYNC + "::test_a_member_whose_running_hash_is_another_one_leaves",), rule="R-told"),
+    Mutant(105, "membership", "a copy keeps what it committed and the others lost", POLICY + "membership.py",
+           "entry.lossy and last_lsn >= entry.first_lsn", "False", (MEMBERSHIP,), rule="R-void"),
+    Mutant(106, "membership", "lead with fewer copies than min_copies", POLICY + "promotion.py",
+           "1 + len(members) < volume.min_copies and silent", "False", (TRANSCRIPTS,)),
+    Mutant(107, "membership", "a failed store leaves though it may be the only one that has everything",
+           POLICY + "policy.py", "self._can_be_spared()", "True", (TRANSCRIPTS,)),
     # ----------------------------------------------------------------------------- resync
     Mutant(80, "resync", "do not note what changed while a copy is away", FAST + "volume.pyx",
            "state = mark_changed(engine, volume, entry.lba, entry.blocks, entry.lsn)", "state = LOOKUP_OK",
-           (FAILOVER, STORMS)),
+           (RESYNC + "::test_a_copy_whose_end_lies_before_the_youngest_bitmap_gets_all_that_it_lacks",)),
+    Mutant(81, "resync", "take a change bitmap that begins too late", FAST + "primary.pyx",
+           "volume.changes[i].base_lsn <= member.common_lsn", "True", (RESYNC + "::test_a_copy_whose_end_lies_before_the_youngest_bitmap_gets_all_that_it_lacks",)),
+    Mutant(82, "resync", "commit what is newer than a copy before the copy", FAST + "replica.pyx",
+           "min(volume.known_commit, volume.copies_commit_lsn) if volume.copies_unapplied else volume.known_commit",
+           "volume.known_commit", (RESYNC + "::test_a_block_that_changes_while_it_is_copied_is_the_newer_one",)),
     Mutant(83, "resync", "trust an epoch that died before its records were adopted", POLICY + "membership.py",
            "entry.epoch > last_epoch or entry.dead", "entry.epoch > last_epoch", (MEMBERSHIP, TRANSCRIPTS)),
     Mutant(84, "resync", "resume a member whose copy is incomplete", POLICY + "leadership.py",
            'if event.learning:\n    return "its copy is incomplete"', "pass", (TRANSCRIPTS,)),
+    Mutant(87, "resync", "resume a member whose log is longer than ours", POLICY + "leadership.py",
+           "event.last_lsn > local.last_lsn", "False", (TRANSCRIPTS,)),
+    Mutant(88, "resync", "copy blocks as they lie, rotten or not", FAST + "transfer.pyx",
+           "<uint64_t>(crcs[i] != transfer.extents[first + i].crc)", "<uint64_t>0", (REPAIR + "::test_a_block_that_is_bad_on_all_copies_but_one_comes_from_that_one",)),
+    Mutant(89, "resync", "a learner has caught up though its last copies are under way", FAST + "primary.pyx",
+           "member.copies_flying == 0", "True", (RESYNC + "::test_the_join_waits_for_the_last_copy",),
+           rule="R-caught-up"),
+    # ----------------------------------------------------------------------------- repair
+    Mutant(120, "repair", "take any content for a bad block", FAST + "repair.pyx",
+           "any_content or header.extra == repair.extent.crc", "True", (REPAIR + "::test_content_with_another_checksum_is_not_taken",)),
+    Mutant(121, "repair", "give a block of an older commit", FAST + "transfer.pyx",
+           "volume.commit_lsn < header.commit", "False", (REPAIR + "::test_a_copy_that_has_committed_less_gives_no_block",)),
+    Mutant(122, "repair", "a lost block reads as zeros", FAST + "service.pyx",
+           "is_lost(location)", "False", (REPAIR + "::test_a_lost_map_page_of_a_single_copy_is_an_error_of_its_blocks",)),
+    Mutant(123, "repair", "a lost map page reads as zeros", FAST + "pages.pyx",
+           "entries[i].location = LOCATION_LOST", "pass", (REPAIR + "::test_a_lost_map_page_comes_back_from_another_copy",)),
+    Mutant(124, "repair", "a lost change bitmap says that nothing changed", FAST + "pages.pyx",
+           "bits[i >> 3] |= <uint8_t>(1 << (i & 7))", "pass", (REPAIR + "::test_a_lost_change_bitmap_says_that_everything_changed",)),
+    Mutant(125, "repair", "what lived in the segments is not counted anew", FAST + "pages.pyx",
+           "engine.store.recount = True", "pass", (REPAIR + "::test_a_lost_map_page_comes_back_from_another_copy",)),
+    # ----------------------------------------------------------------------- coordination
+    Mutant(130, "coordination", "swap without comparing, in memory", COORDINATION + "memory.py",
+           "expected_revision != (ABSENT if present is None else present.revision)", "False", (CONFORMANCE,)),
+    Mutant(131, "coordination", "swap without comparing, in sqlite", COORDINATION + "sqlite.py",
+           "return self._write(_REPLACE, (bytes(value), key, expected_revision))",
+           "present = self.get(key)\n"
+           "return self._write(_REPLACE, (bytes(value), key, present.revision if present else ABSENT))",
+           (CONFORMANCE,), seeds=False),
+    Mutant(132, "coordination", "a watcher looks away for ever", COORDINATION + "sqlite.py",
+           "self._local.quiet_at = seen if not rows else None",
+           "self._local.quiet_at = (version, getattr(self._local, 'own_changes', 0), after_revision + len(rows))",
+           (CONFORMANCE,), seeds=False),
     # -------------------------------------------------------------------------------- NBD
     Mutant(90, "nbd", "forget FUA", NBD + "transmission.pyx",
            "RS_FUA if flags & NBD_CMD_FLAG_FUA else 0", "0", (TRANSMISSION,), seeds=False),

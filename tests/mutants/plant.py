@@ -96,7 +96,14 @@ def planted(source: str, mutants: Sequence[Mutant], file: str) -> str:
         source = source[:place.begin] + place.text + source[place.end:]
     if file.endswith((".pyx", ".pxd")):
         return source + NATIVE_SWITCH
-    return source + PYTHON_SWITCH if file.endswith(".py") else C_SWITCH + source
+    if not file.endswith(".py"):
+        return C_SWITCH + source
+    source += PYTHON_SWITCH
+    try:
+        compile(source, file, "exec")
+    except SyntaxError as error:
+        raise PlantError(f"{file} with its mutants is no Python: {error}") from None
+    return source
 
 
 def by_file(mutants: Iterable[Mutant]) -> dict[str, list[Mutant]]:

@@ -1,5 +1,15 @@
 """What a store presents as its boot: a power cut taints, the death of a process does not."""
+import mmap
+
+import numpy as np
+
+from repstore._fast.simulated import DiskWrite
+from repstore.format import BLOCK_SIZE
 from repstore.sim.cluster import SimulatedCluster
+from repstore.sim.durability import RecordedVolume, write
+from repstore.sim.engine import open_engine
+from repstore.sim.local import VOLUME_INDEX, PlainDisk
+from repstore.sim.workload import IO, WRITE
 from tests.sim.scenarios import LIMIT_S, VOLUME, healthy_cluster
 
 
@@ -46,3 +56,31 @@ def test_the_loss_of_all_processes_after_a_power_cut_of_each_loses_nothing() -> 
     assert cluster.volume(VOLUME).incarnation == 0
     cluster.attach(client, VOLUME, through="n1")
     cluster.check(client)
+
+
+def test_a_life_writes_nothing_to_its_log_before_its_name_is_durable() -> None:
+    """Recovery would look for the batches of the life before it."""
+    dead = RecordedVolume(size_blocks=64)
+    dead.run([write(0, 8)])
+    engine, _ = open_engine(dead.disk.image, "store", number=0, boot_id=bytes(16), life_id=77)
+    state = engine.volume_state(VOLUME_INDEX)
+    engine.lead(VOLUME_INDEX, state.epoch + 1, 1, [], 1, 1, False, state.session + 1)
+    engine.export_install(VOLUME_INDEX, state.name, 64 * BLOCK_SIZE, state.session + 1)
+    engine.set_primary(VOLUME_INDEX, 0, state.epoch + 1)
+    ios, disk = np.zeros(1, IO), PlainDisk(dead.disk.image)
+    ios["kind"], ios["length"], ios["export_id"] = WRITE, BLOCK_SIZE, engine.exports[VOLUME_INDEX]
+    call = engine.start(ios.view(np.uint8), mmap.mmap(-1, BLOCK_SIZE), 1)
+    segments = dead.geometry.segment_start(0) * BLOCK_SIZE
+    superblocks = {block * BLOCK_SIZE for block in dead.geometry.superblock_positions}
+    now_ns, logged = 1, 0
+    while not call.done:
+        now_ns += 1000
+        engine.backend.turn(now_ns)
+        for ask in engine.backend.take():
+            if isinstance(ask, DiskWrite) and ask.offset >= segments and ask.offset not in superblocks:
+                assert engine.checkpoints > 0
+                logged += 1
+            disk.begin(ask)
+            engine.backend.disk_done(ask.operation, *disk.finish(ask.operation))
+    assert logged > 0
+    call.end()

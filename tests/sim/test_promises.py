@@ -1,82 +1,24 @@
 """Single rules of replication, each in the scene that a breach of it needs."""
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
-from repstore._fast.checksum import crc32c
-from repstore._fast.layout import (
-    FRAME_ACK,
-    FRAME_MAGIC,
-    FRAME_PING,
-    FRAME_PONG,
-    FRAME_REJECT,
-    FRAME_REPLY,
-    JOIN_FLAG,
-    WIRE_VERSION,
-    frame_header_t,
-)
+from repstore._fast.layout import FRAME_ACK, FRAME_PING, FRAME_PONG, FRAME_REJECT, FRAME_REPLY, JOIN_FLAG
 from repstore.replication.leadership import Leader, Phase
-from repstore.sim.cluster import SimulatedCluster
-from repstore.sim.engine import SimulatedEngine, open_engine
 from repstore.sim.local import LocalVolume, PlainDisk
-from repstore.sim.network import Peer
 from repstore.sim.workload import FLUSH, READ, WRITE, Ask, Operation
+from tests.sim.rules import (
+    SIZE_BLOCKS,
+    cluster_of,
+    durable_engine,
+    endless_writes,
+    frame,
+    on_the_way,
+    sent_by,
+    tell,
+)
 from tests.sim.scenarios import LIMIT_S, VOLUME
-
-SIZE_BLOCKS = 128
-
-
-def cluster_of(seed: int, copies: int, min_copies: int) -> SimulatedCluster:
-    cluster = SimulatedCluster(seed, nodes=3, store_bytes=2 << 20, segment_bytes=64 << 10)
-    cluster.create_volume(VOLUME, SIZE_BLOCKS, copies=copies, min_copies=min_copies)
-    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
-    return cluster
-
-
-def endless_writes() -> Iterator[Ask]:
-    while True:
-        for first in range(0, SIZE_BLOCKS, 4):
-            yield Ask(WRITE, first, 4)
-
-
-def frame(kind: int, **fields: int) -> bytes:
-    """A frame without meta, as a node would send it."""
-    header = np.zeros(1, frame_header_t)
-    for name, value in {"magic": FRAME_MAGIC, "version": WIRE_VERSION, "type": kind, **fields}.items():
-        header[name] = value
-    header["crc"] = crc32c(header.tobytes())
-    return header.tobytes()
-
-
-def tell(cluster: SimulatedCluster, to: str, sender: str, data: bytes) -> None:
-    """A message out of the past arrives over the link of two nodes."""
-    end = next(end for end in cluster.network._ends.values()
-               if end.owner.name == to and end.other.owner.name == sender)
-    assert end.owner.received(end.link, data)
-
-
-def sent_by(cluster: SimulatedCluster, name: str, kind: int) -> list[np.void]:
-    """The headers of what a node sends from now on, of one type; it grows."""
-    headers: list[np.void] = []
-    send = cluster.network.send
-
-    def listen(owner: Peer, link: int, token: int, data: bytes) -> None:
-        header = np.frombuffer(data[:frame_header_t.itemsize], frame_header_t)[0]
-        if owner.name == name and header["type"] == kind:
-            headers.append(header)
-        send(owner, link, token, data)
-
-    cluster.network.send = listen              # type: ignore[method-assign]
-    return headers
-
-
-def durable_engine(cluster: SimulatedCluster, name: str) -> SimulatedEngine:
-    """What a power cut just now would leave of a node, at the least."""
-    image = bytearray(cluster.node(name).disk._durable)
-    return open_engine(image, name, number=7, boot_id=b"boot after power", life_id=4711)[0]
 
 
 def test_nothing_is_acknowledged_with_fewer_copies_than_min_copies() -> None:
@@ -218,16 +160,14 @@ def test_an_acknowledgement_of_an_older_epoch_does_not_count() -> None:
 def test_who_is_sealed_refuses_the_primary_of_an_older_epoch() -> None:
     cluster = cluster_of(6, copies=3, min_copies=2)
     volume = cluster.volume(VOLUME)
-    send = cluster.network.send
     answers: set[tuple[int, int]] = set()
 
-    def listen(owner: Peer, link: int, token: int, data: bytes) -> None:
-        if owner.name == "n3":
-            header = np.frombuffer(data[:frame_header_t.itemsize], frame_header_t)[0]
+    def listen(sender: str, header: np.void, data: bytes) -> bytes:
+        if sender == "n3":
             answers.add((int(header["type"]), int(header["lsn"])))
-        send(owner, link, token, data)
+        return data
 
-    cluster.network.send = listen              # type: ignore[method-assign]
+    on_the_way(cluster, listen)
     refused, granted = (FRAME_REJECT, 0), (FRAME_PONG, 4711)
     for epoch, answer, other in ((volume.epoch - 1, refused, granted), (volume.epoch, granted, refused)):
         answers.clear()
@@ -245,16 +185,14 @@ def test_who_joins_has_flushed_everything() -> None:
     cluster.run_until(lambda: len(cluster.volume(VOLUME).in_sync) == 1, LIMIT_S)
     client.ask_more([*(Ask(WRITE, first, 8) for first in range(0, 128, 8)), Ask(FLUSH)])
     cluster.run_until(lambda: client.is_done, LIMIT_S)
-    send = cluster.network.send
     said: list[bytes] = []                     # what is durable on n2 when it says so
 
-    def listen(owner: Peer, link: int, token: int, data: bytes) -> None:
-        header = np.frombuffer(data[:frame_header_t.itemsize], frame_header_t)[0]
-        if owner.name == "n2" and header["type"] == FRAME_ACK and header["flags"] & JOIN_FLAG:
+    def listen(sender: str, header: np.void, data: bytes) -> bytes:
+        if sender == "n2" and header["type"] == FRAME_ACK and header["flags"] & JOIN_FLAG:
             said.append(bytes(cluster.node("n2").disk._durable))
-        send(owner, link, token, data)
+        return data
 
-    cluster.network.send = listen              # type: ignore[method-assign]
+    on_the_way(cluster, listen)
     cluster.start("n2")
     cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
     left = LocalVolume(PlainDisk(bytearray(said[0])), boot_id=b"boot after power", life_id=4711)
@@ -291,3 +229,15 @@ def test_a_seal_is_durable_when_another_leads(seed: int) -> None:
     for name in ("n2", "n3"):
         state = durable_engine(cluster, name).volume_state(volume.index)
         assert state.sealed_epoch >= cluster.volume(VOLUME).epoch
+
+
+def test_a_flush_is_answered_when_all_copies_have_flushed() -> None:
+    cluster = cluster_of(8, copies=3, min_copies=2)
+    client = cluster.client(VOLUME, through="n1", asks=iter([Ask(WRITE, 0, 8)]))
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    index = cluster.volume(VOLUME).index
+    written_lsn = cluster.life("n1").engine.volume_state(index).commit_lsn
+    client.ask_more([Ask(FLUSH)])
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    for name in ("n1", "n2", "n3"):
+        assert durable_engine(cluster, name).volume_state(index).last_lsn >= written_lsn

@@ -6,14 +6,17 @@ from random import Random
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from repstore import config
 from repstore._fast import inspection
+from repstore._fast.checksum import crc32c
+from repstore._fast.layout import ANY_FLAG, FETCH_DATA, FETCH_LATER, FRAME_FETCH, FRAME_FETCHED
 from repstore.check.findings import Report
 from repstore.check.fsck import check_device
 from repstore.format import BLOCK_SIZE, LOCATION_BAD, LOCATION_LOST, PAGE_ENTRIES, page_reference_t
 from repstore.sim.cluster import SimulatedCluster
-from repstore.sim.workload import READ, stamps_of
+from repstore.sim.workload import READ, stamped, stamps_of
 from repstore.store import recovery, superblock
 from repstore.store import root as roots
 from repstore.store.device import MemoryDevice
@@ -29,6 +32,7 @@ from tests.sim.bad_blocks import (
     start,
     write,
 )
+from tests.sim.rules import frame, on_the_way, sealed, tell
 
 VOLUME = "demo"
 SIZE_BLOCKS = 820
@@ -190,18 +194,25 @@ def test_rot_under_load_is_never_seen_by_a_client(seed: int) -> None:
 
 def map_pages(cluster: SimulatedCluster, node: str, *, directories: bool = False) -> list[tuple[int, int]]:
     """The two blocks of each map page in a stopped node's store; or of each directory."""
+    return pages(cluster, node, directories=directories)[0]
+
+
+def pages(cluster: SimulatedCluster, node: str, *, directories: bool = False) -> list[list[tuple[int, int]]]:
+    """The same, of its map and of each of its change bitmaps."""
     device = MemoryDevice(cluster.node(node).disk.image)
     state = superblock.read(device, node).superblock
     geometry = state.geometry
     root = roots.decode(roots.read(device, state, node), geometry)
-    found = []
-    for directory in root.volumes[0].trees[0].directories:
-        if not directory["slot"]:
-            continue
-        blocks = geometry.page_blocks(int(directory["slot"]))
-        entries = np.frombuffer(device.read(blocks[0] * BLOCK_SIZE, BLOCK_SIZE), page_reference_t)
-        found += [blocks] if directories else [
-            geometry.page_blocks(int(entry["slot"])) for entry in entries if entry["slot"]]
+    found: list[list[tuple[int, int]]] = []
+    for tree in root.volumes[0].trees:
+        found.append([])
+        for directory in tree.directories:
+            if not directory["slot"]:
+                continue
+            blocks = geometry.page_blocks(int(directory["slot"]))
+            entries = np.frombuffer(device.read(blocks[0] * BLOCK_SIZE, BLOCK_SIZE), page_reference_t)
+            found[-1] += [blocks] if directories else [
+                geometry.page_blocks(int(entry["slot"])) for entry in entries if entry["slot"]]
     return found
 
 
@@ -218,6 +229,30 @@ def settled(cluster: SimulatedCluster, node: str) -> None:
     """A checkpoint holds everything, and the node is gone."""
     cluster.life(node).engine.settle()
     cluster.kill(node)
+
+
+def test_the_checksums_of_a_map_are_told_as_far_as_it_is_in_memory() -> None:
+    cluster = filled(copies=1, nodes=1)
+    settled(cluster, "n1")
+    cluster.start("n1")
+    cluster.run_for(5)
+    engine = cluster.life("n1").engine
+    found = np.zeros(SIZE_BLOCKS, np.uint64)
+    for _ in range(2):                         # asking brings no page into memory
+        inspection.map_checksums(engine, 1, found)
+        assert (found == inspection.NOT_KNOWN).all()
+    named = extents_when_here(cluster, "n1")
+    inspection.map_checksums(engine, 1, found)
+    assert (found & 0xFFFFFFFF == named["crc"]).all()
+    assert (found >> 32 == 1).all()
+    with pytest.raises(ValueError, match=f"room for 3 blocks: the volume has {SIZE_BLOCKS}"):
+        inspection.map_checksums(engine, 1, found[:3])
+
+
+def extents_when_here(cluster: SimulatedCluster, node: str) -> NDArray[np.void]:
+    """The whole map of a copy, read into memory if it is not there."""
+    cluster.run_until(lambda: no_entry_is_lost(cluster, node), LIMIT_S)
+    return extents(cluster, node, 0, SIZE_BLOCKS)
 
 
 @pytest.mark.fault("disk: a lost page of the map", promise="rebuilt from another copy")
@@ -284,6 +319,29 @@ def test_a_lost_map_page_of_a_single_copy_is_an_error_of_its_blocks() -> None:
     cluster.life("n1").engine.check_invariants()
 
 
+@pytest.mark.fault("disk: a lost page of a change bitmap", promise="everything counts as changed")
+def test_a_lost_change_bitmap_says_that_everything_changed() -> None:
+    cluster = filled(copies=2)
+    cluster.kill("n2")
+    cluster.run_until(lambda: cluster.volume(VOLUME).in_sync_nodes() == (0,), LIMIT_S)
+    for lba in range(0, SIZE_BLOCKS, 20):
+        assert write(cluster, "n1", lba, 5000 + lba) == 0
+    settled(cluster, "n1")
+    _, *bitmaps = pages(cluster, "n1")
+    assert any(bitmaps)
+    for block in chain.from_iterable(chain.from_iterable(bitmaps)):
+        rot(cluster.node("n1").disk, block)
+    cluster.start("n1")
+    cluster.start("n2")
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    cluster.kill("n1")
+    cluster.run_until(lambda: cluster.primary(VOLUME) == "n2", LIMIT_S)
+    cluster.life("n2").control.on_event(("attach", 0, VOLUME), cluster.clock.now_s)
+    cluster.run_for(1)
+    for lba in range(0, SIZE_BLOCKS, 20):
+        assert read(cluster, "n2", lba, 2) == (0, [5000 + lba, 1001 + lba])
+
+
 @pytest.mark.fault("disk: a damaged root", promise="read from its second copy, and mended")
 def test_a_damaged_root_is_read_from_its_second_copy_and_mended() -> None:
     """Twice in a row: the bad copy was written anew."""
@@ -315,6 +373,17 @@ def test_a_damaged_directory_takes_its_pages_and_they_come_back() -> None:
     cluster.life("n2").engine.check_invariants()
 
 
+def damage_log(cluster: SimulatedCluster, node: str) -> None:
+    """A header in the middle of a stopped node's log."""
+    device = MemoryDevice(cluster.node(node).disk.image)
+    state = superblock.read(device, node).superblock
+    root = roots.decode(roots.read(device, state, node), state.geometry)
+    batches = recovery.recover(device, state, root, same_boot=True, name=node).batches
+    victim = batches[len(batches) // 2]
+    rot(cluster.node(node).disk,
+        state.geometry.segment_start(int(victim["segment"])) + int(victim["offset_blocks"]))
+
+
 @pytest.mark.fault("disk: a damaged log of one copy",
                    promise="what it lost is brought back by the other copies")
 def test_a_copy_whose_log_is_damaged_learns_anew_what_it_lost() -> None:
@@ -324,13 +393,7 @@ def test_a_copy_whose_log_is_damaged_learns_anew_what_it_lost() -> None:
     cluster.run_for(0.1)
     cluster.kill("n2")
     cluster.run_until(lambda: cluster.volume(VOLUME).in_sync_nodes() == (0,), LIMIT_S)
-    device = MemoryDevice(cluster.node("n2").disk.image)
-    state = superblock.read(device, "n2").superblock
-    root = roots.decode(roots.read(device, state, "n2"), state.geometry)
-    batches = recovery.recover(device, state, root, same_boot=True, name="n2").batches
-    victim = batches[len(batches) // 2]
-    header = state.geometry.segment_start(int(victim["segment"])) + int(victim["offset_blocks"])
-    rot(cluster.node("n2").disk, header)
+    damage_log(cluster, "n2")
     cluster.start("n2")
     assert any("n2 starts" in line and "learned anew" in line for line in cluster.trace.lines)
     cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
@@ -341,6 +404,57 @@ def test_a_copy_whose_log_is_damaged_learns_anew_what_it_lost() -> None:
     cluster.run_for(1)
     for lba in range(0, SIZE_BLOCKS, 20):
         assert read(cluster, "n2", lba, 20) == (0, [1000 + lba + i for i in range(20)])
+
+
+def test_a_copy_whose_log_is_damaged_leads_nobody() -> None:
+    """It was told to be durable, and no other copy can say what it was."""
+    cluster = filled(copies=1)
+    cluster.run_for(3)
+    assert write(cluster, "n1", 0, 1000) == 0
+    cluster.kill("n1")
+    damage_log(cluster, "n1")
+    epoch = cluster.volume(VOLUME).epoch
+    cluster.start("n1")
+    cluster.run_for(10)
+    assert cluster.volume(VOLUME).epoch == epoch
+    assert cluster.life("n1").engine.volume_state(1).learning
+
+
+def test_content_with_another_checksum_is_not_taken() -> None:
+    """A copy that is wrong about a block, though what it sends is whole (H1)."""
+    cluster = filled(copies=3)
+    rot(cluster.node("n1").disk, location(cluster, "n1", BLOCK))
+    lie = stamped(666, 1)
+
+    def wrong(sender: str, header: np.void, data: bytes) -> bytes:
+        if sender == "n2" and header["type"] == FRAME_FETCHED and len(data) > BLOCK_SIZE:
+            header = header.copy()
+            header["extra"] = crc32c(lie)
+            return sealed(header, lie)
+        return data
+
+    on_the_way(cluster, wrong)
+    assert read(cluster, "n1", BLOCK) == (0, [1000 + BLOCK])
+
+
+def test_a_copy_that_has_committed_less_gives_no_block() -> None:
+    """What it has may be what was there before (H1)."""
+    cluster = filled(copies=2)
+    commit_lsn = cluster.life("n2").engine.volume_state(1).commit_lsn
+    volume = cluster.volume(VOLUME)
+    answers: list[int] = []
+
+    def listen(sender: str, header: np.void, data: bytes) -> bytes:
+        if sender == "n2" and header["type"] == FRAME_FETCHED:
+            answers.append(int(header["session"]))
+        return data
+
+    on_the_way(cluster, listen)
+    for beyond in (0, 1):
+        tell(cluster, "n2", "n1", frame(FRAME_FETCH, flags=ANY_FLAG, volume=volume.index, epoch=volume.epoch,
+                                        lsn=BLOCK, commit=commit_lsn + beyond, chain=1 + beyond))
+        cluster.run_for(0.01)
+    assert answers == [FETCH_DATA, FETCH_LATER]
 
 
 def test_a_block_that_is_written_while_it_is_repaired_keeps_what_was_written() -> None:

@@ -1,14 +1,17 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Buffer
 
 from repstore._fast.control import Engine
 
 SEGMENT_FIELDS: tuple[tuple[str, str], ...]
+NOT_KNOWN: int
 
 def read_map(engine: Engine, index: int, first: int, out: Buffer | NDArray[Any]) -> None: ...
+def map_checksums(engine: Engine, index: int, out: NDArray[np.uint64]) -> None: ...
 def read_segments(engine: Engine, out: Buffer | NDArray[Any]) -> None: ...
 def read_blocks(engine: Engine, location: int, out: Buffer | NDArray[Any]) -> bool: ...
 def lost_blocks(engine: Engine) -> list[tuple[int, int]]: ...

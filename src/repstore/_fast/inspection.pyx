@@ -8,8 +8,10 @@ from libc.string cimport memcpy
 
 from repstore._fast.control cimport Engine
 from repstore._fast.layout cimport BLOCK_SHIFT, PAGE_ENTRIES, extent_t
+from repstore._fast.page_tree cimport page_t, tree_page
 from repstore._fast.pages cimport read_now
 from repstore._fast.scrub cimport scrub_begin, scrub_end
+from repstore._fast.segments cimport is_data, is_lost
 from repstore._fast.state cimport ROLE_PRIMARY, VERIFY_PAGES, volume_t
 from repstore._fast.verify cimport verify_begin
 from repstore._fast.verify_state cimport VERIFY_DONE
@@ -24,6 +26,9 @@ cdef packed struct segment_state_record_t:
     uint8_t segment_class
     uint16_t reserved
 
+
+cdef uint64_t HAS_CONTENT = <uint64_t>1 << 32, UNKNOWN = ~<uint64_t>0
+NOT_KNOWN = UNKNOWN
 
 SEGMENT_FIELDS = (
     ("generation", "<u4"), ("live", "<u4"), ("pending", "<u4"), ("state", "u1"), ("segment_class", "u1"),
@@ -54,6 +59,30 @@ def read_map(Engine engine not None, index, unsigned long long first, unsigned c
     engine.unlock(True)
     if state != LOOKUP_OK:
         raise BlockingIOError("a map page is being read")
+
+
+def map_checksums(Engine engine not None, index, unsigned long long[::1] out not None):
+    """Fill `out` with what the committed map names for every block of a copy: HAS_CONTENT and its
+    checksum, 0 where it reads as zeros, NOT_KNOWN where the block is lost or its map page is not in
+    memory. Asking reads no page: it changes nothing.
+
+    Raises LookupError without a copy here, ValueError for an `out` of another size than the volume.
+    """
+    cdef volume_t* volume = engine.volume(index)
+    cdef uint64_t i
+    cdef page_t* page
+    cdef extent_t* extent
+    if out.shape[0] != <Py_ssize_t>volume.size_blocks:
+        raise ValueError(f"room for {out.shape[0]} blocks: the volume has {volume.size_blocks}")
+    engine.lock()
+    for i in range(volume.size_blocks):
+        page = tree_page(&volume.map, <uint32_t>(i // PAGE_ENTRIES))
+        if page == NULL or page.data == NULL:
+            out[i] = 0 if page == NULL or page.reference.slot == 0 else UNKNOWN
+            continue
+        extent = <extent_t*>page.data + i % PAGE_ENTRIES
+        out[i] = UNKNOWN if is_lost(extent.location) else HAS_CONTENT | extent.crc if is_data(extent.location) else 0
+    engine.unlock(False)
 
 
 def read_segments(Engine engine not None, unsigned char[::1] out not None):

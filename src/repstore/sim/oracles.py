@@ -3,7 +3,8 @@
   O1 Every in-sync member holds everything that was flushed, power cut or not (S1 of the protocol).
   O2 Every in-sync member whose machine has not lost power since it joined holds everything that
      was acknowledged (S2).
-  O3 Copies that have committed equally far have the same running hash.
+  O3 Copies that have committed equally far have the same running hash, and their maps name the
+     same checksum for every block.
   O4 In one epoch one node leads.
   O5 An incarnation ends only where power was lost, or a disk lost what it acknowledged.
   O6 At the end all copies hold the same, block by block, read from their disks by a new process;
@@ -14,8 +15,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 
+import numpy as np
+from numpy.typing import NDArray
+
 from repstore import errors
 from repstore._fast.control import VolumeState
+from repstore._fast.inspection import NOT_KNOWN, map_checksums
 from repstore.format import BLOCK_SIZE
 from repstore.replication.volume_config import VolumeConfig
 from repstore.sim.local import LocalVolume, PlainDisk
@@ -27,13 +32,21 @@ LIFE_OF_READER = 1
 UNREADABLE = -1
 
 
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What the first copy that was seen to have committed so far has."""
+    node: str
+    chain: int
+    checksums: NDArray[np.uint64]
+
+
 @dataclass
 class Promises:
     """How far one volume's log was acknowledged, and flushed."""
     incarnation: int = 0
     acknowledged_lsn: int = 0
     flushed_lsn: int = 0
-    chains: dict[int, tuple[int, str]] = field(default_factory=dict)       # by commit LSN: (chain, node)
+    committed: dict[int, Committed] = field(default_factory=dict)          # by commit LSN
     leaders: dict[int, str] = field(default_factory=dict)                  # by epoch
 
 
@@ -75,6 +88,10 @@ class Oracle:
         for number, volume in enumerate(self._scene.plan.setup.volumes):
             self._check_volume(self._promises[number], self._scene.cluster.volume(volume.name))
 
+    def _is_bad_disk(self, number: int) -> bool:
+        """Whether this node's disk may have lost what it acknowledged."""
+        return self._scene.damage.anywhere and number == self._scene.plan.setup.bad_disk
+
     def _check_volume(self, promises: Promises, config: VolumeConfig) -> None:
         damage = self._scene.damage
         if config.incarnation != promises.incarnation:
@@ -82,7 +99,7 @@ class Oracle:
                 f"{config.name}: incarnation {config.incarnation}, and no power was lost (O5)"
             promises.incarnation = config.incarnation
             promises.acknowledged_lsn = promises.flushed_lsn
-            promises.chains.clear()
+            promises.committed.clear()
         for node in self._scene.nodes:
             state = None if node.life is None or node.life.is_starting else _state(node.life, config.index)
             if node.life is None or state is None:
@@ -94,7 +111,7 @@ class Oracle:
             member = config.member(node.number)
             if member is None or member.store_uuid != node.life.store_uuid or node.life.engine.failed:
                 continue
-            if not damage.anywhere or node.number != self._scene.plan.setup.bad_disk:
+            if not self._is_bad_disk(node.number):
                 clean = member.boot_id == node.life.boot_id
                 self._check_member(promises, config, node.life, state, clean=clean)
 
@@ -106,9 +123,19 @@ class Oracle:
         assert not clean or state.last_lsn >= promises.acknowledged_lsn, \
             f"{name}: its log ends at {state.last_lsn}, acknowledged were {promises.acknowledged_lsn} (O2)"
         if state.epoch == config.epoch and not state.learning and state.commit_lsn == state.last_lsn:
-            chain, other = promises.chains.setdefault(state.commit_lsn, (state.chain, life.name))
-            assert chain == state.chain, f"{name}: hash {state.chain:016x} at LSN {state.commit_lsn}, " \
-                                         f"{chain:016x} on {other} (O3)"
+            self._check_content(promises, life, state, name)
+
+    def _check_content(self, promises: Promises, life: NodeLife, state: VolumeState, name: str) -> None:
+        """O3."""
+        checksums = np.zeros(state.size_blocks, np.uint64)
+        map_checksums(life.engine, state.index, checksums)
+        other = promises.committed.setdefault(state.commit_lsn, Committed(life.name, state.chain, checksums))
+        assert other.chain == state.chain, f"{name}: hash {state.chain:016x} at LSN {state.commit_lsn}, " \
+                                           f"{other.chain:016x} on {other.node} (O3)"
+        differs = ((checksums != other.checksums) & (checksums != NOT_KNOWN)
+                   & (other.checksums != NOT_KNOWN)).nonzero()[0]
+        assert not differs.size, f"{name}: at LSN {state.commit_lsn} block {differs[0]} is another one " \
+                                 f"than on {other.node} (O3)"
 
     # ----------------------------------------------------------------------------- the end
     def copies_rest(self) -> bool:
@@ -135,7 +162,7 @@ class Oracle:
                     found[node.number] = _read_offline(node)
                 except errors.CorruptionError:
                     # its node would cut the log where the disk lost a batch, and learn the rest anew
-                    if node.number != self._scene.plan.setup.bad_disk:
+                    if not self._is_bad_disk(node.number):
                         raise
         for number, volume in enumerate(self._scene.plan.setup.volumes):
             config = self._scene.cluster.volume(volume.name)

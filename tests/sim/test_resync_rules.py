@@ -1,0 +1,228 @@
+"""Single rules of how copies follow and come back, each in the scene that a breach of it needs."""
+from __future__ import annotations
+
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from repstore._fast.layout import FRAME_ACK, FRAME_APPEND, FRAME_FLUSH, FRAME_LEARN, JOIN_FLAG
+from repstore.sim.clock import NS_PER_S
+from repstore.sim.cluster import SimulatedCluster
+from repstore.sim.workload import FLUSH, READ, WRITE, Ask, SimulatedClient
+from tests.sim.rules import (
+    HEADER_BYTES,
+    SIZE_BLOCKS,
+    cluster_of,
+    endless_writes,
+    frame,
+    on_the_way,
+    only,
+    sealed,
+    tell,
+)
+from tests.sim.scenarios import LIMIT_S, VOLUME
+
+MS = NS_PER_S // 1000
+PROMPTLY_S = 1.0                 # less than it takes to notice that a member hears nothing
+HALF_BLOCKS = SIZE_BLOCKS // 2
+ROTATE_BLOCKS = 4096             # changes after which a younger bitmap is begun
+
+
+def in_sync(cluster: SimulatedCluster) -> int:
+    return len(cluster.volume(VOLUME).in_sync)
+
+
+def written_once() -> list[Ask]:
+    """Every block of the volume, in pieces."""
+    return [Ask(WRITE, first, 2) for first in range(0, SIZE_BLOCKS, 2)]
+
+
+def written(cluster: SimulatedCluster, client: SimulatedClient, *asks: Ask) -> None:
+    client.ask_more(asks)
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+
+
+# ------------------------------------------------------------------------------------ following
+
+def test_a_member_whose_running_hash_is_another_one_leaves() -> None:
+    """What it acknowledges by LSN alone could be another log (P6)."""
+    cluster = cluster_of(1, copies=2, min_copies=1)
+
+    def lie(sender: str, header: np.void, data: bytes) -> bytes:
+        if sender == "n2" and header["type"] == FRAME_ACK:
+            header = header.copy()
+            header["extra"] ^= 1
+            return sealed(header, data[HEADER_BYTES:])
+        return data
+
+    cluster.client(VOLUME, through="n1", asks=endless_writes(), depth=2)
+    cluster.run_for(0.1)
+    on_the_way(cluster, lie)
+    cluster.network.drop("n1", "n2")
+    cluster.run_until(lambda: in_sync(cluster) == 1, PROMPTLY_S)
+
+
+def test_records_that_do_not_fit_behind_a_log_are_refused() -> None:
+    """The stream says what it continues: a copy with another running hash there takes nothing (R1)."""
+    cluster = cluster_of(2, copies=2, min_copies=1)
+
+    def lie(sender: str, header: np.void, data: bytes) -> bytes:
+        if sender == "n1" and header["type"] == FRAME_APPEND:
+            header = header.copy()
+            header["chain"] ^= 1
+            return sealed(header, data[HEADER_BYTES:])
+        return data
+
+    cluster.client(VOLUME, through="n1", asks=endless_writes(), depth=2)
+    cluster.run_for(0.1)
+    on_the_way(cluster, lie)
+    cluster.run_until(lambda: in_sync(cluster) == 1, PROMPTLY_S)
+
+
+def test_a_gap_in_the_stream_is_asked_for_at_once() -> None:
+    cluster = cluster_of(3, copies=2, min_copies=1)
+    client = cluster.client(VOLUME, through="n1", asks=iter([Ask(WRITE, 0, 4)]))
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    lost: list[int] = []
+
+    def lose_one(sender: str, header: np.void, data: bytes) -> bytes | None:
+        if sender == "n1" and header["type"] == FRAME_APPEND and not lost:
+            lost.append(int(header["lsn"]))
+            return None
+        return data
+
+    on_the_way(cluster, lose_one)
+    client.ask_more([Ask(WRITE, 8, 4)])
+    cluster.run_for(0.05)
+    assert len(lost) == 1
+    assert not client.is_done
+    client.ask_more([Ask(WRITE, 16, 4)])
+    cluster.run_until(lambda: client.is_done, PROMPTLY_S)
+    assert in_sync(cluster) == 2
+
+
+def test_a_member_out_of_reach_counts_until_the_config_says_otherwise() -> None:
+    cluster = cluster_of(7, copies=2, min_copies=1)
+    client = cluster.client(VOLUME, through="n1", asks=iter([Ask(WRITE, 0, 4)]))
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    cluster.config_faults.away.add("n1")
+    cluster.network.cut("n1", "n2")
+    cluster.network.drop("n1", "n2")
+    cluster.run_for(0.1)
+    client.ask_more([Ask(WRITE, 0, 4)])
+    cluster.run_for(10)
+    assert not client.is_done
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_new_primary_reads_what_the_dead_one_acknowledged(seed: int) -> None:
+    """It has the record and does not know yet that it was committed."""
+    cluster = cluster_of(seed, copies=3, min_copies=2)
+    client = cluster.client(VOLUME, through="n2", asks=iter(written_once()))
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    written(cluster, client, Ask(WRITE, 0, 8))
+    cluster.kill("n1")
+    written(cluster, client, Ask(READ, 0, 8))
+    assert cluster.primary(VOLUME) != "n1"
+
+
+# --------------------------------------------------------------------------------- coming back
+
+def test_what_a_learner_said_in_an_earlier_session_is_no_answer_to_the_join() -> None:
+    """It flushed then, and has not now (R-session)."""
+    cluster = cluster_of(4, copies=2, min_copies=1)
+    client = cluster.client(VOLUME, through="n1", asks=iter([Ask(WRITE, 0, 8)]))
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    cluster.kill("n2")
+    cluster.run_until(lambda: in_sync(cluster) == 1, LIMIT_S)
+    written(cluster, client, *(Ask(WRITE, first, 8) for first in range(0, SIZE_BLOCKS, 8)), Ask(FLUSH))
+    volume = cluster.volume(VOLUME)
+    asked: list[int] = []
+
+    def stall(sender: str, header: np.void, data: bytes) -> bytes:
+        if sender == "n1" and header["type"] == FRAME_FLUSH and header["flags"] & JOIN_FLAG and not asked:
+            cluster.node("n2").disk.stall_until(cluster.clock.now_ns + NS_PER_S)
+            asked.append(int(header["lsn"]))
+        return data
+
+    on_the_way(cluster, stall)
+    cluster.start("n2")
+    cluster.run_until(lambda: bool(asked), LIMIT_S)
+    tell(cluster, "n1", "n2", frame(FRAME_ACK, flags=JOIN_FLAG, epoch=volume.epoch, volume=volume.index,
+                                    lsn=asked[0], commit=asked[0], chain=1))
+    cluster.run_for(0.5)
+    assert in_sync(cluster) == 1
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_write_that_is_pending_when_a_copy_comes_back_reaches_it(seed: int) -> None:
+    """It is neither in what is copied nor in the stream, if the stream begins behind it (R-caught-up)."""
+    cluster = cluster_of(seed, copies=3, min_copies=1, nodes=4)
+    client = cluster.client(VOLUME, through="n4", asks=endless_writes(), depth=6)
+    cluster.network.slow("n3", "n1", 20 * MS)
+    for _ in range(3):
+        cluster.run_for(0.1)
+        cluster.kill("n2")
+        cluster.run_for(0.3)
+        cluster.start("n2")
+        cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    only(cluster, "n2", client)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_block_that_changes_while_it_is_copied_is_the_newer_one(seed: int) -> None:
+    """The newer record is sent first, the copy as of an older commit behind it, and the record commits
+    while the copy waits for the copy's disk. Nobody writes the block again."""
+    cluster = cluster_of(seed, copies=2, min_copies=1)
+    client = cluster.client(VOLUME, through="n3", asks=iter(written_once()), depth=SIZE_BLOCKS)
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    cluster.kill("n2")
+    cluster.run_until(lambda: in_sync(cluster) == 1, LIMIT_S)
+    written(cluster, client, *written_once())
+
+    def write_behind(sender: str, header: np.void, data: bytes) -> bytes:
+        if sender == "n1" and header["type"] == FRAME_LEARN:
+            cluster.node("n1").disk.faults.slow_factor = 20
+            cluster.node("n2").disk.faults.slow_factor = 100
+            client.ask_more(written_once())
+        return data
+
+    on_the_way(cluster, write_behind)
+    cluster.start("n2")
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    only(cluster, "n2", client)
+
+
+def test_the_join_waits_for_the_last_copy() -> None:
+    """The primary's disk is slow: what it reads for the copy last comes long after it was asked for."""
+    cluster = cluster_of(5, copies=2, min_copies=1)
+    client = cluster.client(VOLUME, through="n3", asks=iter(written_once()))
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    cluster.kill("n2")
+    cluster.run_until(lambda: in_sync(cluster) == 1, LIMIT_S)
+    written(cluster, client, *written_once())
+    cluster.node("n1").disk.faults.slow_factor = 400
+    cluster.start("n2")
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    cluster.kill("n1")
+    cluster.run_until(lambda: cluster.primary(VOLUME) == "n2", LIMIT_S)
+    cluster.check(client)
+
+
+def test_a_copy_whose_end_lies_before_the_youngest_bitmap_gets_all_that_it_lacks() -> None:
+    """A bitmap that was begun while the copy was away does not know of what changed before."""
+    cluster = cluster_of(6, copies=2, min_copies=1)
+    client = cluster.client(VOLUME, through="n3", asks=iter(written_once()), depth=8)
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    written(cluster, client, Ask(FLUSH))
+    cluster.kill("n2")
+    cluster.run_until(lambda: in_sync(cluster) == 1, LIMIT_S)
+    state = cluster.life("n1").engine.volume_state(cluster.volume(VOLUME).index)
+    here = islice(endless_writes(HALF_BLOCKS), (ROTATE_BLOCKS - 100 - state.commit_lsn) // 4)
+    there = [Ask(WRITE, HALF_BLOCKS, 4) for _ in range(200)]
+    written(cluster, client, *here, *there)
+    cluster.start("n2")
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    only(cluster, "n2", client)
