@@ -13,7 +13,7 @@ from repstore.sim.cluster import SimulatedCluster
 from repstore.sim.durability import RecordedVolume, flush, write
 from repstore.sim.local import LocalVolume, Request
 from repstore.sim.recording import RecordingDisk
-from repstore.sim.workload import READ, stamped, stamps_of
+from repstore.sim.workload import READ, WRITE, stamped, stamps_of
 from tests.sim import bad_blocks
 from tests.sim.bad_blocks import LIMIT_S
 
@@ -205,3 +205,13 @@ def test_a_read_that_fails_is_an_error_of_its_block(monkeypatch: pytest.MonkeyPa
     volume.disk.failing = DiskRead
     assert read_block(volume.local, 0)[0] == errno.EIO
     assert read_block(volume.local, 0) == (0, [1])
+
+
+def test_a_checkpoint_that_is_asked_for_while_the_log_drains_is_the_one_that_comes() -> None:
+    local = RecordedVolume(size_blocks=64).local
+    local.submit(Request(WRITE, 0, 8))
+    first = local.engine.checkpoint()
+    local.submit(Request(WRITE, 8, 8))         # a turn: it begins, and waits for the first write
+    second = local.engine.checkpoint(clean=True)
+    assert second == first
+    local.engine.wait_for_checkpoint(second)

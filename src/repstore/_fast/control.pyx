@@ -50,8 +50,8 @@ from repstore._fast.layout cimport FRAME_SEAL, LOCATION_HOLE, frame_header_t
 from repstore._fast.root cimport root_size
 from repstore._fast.segments cimport segments_free
 from repstore._fast.state cimport (
-    CHANGES_KEPT, CHECKPOINT_IDLE, CLIENT_NODE, EVENTS_MAX, NODES_MAX, REQUESTS_MAX, REQUEST_FREE, ROLE_PRIMARY,
-    VOLUMES_MAX, VOLUME_INDEX_MAX, call_t, event_ring_t, event_t, io_t,
+    CHANGES_KEPT, CHECKPOINT_DRAIN, CHECKPOINT_IDLE, CLIENT_NODE, EVENTS_MAX, NODES_MAX, REQUESTS_MAX, REQUEST_FREE,
+    ROLE_PRIMARY, VOLUMES_MAX, VOLUME_INDEX_MAX, call_t, event_ring_t, event_t, io_t,
 )
 from repstore._fast.transfer cimport transfers_forget
 from repstore._fast.volume cimport (
@@ -439,7 +439,8 @@ cdef class Engine:
     def checkpoint(self, bint clean=False):
         """Ask for a checkpoint; returns the count that `checkpoints` will reach when it is durable."""
         self.lock()
-        number = self.engine.store.checkpoint.number + 1 + (self.engine.store.checkpoint.step > 1)
+        # one that has taken its snapshot says nothing of what came since: the next one does
+        number = self.engine.store.checkpoint.number + 1 + (self.engine.store.checkpoint.step > CHECKPOINT_DRAIN)
         self.engine.store.checkpoint.wanted = 1
         if clean:
             self.engine.closing = True

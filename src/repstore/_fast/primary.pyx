@@ -508,6 +508,7 @@ cdef void primary_frame(engine_t* engine, volume_t* volume, uint32_t node, const
     elif header.type == FRAME_PONG:
         member.lease_until_ns = max(member.lease_until_ns, header.lsn + LEASE_NS)
         member.free_blocks = header.extra
+        member.free_lsn = header.commit
     elif header.type == FRAME_COPIED:
         member.copies_flying -= min(member.copies_flying, <uint32_t>header.lsn)
 

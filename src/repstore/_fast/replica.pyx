@@ -241,6 +241,7 @@ cdef void grant(engine_t* engine, volume_t* volume, uint32_t node, const frame_h
         volume.want_ns = max(volume.want_ns, <uint64_t>1)
     frame_begin(engine, &answer, FRAME_PONG, volume.index, header.epoch)
     answer.lsn = header.lsn
+    answer.commit = volume.commit_lsn
     answer.extra = space_left(&engine.store)
     frame_send_node(engine, node, &answer, NULL, 0, NULL, 0, 0)
 

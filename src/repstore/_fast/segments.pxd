@@ -43,9 +43,9 @@ cdef inline bint segment_usable(const segment_t* segment) noexcept nogil:
 
 
 cdef inline uint64_t space_left(const store_t* store) noexcept nogil:
-    """Blocks that clients may still fill."""
-    cdef uint64_t taken = store.live_blocks + store.coming_blocks
-    return store.capacity_blocks - taken if taken < store.capacity_blocks else 0
+    """Blocks that clients may still fill. What is on its way may take some of them, or none: it may
+    replace what is there."""
+    return store.capacity_blocks - min(store.live_blocks, store.capacity_blocks)
 
 
 cdef inline void segment_gain(store_t* store, uint32_t location) noexcept nogil:

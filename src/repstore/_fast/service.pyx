@@ -41,6 +41,12 @@ cdef enum start_t:
     WAIT = 1               # try again later; a write that waits holds back later writes (S2)
 
 
+cdef enum space_t:
+    SPACE = 0
+    SPACE_PERHAPS = 1      # to be seen when what is on its way is there
+    NO_SPACE = 2
+
+
 cdef enum:
     STATUS_EXTENTS = 512   # block status extents in one answer
 
@@ -295,23 +301,29 @@ cdef int start_write(engine_t* engine, volume_t* volume, request_t* request) noe
     return log_write(engine, volume, request)
 
 
-cdef bint has_space(engine_t* engine, volume_t* volume, request_t* request) noexcept nogil:
-    """Would this write fit, here and on every member? Overwriting needs no more than there is.
-    The members' space is what they last told, less all that may be on its way to them."""
+cdef space_t space_for(engine_t* engine, volume_t* volume, request_t* request) noexcept nogil:
+    """Would this write fit, here and on every member? Overwriting needs no more than there is. What
+    is on its way counts as if it replaced nothing, until nothing is; and a member's word is held
+    against a request only when it told of everything that is committed."""
+    cdef uint64_t room = space_left(&engine.store)
+    cdef bint last_words = True
     cdef uint32_t i, growth = 0
     cdef extent_t extent
-    cdef uint64_t room = space_left(&engine.store), theirs
     for i in range(volume.member_count):
-        if member_counts(&volume.members[i]):
-            theirs = volume.members[i].free_blocks
-            room = min(room, theirs - min(theirs, engine.store.coming_blocks))
-    if request.blocks <= room:
-        return True
+        if member_counts(&volume.members[i]) and volume.members[i].free_blocks < room:
+            room = volume.members[i].free_blocks
+            last_words = volume.members[i].free_lsn >= volume.commit_lsn
+    if request.blocks + engine.store.coming_blocks <= room:
+        return SPACE
     for i in range(request.blocks):
         if volume_lookup(volume, request.lba + i, &extent) != LOOKUP_OK:
-            return True
+            return SPACE
         growth += not is_data(extent.location)
-    return growth == 0 or growth <= room
+    if growth == 0 or growth + engine.store.coming_blocks <= room:
+        return SPACE
+    if growth <= room or not last_words or volume.crc_count + volume.unapplied_blocks:
+        return SPACE_PERHAPS
+    return NO_SPACE
 
 
 cdef log_batch_t* reserve_record(engine_t* engine, volume_t* volume, int segment_class,
@@ -369,9 +381,10 @@ cdef int log_write(engine_t* engine, volume_t* volume, request_t* request) noexc
     is logged the request holds back later writes, so nothing gets in between.
     """
     cdef uint32_t count
-    if request.logged_blocks == 0 and not has_space(engine, volume, request):
-        if volume.crc_count + volume.unapplied_blocks:
-            return WAIT                        # what is on its way may take the place of what is there
+    cdef space_t space = SPACE if request.logged_blocks else space_for(engine, volume, request)
+    if space == SPACE_PERHAPS:
+        return WAIT
+    if space == NO_SPACE:
         event_push(engine, EVENT_NO_SPACE, volume.index, engine.node, 0, engine.store.live_blocks,
                    engine.store.capacity_blocks, 0, 0, NULL)
         request_finish(request, ENOSPC)

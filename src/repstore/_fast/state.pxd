@@ -387,7 +387,8 @@ cdef struct member_t:
     uint64_t lease_until_ns
     uint64_t progress_ns           # when it last acknowledged something new, or had nothing to
     uint64_t ping_ns
-    uint64_t free_blocks
+    uint64_t free_blocks           # it told, without what is on its way to it
+    uint64_t free_lsn              # when it had committed this
     # resync
     bint copying
     bint copy_full
