@@ -144,8 +144,9 @@ def _kill(chosen: Sequence[Mutant], options: argparse.Namespace) -> int:
         verdicts.append(judge(mutant, options.seeds, options.seconds))
         print(verdicts[-1].row(), flush=True)
     killed = sum(bool(verdict.killed_by) for verdict in verdicts)
-    summary = (f"{killed} of {len(chosen)} mutants killed in {time.monotonic() - begun_s:.0f} s, each with "
-               f"{options.seeds} random seeds or {options.seconds:.0f} s of them at most.")
+    tried = (f"with {options.seeds} random seeds, or {options.seconds:.0f} s of them, at most for each"
+             if options.seeds else "without random seeds")
+    summary = f"{killed} of {len(chosen)} mutants killed in {time.monotonic() - begun_s:.0f} s, {tried}."
     print(summary, flush=True)
     if options.write:
         write(verdicts, summary if options.only is None else "")

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.mutants.catalog import MUTANTS, Mutant
 from tests.mutants.plant import ROOT
@@ -37,11 +37,15 @@ def rows(text: str) -> dict[int, str]:
 
 
 def write(verdicts: Iterable[Verdict], summary: str) -> None:
-    """Put these lines in the place of older ones; lines of mutants that are no more go. `summary` stands
-    in front of them; empty: the older one stays."""
+    """Put these lines in the place of older ones; lines of mutants that are no more go. Without random
+    seeds what they came to before stays. `summary` stands in front; empty: the older one stays."""
     text = DOCUMENT.read_text()
     old = _between(text)
-    known = rows(text) | {verdict.mutant.number: verdict.row() for verdict in verdicts}
+    known = rows(text)
+    for verdict in verdicts:
+        number = verdict.mutant.number
+        seeds = verdict.seeds or known.get(number, "| |").split("|")[-2].strip()
+        known[number] = replace(verdict, seeds=seeds).row()
     lines = [known[mutant.number] for mutant in MUTANTS if mutant.number in known]
     table = (summary or old.partition("\n\n")[0].strip()) + "\n\n" + HEAD + "\n".join(lines) + "\n"
     DOCUMENT.write_text(text.replace(old, table))
