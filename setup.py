@@ -23,7 +23,9 @@ FAST = Path("src/repstore/_fast")
 SHARED_UTILITY = "repstore._fast._cyutility"
 C_SOURCES = {"checksum": ["crc32c.c"]}
 NEEDS_LIBURING = {"repstore._fast.uring"}
-COMPILE_FLAGS = ["-O3", "-g0", "-fvisibility=hidden", "-Wall", "-Wno-unused-function", "-Wno-sign-compare"]
+# they come after those of CC and CFLAGS: a build of another optimization says so here
+OPTIMIZATION = os.environ.get("REPSTORE_OPTIMIZATION", "-O3 -g0").split()
+COMPILE_FLAGS = [*OPTIMIZATION, "-fvisibility=hidden", "-Wall", "-Wno-unused-function", "-Wno-sign-compare"]
 DIRECTIVES = {
     "language_level": 3,
     "embedsignature": True,

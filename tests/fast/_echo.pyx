@@ -216,7 +216,10 @@ cdef class Echo:
             loop_unlock(self.raw)
 
     def hold_at_next_frame(self):
-        self.echo.hold_next = True
+        with nogil:
+            loop_lock(self.raw)
+            self.echo.hold_next = True
+            loop_unlock(self.raw)
 
     def unit(self, int unit):
         with nogil:
@@ -226,19 +229,25 @@ cdef class Echo:
 
     def events(self):
         """All events so far: (name, link, token, value)."""
-        cdef uint32_t i
+        cdef uint32_t i, count
         with nogil:
             loop_lock(self.raw)
+            count = self.echo.count
             loop_unlock(self.raw)
         return [
             (_NAMES[self.echo.events[i].kind], self.echo.events[i].link, self.echo.events[i].token,
              self.echo.events[i].value)
-            for i in range(self.echo.count)
+            for i in range(count)
         ]
 
     @property
     def lent(self):
-        return self.echo.lent
+        cdef uint32_t lent
+        with nogil:
+            loop_lock(self.raw)
+            lent = self.echo.lent
+            loop_unlock(self.raw)
+        return lent
 
     @property
     def untimely(self):
@@ -246,8 +255,18 @@ cdef class Echo:
 
     @property
     def turns(self):
-        return self.echo.turns
+        cdef uint32_t turns
+        with nogil:
+            loop_lock(self.raw)
+            turns = self.echo.turns
+            loop_unlock(self.raw)
+        return turns
 
     @property
     def late_ns(self):
-        return self.echo.late_ns
+        cdef uint64_t late_ns
+        with nogil:
+            loop_lock(self.raw)
+            late_ns = self.echo.late_ns
+            loop_unlock(self.raw)
+        return late_ns

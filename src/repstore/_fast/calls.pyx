@@ -9,6 +9,11 @@ from repstore._fast.requests cimport request_new, request_release
 from repstore._fast.state cimport REQUEST_TARGET, io_t, request_t
 
 
+# whoever polls `Call.done` without the lock sees the data and the errors too
+cdef extern from * nogil:
+    void store_release "__atomic_store_n"(uint64_t* number, uint64_t value, int order)
+    int RELEASE "__ATOMIC_RELEASE"
+
 cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_cond_t:
         pass
@@ -96,7 +101,7 @@ cdef void finished(rs_request* front) noexcept nogil:
         memcpy(call.buffer + io.buffer_offset, front.data, front.data_bytes)
     request_release(engine, request)
     engine.more = True
-    call.finished += 1
+    store_release(&call.finished, call.finished + 1, RELEASE)
     if was_read:
         read_on(engine, call)
     if call.finished == call.count and call.waiter != NULL:

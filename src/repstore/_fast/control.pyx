@@ -60,6 +60,11 @@ from repstore._fast.volume cimport (
 )
 
 
+# polled without the engine's lock; `finished` of calls.pyx is stored with release order
+cdef extern from * nogil:
+    uint64_t load_acquire "__atomic_load_n"(uint64_t* number, int order)
+    int ACQUIRE "__ATOMIC_ACQUIRE"
+
 cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_cond_t:
         pass
@@ -121,18 +126,21 @@ cdef class Call:
 
     @property
     def done(self):
-        """All operations are finished."""
-        return self.call.finished == self.call.count
+        """All operations are finished: what they read and their errors are there."""
+        return load_acquire(&self.call.finished, ACQUIRE) == self.call.count
 
     @property
     def finished(self):
         """Operations finished so far."""
-        return self.call.finished
+        return load_acquire(&self.call.finished, ACQUIRE)
 
     @property
     def failed(self):
         """Operations that ended with an error; each has its errno in `error`."""
-        return self.call.failed
+        self.owner.lock()
+        failed = self.call.failed
+        self.owner.unlock(False)
+        return failed
 
     def wait(self):
         """Block, without the GIL, until all operations are finished. Returns how many failed."""
@@ -159,11 +167,11 @@ cdef class Call:
             while self.call.finished < self.call.count and answer == 0:
                 answer = pthread_cond_timedwait(&self.condition, &self.owner.lock_owner.mutex, &until)
             loop_unlock(self.owner.lock_owner)
-        return self.call.finished == self.call.count
+        return self.done
 
     def end(self):
         """Forget a finished call (simulators, which do not wait)."""
-        if self.queued and self.call.finished == self.call.count:
+        if self.queued and self.done:
             self.owner.lock()
             call_end(self.owner.engine, &self.call)
             self.owner.unlock(False)
@@ -459,12 +467,18 @@ cdef class Engine:
     @property
     def checkpoints(self):
         """Checkpoints made durable since the store was opened."""
-        return self.engine.store.checkpoint.number
+        self.lock()
+        number = self.engine.store.checkpoint.number
+        self.unlock(False)
+        return number
 
     @property
     def failed(self):
         """The errno that fenced the store, or 0."""
-        return self.engine.store.failed
+        self.lock()
+        failed = self.engine.store.failed
+        self.unlock(False)
+        return failed
 
     def stats(self):
         """Counters and space, as a dict; blocks are 4 KiB."""
