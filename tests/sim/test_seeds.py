@@ -16,7 +16,9 @@ import pytest
 
 from repstore import errors
 from repstore.cli.app import run as command
+from repstore.format import BLOCK_SIZE
 from repstore.sim import plan as plans
+from repstore.sim.atlas import data_blocks
 from repstore.sim.minimize import kind_of, minimize, shortest
 from repstore.sim.oracles import Oracle
 from repstore.sim.plan import KINDS, Plan, PlannedAsk, draw
@@ -176,3 +178,16 @@ def test_the_oracle_sees_a_cluster_that_contradicts_itself(
 
     monkeypatch.setattr(Oracle, "check", contradict)
     assert kind_of(failing(draw(8)).failure) == rule[:2]
+
+
+def test_the_oracle_sees_a_store_that_is_not_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    compare_copies = Oracle.compare_copies
+
+    def rot_and_compare(self: Oracle) -> None:
+        disk = self._scene.nodes[0].disk
+        block = data_blocks(disk.image)[0]
+        disk.image[block.location * BLOCK_SIZE + 9] ^= 1
+        compare_copies(self)
+
+    monkeypatch.setattr(Oracle, "compare_copies", rot_and_compare)
+    assert kind_of(failing(msgspec.structs.replace(draw(8), faults=())).failure) == "O7"

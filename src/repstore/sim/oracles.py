@@ -9,6 +9,8 @@
   O5 An incarnation ends only where power was lost, or a disk lost what it acknowledged.
   O6 At the end all copies hold the same, block by block, read from their disks by a new process;
      a block that was damaged may be missing from the copy that was struck.
+  O7 At the end every store is whole (`check.fsck`), where no disk damaged anything; a copy of a root
+     or a superblock may be half written.
 """
 from __future__ import annotations
 
@@ -21,14 +23,18 @@ from numpy.typing import NDArray
 from repstore import errors
 from repstore._fast.control import VolumeState
 from repstore._fast.inspection import NOT_KNOWN, map_checksums
+from repstore.check.findings import Report
+from repstore.check.fsck import check_device
 from repstore.format import BLOCK_SIZE
 from repstore.replication.volume_config import VolumeConfig
 from repstore.sim.local import LocalVolume, PlainDisk
 from repstore.sim.node import NodeLife, SimulatedNode
 from repstore.sim.scene import Scene
 from repstore.sim.workload import FLUSH, Operation
+from repstore.store.device import MemoryDevice
 
 LIFE_OF_READER = 1
+HALF_WRITTEN = {"root", "superblock"}        # findings that a kill may leave; another copy carries the store
 UNREADABLE = -1
 
 
@@ -153,11 +159,13 @@ class Oracle:
         return None if life is None or life.is_starting else _state(life, config.index)
 
     def compare_copies(self) -> None:
-        """O6, of every volume; afterwards no node runs."""
+        """O6 and O7, of every volume and store; afterwards no node runs."""
         found = {}
         for node in self._scene.nodes:
             if node.life is not None:
                 node.kill("is killed at the end")
+                if not self._scene.damage.any:
+                    _check_whole(node)
                 try:
                     found[node.number] = _read_offline(node)
                 except errors.CorruptionError:
@@ -178,6 +186,14 @@ class Oracle:
             may = expectation.of(block)
             assert stamp in may, (f"{config.name}: block {block} of the copy on node {node} is {stamp}, "
                                   f"it may be {sorted(may)} (O6)")
+
+
+def _check_whole(node: SimulatedNode) -> None:
+    """O7."""
+    report = Report(node.name)
+    check_device(MemoryDevice(node.disk.image), report, data=True)
+    findings = [str(finding) for finding in report.findings if finding.kind not in HALF_WRITTEN]
+    assert not findings, f"store of {node.name} is not whole: {len(findings)} findings, {findings[0]} (O7)"
 
 
 def _read_offline(node: SimulatedNode) -> dict[int, list[int]]:
