@@ -185,8 +185,8 @@ def test_the_oracle_sees_a_store_that_is_not_whole(monkeypatch: pytest.MonkeyPat
 
     def rot_and_compare(self: Oracle) -> None:
         disk = self._scene.nodes[0].disk
-        block = data_blocks(disk.image)[0]
-        disk.image[block.location * BLOCK_SIZE + 9] ^= 1
+        for block in data_blocks(disk.image):          # some are replaced by what the log says
+            disk.image[block.location * BLOCK_SIZE + 9] ^= 1
         compare_copies(self)
 
     monkeypatch.setattr(Oracle, "compare_copies", rot_and_compare)
