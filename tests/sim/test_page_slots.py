@@ -1,6 +1,6 @@
 """Checkpoints of a map of several pages, judged in the one arrangement of slots that a breach needs.
 
-Slots are taken one behind the other, round the end, and a checkpoint has four writes of neighbouring
+Slots are taken one behind the other, round the end, and a checkpoint has four pairs of writes of neighbouring
 slots under way. So an old slot is free again at once only where the round has come to it, and a page
 waits for its turn only where the free slots in front of it lie apart.
 """
@@ -19,7 +19,7 @@ STORE_BYTES = 16 * config.MIB
 PAGES = 6                        # the map's
 LAST = PAGES - 1                 # is written to go round
 ROUNDS_MOST = 400
-LANES = 4                        # writes of a checkpoint under way
+WRITES = 2 * 4                   # of a checkpoint under way: four lanes, each slot has two blocks
 
 
 def in_page(page: int) -> Request:
@@ -74,7 +74,7 @@ def test_what_is_written_while_a_page_waits_is_not_in_the_checkpoint(volume: Rec
     while local._turn():
         pass
     pages, local._due = local._due, []         # the disk takes its time with them
-    assert len(pages) == LANES
+    assert len(pages) == WRITES
     volume.run([in_page(LAST - 1), in_page(LAST)])
     local._due += pages
     local.settle()
