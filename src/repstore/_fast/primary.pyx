@@ -562,6 +562,9 @@ cdef void acknowledged(engine_t* engine, volume_t* volume, member_t* member, con
         return
     count_answer(engine, member, header.lsn, header.commit)
     if header.flags & JOIN_FLAG and member.state == MEMBER_JOINING and not member.join_told:
+        if member.acked_lsn < volume.commit_lsn:
+            member.join_asked = False          # it did not have all when it flushed: once more (R-join)
+            return
         member.join_told = True
         event_push(engine, EVENT_JOIN_READY, volume.index, member.node, volume.epoch, 0, 0, 0, 0, NULL)
 

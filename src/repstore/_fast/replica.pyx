@@ -215,6 +215,7 @@ cdef bint take_frame(engine_t* engine, volume_t* volume, const frame_header_t* h
         volume.told_durable_lsn = ~<uint64_t>0      # answer in any case: it may know of no flush of ours
         if header.flags & JOIN_FLAG and volume.barriers[BARRIER_JOIN] == BARRIER_IDLE:
             volume.barriers[BARRIER_JOIN] = BARRIER_WANTED
+            volume.join_lsn = header.lsn       # it may have overtaken what it is about
     if header.type != FRAME_TAIL:
         volume.known_commit = max(volume.known_commit, header.commit)
         volume.floor_lsn = max(volume.floor_lsn, header.extra)
@@ -531,6 +532,8 @@ cdef void go_on_barriers(engine_t* engine, volume_t* volume) noexcept nogil:
     cdef int kind
     for kind in range(2):
         if volume.barriers[kind] == BARRIER_WANTED:
+            if kind == BARRIER_JOIN and volume.last_lsn < volume.join_lsn:
+                continue
             if log_mark(engine, volume, OP_SEAL if kind == BARRIER_SEAL else OP_JOINED, volume.sealed_epoch):
                 volume.barriers[kind] = BARRIER_LOGGED
         elif volume.barriers[kind] == BARRIER_APPLIED and not engine.store.log.flush_wanted:

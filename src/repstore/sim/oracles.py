@@ -8,7 +8,8 @@
   O4 In one epoch one node leads.
   O5 An incarnation ends only where power was lost, or a disk lost what it acknowledged.
   O6 At the end all copies hold the same, block by block, read from their disks by a new process;
-     a block that was damaged may be missing from the copy that was struck.
+     a block that was damaged may be missing from the copy that was struck, and a disk that loses what
+     it acknowledged may have lost the end of its log, unnoticed until its node is asked.
   O7 At the end every store is whole (`check.fsck`), where no disk damaged anything; a copy of a root
      or a superblock may be half written.
 """
@@ -175,7 +176,7 @@ class Oracle:
         for number, volume in enumerate(self._scene.plan.setup.volumes):
             config = self._scene.cluster.volume(volume.name)
             for member in config.in_sync_nodes():
-                if member in found:
+                if member in found and not self._is_bad_disk(member):
                     self._check_copy(number, config, member, found[member][config.index])
 
     def _check_copy(self, number: int, config: VolumeConfig, node: int, stamps: list[int]) -> None:
