@@ -7,6 +7,8 @@ Rules
   R3 a seal takes effect at once and is answered when it is durable (R-seal)
   R4 a frame that finds no room in the log waits in the inbox; the link is never held, so
      acknowledgements on it cannot be blocked by it
+  R6 a learner takes the frames of copies of its session in their order, each once: one that is missing,
+     or older than what is committed here, begins a new session
 """
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
