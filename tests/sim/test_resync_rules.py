@@ -6,7 +6,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from repstore._fast.layout import FRAME_ACK, FRAME_APPEND, FRAME_FLUSH, FRAME_LEARN, JOIN_FLAG
+from repstore._fast.layout import FRAME_ACK, FRAME_APPEND, FRAME_FLUSH, FRAME_LEARN, FRAME_PING, JOIN_FLAG
 from repstore.sim.clock import NS_PER_S
 from repstore.sim.cluster import SimulatedCluster
 from repstore.sim.workload import FLUSH, READ, WRITE, Ask, SimulatedClient
@@ -154,6 +154,26 @@ def test_what_a_learner_said_in_an_earlier_session_is_no_answer_to_the_join() ->
     cluster.run_for(0.5)
     assert in_sync(cluster) == 1
     cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+
+
+def test_a_copy_that_misses_the_begin_of_its_session_asks_again() -> None:
+    """Nobody writes, so heartbeats are all it hears from then on; they begin nothing."""
+    cluster = cluster_of(12, copies=2, min_copies=1)
+    cluster.run_for(0.1)                       # so n2 lacks no record: heartbeats say nothing new
+    cluster.kill("n2")
+    cluster.run_until(lambda: in_sync(cluster) == 1, LIMIT_S)
+    lost_until_ns = [0]
+
+    def lose_all(sender: str, header: np.void, data: bytes) -> bytes | None:
+        if header["type"] == FRAME_LEARN and not lost_until_ns[0]:
+            lost_until_ns[0] = cluster.clock.now_ns + 100 * MS
+        of_session = sender == "n1" and header["type"] != FRAME_PING
+        return None if of_session and cluster.clock.now_ns < lost_until_ns[0] else data
+
+    on_the_way(cluster, lose_all)
+    cluster.start("n2")
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    assert lost_until_ns[0]
 
 
 @pytest.mark.parametrize("seed", range(3))
