@@ -28,6 +28,7 @@ CRASH_FLUSHES = CRASH + "::test_a_flush_promises_nothing_of_the_writes_that_end_
 PROMISES = "tests/sim/test_promises.py"
 RESYNC = "tests/sim/test_resync_rules.py"
 PAGES = "tests/sim/test_page_slots.py"
+PULLS = "tests/sim/test_pulls.py"
 BOOT = "tests/sim/test_boot.py"
 REPAIR = "tests/sim/test_repair.py"
 CONFORMANCE = "tests/coordination/test_conformance.py"
@@ -279,6 +280,27 @@ MUTANTS = (
            "role.log_grew(here.me.node, local)", "False", (TRANSCRIPTS,), rule="R-told"),
     Mutant(104, "membership", "count an answer that proves nothing", FAST + "primary.pyx",
            "not is_our_history(volume, member.claim_lsn, member.claim_chain)", "False", (RESYNC + "::test_a_member_whose_running_hash_is_another_one_leaves",), rule="R-told"),
+    Mutant(113, "membership", "prove less than the log holds", FAST + "replica.pyx",
+           "volume.unproved_lsn = volume.last_lsn", "volume.unproved_lsn = 0",
+           (PULLS + "::test_what_a_member_pulled_does_not_count_as_the_new_primarys",), rule="R-told"),
+    Mutant(114, "membership", "go on with a pull when a primary is heard", FAST + "replica.pyx",
+           "volume.pulling = -1\n"
+           "inbox_drop(volume)                         # what waits there was pulled",
+           "inbox_drop(volume)",
+           (PULLS + "::test_what_a_member_pulled_does_not_count_as_the_new_primarys",), rule="R-told"),
+    Mutant(115, "membership", "begin a pull when a primary was heard", FAST + "replica.pyx",
+           "volume.epoch >= volume.sealed_epoch", "False",
+           (PULLS + "::test_nothing_is_pulled_at_an_epoch_that_somebody_leads",), rule="R-told"),
+    Mutant(116, "membership", "tell the primary of before what was pulled under a seal", FAST + "replica.pyx",
+           "volume.pull_ended |= header.flags & LAST_FLAG != 0",
+           "volume.pull_ended |= header.flags & LAST_FLAG != 0\n"
+           "volume.heard = True\n"
+           "volume.heard_ns = engine.now_ns",
+           (PULLS + "::test_who_is_sealed_tells_the_primary_of_before_nothing_of_what_it_pulls",), rule="R-seal"),
+    Mutant(117, "membership", "drop our own report, not the tail that does not fit", FAST + "replica.pyx",
+           "event_push(engine, EVENT_DIVERGED, volume.index, <uint32_t>volume.pulling, volume.sealed_epoch, 0, 0, 0, 0, NULL)",
+           "event_push(engine, EVENT_DIVERGED, volume.index, engine.node, volume.sealed_epoch, 0, 0, 0, 0, NULL)",
+           (PULLS + "::test_a_candidate_leads_without_a_tail_that_does_not_fit_its_log",)),
     Mutant(105, "membership", "a copy keeps what it committed and the others lost", POLICY + "membership.py",
            "entry.lossy and last_lsn >= entry.first_lsn", "False", (MEMBERSHIP,), rule="R-void"),
     Mutant(106, "membership", "lead with fewer copies than min_copies", POLICY + "promotion.py",
@@ -305,6 +327,13 @@ MUTANTS = (
     Mutant(89, "resync", "a learner has caught up though its last copies are under way", FAST + "primary.pyx",
            "member.copies_flying == 0", "True", (RESYNC + "::test_the_join_waits_for_the_last_copy",),
            rule="R-caught-up"),
+    Mutant(118, "resync", "a heartbeat begins a session", FAST + "replica.pyx",
+           "if volume.heard and (header.extra <= volume.last_lsn or volume.inbox != NULL):\n"
+           "    volume.heard_ns = engine.now_ns",
+           "if not volume.missing and (header.extra <= volume.last_lsn or volume.inbox != NULL):\n"
+           "    volume.heard = True\n"
+           "    volume.heard_ns = engine.now_ns",
+           (RESYNC + "::test_a_copy_that_misses_the_begin_of_its_session_asks_again",)),
     # ----------------------------------------------------------------------------- repair
     Mutant(120, "repair", "take any content for a bad block", FAST + "repair.pyx",
            "any_content or header.extra == repair.extent.crc", "True", (REPAIR + "::test_content_with_another_checksum_is_not_taken",)),
