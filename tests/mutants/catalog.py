@@ -88,6 +88,9 @@ MUTANTS = (
            "header.flushed_sequence = log.completed_sequence", (CRASH_SHORT,)),
     Mutant(14, "batch", "take a failed write for a good one", FAST + "log.pyx",
            "result != wanted", "False", (FAULTS + "::test_a_failed_operation_is_not_tried_again",)),
+    Mutant(17, "batch", "no word about the last flush", FAST + "log.pyx",
+           "log.told_sequence >= min(log.flushed_sequence, log.filled_sequence)", "True",
+           (FAULTS + "::test_the_last_flushed_batch_is_no_torn_tail",)),
     # ----------------------------------------------------------- map, checkpoint, segments
     Mutant(20, "map", "reuse a segment one flush early", FAST + "checkpoint.pyx",
            "checkpoint.step > CHECKPOINT_MIRROR", "checkpoint.step > CHECKPOINT_SUPER_A",

@@ -188,6 +188,9 @@ cdef struct log_t:
     uint64_t completed_sequence
     uint64_t flushed_sequence
     uint64_t flushing_sequence
+    uint64_t flushed_ns            # when the last flush was answered
+    uint64_t told_sequence         # flushed_sequence as the newest batch has it
+    uint64_t filled_sequence       # the newest batch with records
     uint32_t last_crc
     bint flush_flying
     bint flush_wanted
