@@ -29,6 +29,7 @@ PROMISES = "tests/sim/test_promises.py"
 RESYNC = "tests/sim/test_resync_rules.py"
 PAGES = "tests/sim/test_page_slots.py"
 PULLS = "tests/sim/test_pulls.py"
+SPACE = "tests/sim/test_space.py"
 BOOT = "tests/sim/test_boot.py"
 REPAIR = "tests/sim/test_repair.py"
 CONFORMANCE = "tests/coordination/test_conformance.py"
@@ -309,7 +310,28 @@ MUTANTS = (
            "1 + len(members) < volume.min_copies and silent", "False", (TRANSCRIPTS,)),
     Mutant(107, "membership", "a failed store leaves though it may be the only one that has everything",
            POLICY + "policy.py", "self._can_be_spared()", "True", (TRANSCRIPTS,)),
+    # ------------------------------------------------------------------------------ space
+    Mutant(150, "space", "the room of members does not count", FAST + "service.pyx",
+           "volume.members[i].free_blocks < room", "False", (SPACE + "::test_a_write_that_a_member_has_no_room_for_is_refused",)),
+    Mutant(151, "space", "tell room that is not there", FAST + "replica.pyx",
+           "answer.extra = space_left(&engine.store)", "answer.extra = engine.store.capacity_blocks",
+           (SPACE + "::test_a_write_that_a_member_has_no_room_for_is_refused",)),
+    Mutant(152, "space", "refuse by what a member told of an older commit", FAST + "service.pyx",
+           "volume.members[i].free_lsn >= volume.commit_lsn", "True",
+           (SPACE + "::test_what_a_member_told_before_the_last_commit_refuses_nothing",)),
+    Mutant(153, "space", "take a write that may not fit", FAST + "service.pyx",
+           "if space == SPACE_PERHAPS:\n    return WAIT", "pass",
+           (SPACE + "::test_a_write_waits_for_what_is_on_its_way_and_is_refused_when_that_took_the_room",)),
+    Mutant(154, "space", "refuse a write that may fit", FAST + "service.pyx",
+           "growth <= room or not last_words", "not last_words",
+           (SPACE + "::test_a_write_waits_for_what_is_on_its_way_and_is_done_when_that_only_replaced",)),
     # ----------------------------------------------------------------------------- resync
+    Mutant(109, "resync", "a joiner flushes what it has, not what it was asked about", FAST + "replica.pyx",
+           "kind == BARRIER_JOIN and volume.last_lsn < volume.join_lsn", "False",
+           (RESYNC + "::test_a_joiner_flushes_all_that_it_was_asked_about",), rule="R-flushed"),
+    Mutant(111, "resync", "a joiner that flushed less than is committed may join", FAST + "primary.pyx",
+           "member.acked_lsn < volume.commit_lsn", "False",
+           (RESYNC + "::test_a_joiner_flushes_all_that_it_was_asked_about",), rule="R-flushed"),
     Mutant(80, "resync", "do not note what changed while a copy is away", FAST + "volume.pyx",
            "state = mark_changed(engine, volume, entry.lba, entry.blocks, entry.lsn)", "state = LOOKUP_OK",
            (RESYNC + "::test_a_copy_whose_end_lies_before_the_youngest_bitmap_gets_all_that_it_lacks",)),
