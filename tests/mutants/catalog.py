@@ -28,6 +28,8 @@ CRASH_FLUSHES = CRASH + "::test_a_flush_promises_nothing_of_the_writes_that_end_
 PROMISES = "tests/sim/test_promises.py"
 RESYNC = "tests/sim/test_resync_rules.py"
 PAGES = "tests/sim/test_page_slots.py"
+PULLS = "tests/sim/test_pulls.py"
+SPACE = "tests/sim/test_space.py"
 BOOT = "tests/sim/test_boot.py"
 REPAIR = "tests/sim/test_repair.py"
 CONFORMANCE = "tests/coordination/test_conformance.py"
@@ -262,33 +264,74 @@ MUTANTS = (
            "    self._stand(local, now_s)\n"
            "    return actions", (TRANSCRIPTS,), rule="R-epoch"),
     Mutant(68, "membership", "lead without the longest tail", POLICY + "promotion.py",
-           "longest.last_lsn > mine.last_lsn", "False", (TRANSCRIPTS,), rule="R-prefix"),
+           "longest.last_lsn > mine.last_lsn", "False", (TRANSCRIPTS,)),
     Mutant(69, "membership", "keep a member whose log is no prefix of ours", POLICY + "promotion.py",
-           "mine.commit_lsn <= report.last_lsn <= mine.last_lsn", "True", (TRANSCRIPTS,),
-           rule="R-prefix"),
+           "mine.commit_lsn <= report.last_lsn <= mine.last_lsn", "True", (TRANSCRIPTS,)),
     Mutant(140, "membership", "take over while a grant of ours holds", POLICY + "promotion.py",
            "self._is_lent(here, local, now_s)", "False", (TRANSCRIPTS,)),
     Mutant(70, "membership", "eject below min_copies", POLICY + "membership.py",
            "len(remaining) > volume.min_copies", "len(remaining) > 1", (MEMBERSHIP,)),
     Mutant(79, "membership", "keep a member of our length and another content", POLICY + "promotion.py",
-           "report.chain == mine.chain", "True", (TRANSCRIPTS,), rule="R-prefix"),
+           "report.chain == mine.chain", "True", (TRANSCRIPTS,)),
     Mutant(100, "membership", "append behind a log that is not the primary's", FAST + "replica.pyx",
-           "chain != volume.chain_last", "False", (RESYNC + "::test_records_that_do_not_fit_behind_a_log_are_refused",), rule="R-prefix"),
+           "chain != volume.chain_last", "False", (RESYNC + "::test_records_that_do_not_fit_behind_a_log_are_refused",), rule="R-proof"),
     Mutant(101, "membership", "append behind a gap", FAST + "replica.pyx",
-           "records[i].lsn > volume.last_lsn + 1", "False", (RESYNC + "::test_a_gap_in_the_stream_is_asked_for_at_once",), rule="R-prefix"),
+           "records[i].lsn > volume.last_lsn + 1", "False", (RESYNC + "::test_a_gap_in_the_stream_is_asked_for_at_once",)),
     Mutant(102, "membership", "grow the log under a seal that others were told of", POLICY + "promotion.py",
-           "self._move_up(self.target_epoch + 1)     # P6", "pass", (TRANSCRIPTS,), rule="R-told"),
+           "self._move_up(self.target_epoch + 1)     # P6", "pass", (TRANSCRIPTS,)),
     Mutant(103, "membership", "let another lead with our shorter log", POLICY + "policy.py",
-           "role.log_grew(here.me.node, local)", "False", (TRANSCRIPTS,), rule="R-told"),
+           "role.log_grew(here.me.node, local)", "False", (TRANSCRIPTS,)),
     Mutant(104, "membership", "count an answer that proves nothing", FAST + "primary.pyx",
-           "not is_our_history(volume, member.claim_lsn, member.claim_chain)", "False", (RESYNC + "::test_a_member_whose_running_hash_is_another_one_leaves",), rule="R-told"),
+           "not is_our_history(volume, member.claim_lsn, member.claim_chain)", "False", (RESYNC + "::test_a_member_whose_running_hash_is_another_one_leaves",), rule="R-proof"),
+    Mutant(113, "membership", "prove less than the log holds", FAST + "replica.pyx",
+           "volume.unproved_lsn = volume.last_lsn", "volume.unproved_lsn = 0",
+           (PULLS + "::test_what_a_member_pulled_does_not_count_as_the_new_primarys",), rule="R-proof"),
+    Mutant(114, "membership", "go on with a pull when a primary is heard", FAST + "replica.pyx",
+           "volume.pulling = -1\n"
+           "inbox_drop(volume)                         # what waits there was pulled",
+           "inbox_drop(volume)",
+           (PULLS + "::test_what_a_member_pulled_does_not_count_as_the_new_primarys",), rule="R-told"),
+    Mutant(115, "membership", "begin a pull when a primary was heard", FAST + "replica.pyx",
+           "volume.epoch >= volume.sealed_epoch", "False",
+           (PULLS + "::test_nothing_is_pulled_at_an_epoch_that_somebody_leads",), rule="R-told"),
+    Mutant(116, "membership", "tell the primary of before what was pulled under a seal", FAST + "replica.pyx",
+           "volume.pull_ended |= header.flags & LAST_FLAG != 0",
+           "volume.pull_ended |= header.flags & LAST_FLAG != 0\n"
+           "volume.heard = True\n"
+           "volume.heard_ns = engine.now_ns",
+           (PULLS + "::test_who_is_sealed_tells_the_primary_of_before_nothing_of_what_it_pulls",), rule="R-seal"),
+    Mutant(117, "membership", "drop our own report, not the tail that does not fit", FAST + "replica.pyx",
+           "event_push(engine, EVENT_DIVERGED, volume.index, <uint32_t>volume.pulling, volume.sealed_epoch, 0, 0, 0, 0, NULL)",
+           "event_push(engine, EVENT_DIVERGED, volume.index, engine.node, volume.sealed_epoch, 0, 0, 0, 0, NULL)",
+           (PULLS + "::test_a_candidate_leads_without_a_tail_that_does_not_fit_its_log",)),
     Mutant(105, "membership", "a copy keeps what it committed and the others lost", POLICY + "membership.py",
            "entry.lossy and last_lsn >= entry.first_lsn", "False", (MEMBERSHIP,), rule="R-void"),
     Mutant(106, "membership", "lead with fewer copies than min_copies", POLICY + "promotion.py",
            "1 + len(members) < volume.min_copies and silent", "False", (TRANSCRIPTS,)),
     Mutant(107, "membership", "a failed store leaves though it may be the only one that has everything",
            POLICY + "policy.py", "self._can_be_spared()", "True", (TRANSCRIPTS,)),
+    # ------------------------------------------------------------------------------ space
+    Mutant(150, "space", "the room of members does not count", FAST + "service.pyx",
+           "volume.members[i].free_blocks < room", "False", (SPACE + "::test_a_write_that_a_member_has_no_room_for_is_refused",)),
+    Mutant(151, "space", "tell room that is not there", FAST + "replica.pyx",
+           "answer.extra = space_left(&engine.store)", "answer.extra = engine.store.capacity_blocks",
+           (SPACE + "::test_a_write_that_a_member_has_no_room_for_is_refused",)),
+    Mutant(152, "space", "refuse by what a member told of an older commit", FAST + "service.pyx",
+           "volume.members[i].free_lsn >= volume.commit_lsn", "True",
+           (SPACE + "::test_what_a_member_told_before_the_last_commit_refuses_nothing",)),
+    Mutant(153, "space", "take a write that may not fit", FAST + "service.pyx",
+           "if space == SPACE_PERHAPS:\n    return WAIT", "pass",
+           (SPACE + "::test_a_write_waits_for_what_is_on_its_way_and_is_refused_when_that_took_the_room",)),
+    Mutant(154, "space", "refuse a write that may fit", FAST + "service.pyx",
+           "growth <= room or not last_words", "not last_words",
+           (SPACE + "::test_a_write_waits_for_what_is_on_its_way_and_is_done_when_that_only_replaced",)),
     # ----------------------------------------------------------------------------- resync
+    Mutant(109, "resync", "a joiner flushes what it has, not what it was asked about", FAST + "replica.pyx",
+           "kind == BARRIER_JOIN and volume.last_lsn < volume.join_lsn", "False",
+           (RESYNC + "::test_a_joiner_flushes_all_that_it_was_asked_about",), rule="R-flushed"),
+    Mutant(111, "resync", "a joiner that flushed less than is committed may join", FAST + "primary.pyx",
+           "member.acked_lsn < volume.commit_lsn", "False",
+           (RESYNC + "::test_a_joiner_flushes_all_that_it_was_asked_about",), rule="R-flushed"),
     Mutant(80, "resync", "do not note what changed while a copy is away", FAST + "volume.pyx",
            "state = mark_changed(engine, volume, entry.lba, entry.blocks, entry.lsn)", "state = LOOKUP_OK",
            (RESYNC + "::test_a_copy_whose_end_lies_before_the_youngest_bitmap_gets_all_that_it_lacks",)),
@@ -312,6 +355,13 @@ MUTANTS = (
            "header.lsn != volume.copies_taken + 1", "False", (RESYNC + "::test_a_copy_that_is_lost_on_its_way_comes_again",)),
     Mutant(126, "resync", "take a copy that is older than what is committed", FAST + "replica.pyx",
            "header.commit < volume.commit_lsn", "False", (RESYNC + "::test_a_copy_that_newer_records_overtook_is_not_taken",)),
+    Mutant(118, "resync", "a heartbeat begins a session", FAST + "replica.pyx",
+           "if volume.heard and (header.extra <= volume.last_lsn or volume.inbox != NULL):\n"
+           "    volume.heard_ns = engine.now_ns",
+           "if not volume.missing and (header.extra <= volume.last_lsn or volume.inbox != NULL):\n"
+           "    volume.heard = True\n"
+           "    volume.heard_ns = engine.now_ns",
+           (RESYNC + "::test_a_copy_that_misses_the_begin_of_its_session_asks_again",)),
     # ----------------------------------------------------------------------------- repair
     Mutant(120, "repair", "take any content for a bad block", FAST + "repair.pyx",
            "any_content or header.extra == repair.extent.crc", "True", (REPAIR + "::test_content_with_another_checksum_is_not_taken",)),

@@ -14,6 +14,7 @@ from repstore._fast.layout import (
     FRAME_COPY,
     FRAME_FLUSH,
     FRAME_LEARN,
+    FRAME_PING,
     JOIN_FLAG,
     frame_header_t,
 )
@@ -166,6 +167,70 @@ def test_what_a_learner_said_in_an_earlier_session_is_no_answer_to_the_join() ->
     cluster.run_for(0.5)
     assert in_sync(cluster) == 1
     cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+
+
+def test_a_copy_that_misses_the_begin_of_its_session_asks_again() -> None:
+    """Nobody writes, so heartbeats are all it hears from then on; they begin nothing."""
+    cluster = cluster_of(12, copies=2, min_copies=1)
+    cluster.run_for(0.1)                       # so n2 lacks no record: heartbeats say nothing new
+    cluster.kill("n2")
+    cluster.run_until(lambda: in_sync(cluster) == 1, LIMIT_S)
+    lost_until_ns = [0]
+
+    def lose_all(sender: str, header: np.void, data: bytes) -> bytes | None:
+        if header["type"] == FRAME_LEARN and not lost_until_ns[0]:
+            lost_until_ns[0] = cluster.clock.now_ns + 100 * MS
+        of_session = sender == "n1" and header["type"] != FRAME_PING
+        return None if of_session and cluster.clock.now_ns < lost_until_ns[0] else data
+
+    on_the_way(cluster, lose_all)
+    cluster.start("n2")
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    assert lost_until_ns[0]
+
+
+def test_a_joiner_flushes_all_that_it_was_asked_about() -> None:
+    """The request overtakes the records. Neither does the joiner answer before they are there, nor does the
+    primary take such an answer."""
+    cluster = cluster_of(13, copies=2, min_copies=1)
+    client = cluster.client(VOLUME, through="n3", asks=iter(written_once()), depth=8)
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    cluster.kill("n2")
+    cluster.run_until(lambda: in_sync(cluster) == 1, LIMIT_S)
+    written(cluster, client, *written_once())
+    begun: list[np.void] = []
+    late: list[bytes] = []
+    asked: list[int] = []
+    answered: list[int] = []
+
+    def hold_records(sender: str, header: np.void, data: bytes) -> bytes | None:
+        if header["type"] == FRAME_LEARN and not begun:
+            begun.append(header)
+            client.ask_more(written_once())
+        if header["type"] == FRAME_FLUSH and header["flags"] & JOIN_FLAG:
+            asked.append(int(header["lsn"]))
+        if header["type"] == FRAME_ACK and header["flags"] & JOIN_FLAG:
+            answered.append(int(header["lsn"]))
+        if begun and not answered and sender == "n1" and header["type"] == FRAME_APPEND:
+            late.append(data)
+            return None
+        return data
+
+    on_the_way(cluster, hold_records)
+    cluster.start("n2")
+    cluster.run_until(lambda: bool(asked), LIMIT_S)
+    cluster.run_for(0.1)
+    assert answered == []
+    early = int(begun[0]["lsn"])
+    tell(cluster, "n1", "n2", frame(FRAME_ACK, flags=JOIN_FLAG, epoch=begun[0]["epoch"], volume=1, lsn=early,
+                                    commit=early, chain=begun[0]["extra"]))
+    cluster.run_for(0.1)
+    assert in_sync(cluster) == 1
+    for data in late:
+        tell(cluster, "n2", "n1", data)
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    assert answered[0] >= asked[0] > early
+    only(cluster, "n2", client)
 
 
 @pytest.mark.parametrize("seed", range(3))

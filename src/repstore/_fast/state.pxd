@@ -494,6 +494,7 @@ cdef struct volume_t:
     uint64_t known_commit          # replica: what the primary said is committed
     uint64_t floor_lsn             # durable on every copy when all were in sync
     uint8_t barriers[2]            # barrier_state_t by kind
+    uint64_t unproved_lsn          # replica: our log up to here did not come in this primary's session
     uint64_t join_lsn              # where our log must end before we flush it to join
     uint32_t sealing_nodes         # who asked for the seal, as bits
     int32_t pulling                # node whose tail we fetch; -1: none
