@@ -293,7 +293,8 @@ def test_every_crash_with_the_cleaner_at_work_leaves_a_legal_state(seed: int) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("make", "every", "second_crashes"), [(short_workload, 15, 20), (full_store, 40, 10)])
+@pytest.mark.parametrize(("make", "every", "second_crashes"), [
+    (short_workload, 15, 20), (full_store, 40, 10)])
 def test_second_crashes_during_many_recoveries_leave_legal_states(
         make: Callable[[int], RecordedVolume], every: int, second_crashes: int) -> None:
     assert make(21).check(every=every, second_crashes=second_crashes, seed=21).faults == ()
