@@ -349,8 +349,12 @@ MUTANTS = (
     Mutant(88, "resync", "copy blocks as they lie, rotten or not", FAST + "transfer.pyx",
            "<uint64_t>(crcs[i] != transfer.extents[first + i].crc)", "<uint64_t>0", (REPAIR + "::test_a_block_that_is_bad_on_all_copies_but_one_comes_from_that_one",)),
     Mutant(89, "resync", "a learner has caught up though its last copies are under way", FAST + "primary.pyx",
-           "member.copies_flying == 0", "True", (RESYNC + "::test_the_join_waits_for_the_last_copy",),
+           "copies_flying(member) == 0", "True", (RESYNC + "::test_the_join_waits_for_the_last_copy",),
            rule="R-caught-up"),
+    Mutant(119, "resync", "take the copies that come, whichever were lost", FAST + "replica.pyx",
+           "header.lsn != volume.copies_taken + 1", "False", (RESYNC + "::test_a_copy_that_is_lost_on_its_way_comes_again",)),
+    Mutant(126, "resync", "take a copy that is older than what is committed", FAST + "replica.pyx",
+           "header.commit < volume.commit_lsn", "False", (RESYNC + "::test_a_copy_that_newer_records_overtook_is_not_taken",)),
     Mutant(118, "resync", "a heartbeat begins a session", FAST + "replica.pyx",
            "if volume.heard and (header.extra <= volume.last_lsn or volume.inbox != NULL):\n"
            "    volume.heard_ns = engine.now_ns",

@@ -11,6 +11,8 @@ Rules
      frame on, or from the config that names it, our log grows by its frames alone: a pull ends there and
      is refused afterwards, and the first answer waits until all that the log held then is written.
      `heard` speaks of that primary only: who is sealed at a higher epoch tells it nothing more
+  R6 a learner takes the frames of copies of its session in their order, each once: one that is missing,
+     or older than what is committed here, begins a new session
 """
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
