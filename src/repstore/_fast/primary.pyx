@@ -524,9 +524,8 @@ cdef void count_answer(engine_t* engine, member_t* member, uint64_t lsn, uint64_
 
 
 cdef void link_member(engine_t* engine, volume_t* volume, member_t* member) noexcept nogil:
-    """The first answer of a session counts when its running hash is ours at that LSN (P6). What lies
-    below our commit tells nothing: more will come. What we have not written yet is looked at then; what
-    is longer than our log is not of it."""
+    """The first answer of a session counts when its running hash is ours at that LSN (P6). Below our commit it
+    tells nothing, more will come; what we have not written yet is looked at then; a longer log is not ours."""
     if member.claim_lsn < volume.commit_lsn or volume.local_lsn < member.claim_lsn <= volume.last_lsn:
         return
     member.claimed = False
