@@ -1,4 +1,4 @@
-# build | check | test | mutants | demo | bench | bench-quick | sanitize
+# build | check | test | mutants | demo | bench | bench-quick | bench-verify | sanitize
 # soak (parts: soak-fuzz, soak-kill, soak-model, soak-sim, soak-real, soak-flip)
 PYTHON ?= python3
 ARGS ?=
@@ -24,7 +24,7 @@ MINUTES ?= 60
 FUZZ_SECONDS ?= 300
 SANITIZE_MINUTES ?= 60
 
-.PHONY: build check test mutants demo bench bench-quick soak soak-fuzz soak-kill soak-model soak-sim soak-real soak-flip seeds faults lint types \
+.PHONY: build check test mutants demo bench bench-quick bench-verify soak soak-fuzz soak-kill soak-model soak-sim soak-real soak-flip seeds faults lint types \
 	unit slow clients packages-clients sanitize sanitize-address sanitize-thread clean
 
 build: $(VENV)/.built
@@ -89,6 +89,10 @@ bench: build packages-clients
 
 bench-quick: build packages-clients
 	$(BIN)/python -m bench --quick $(ARGS)
+
+# what verify costs on volumes of 1, 10 and 100 GiB: a table, and docs/verify_cost.png
+bench-verify: build
+	$(BIN)/python -m bench.verify_cost --plot docs/verify_cost.png $(ARGS)
 
 # kill -9 of random nodes under load, ROUNDS times; about 10 s a round
 soak-kill: build packages-clients

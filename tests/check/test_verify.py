@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from repstore import config
 from repstore._fast import inspection
@@ -62,11 +61,11 @@ class SimulatedCopy:
         return int(self._ask("verify state", serial=serial)["pages"])
 
     def nodes(self, serial: int, level: int, first: int, count: int) -> verify.Digests:
-        return np.array(self._ask("verify nodes", serial=serial, level=level, first=first,
-                                  count=count)["digests"], np.uint64)
+        return verify.unpacked_digests(self._ask("verify nodes", serial=serial, level=level, first=first,
+                                                 count=count)["digests"])
 
-    def values(self, serial: int, place: int) -> NDArray[np.uint32]:
-        return np.array(self._ask("verify page", serial=serial, place=place)["values"], np.uint32)
+    def values(self, serial: int, place: int) -> verify.Checksums:
+        return verify.unpacked_checksums(self._ask("verify page", serial=serial, place=place)["values"])
 
     def explain(self, lba: int) -> dict[str, Any]:
         return self._ask("explain", lba=lba)
@@ -224,9 +223,9 @@ class Planted:
         return len(self.leaves)
 
     def nodes(self, serial: int, level: int, first: int, count: int) -> verify.Digests:
-        return verify.tree_level(self.leaves, level)[first:first + count]
+        return verify.tree(self.leaves)[level][first:first + count]
 
-    def values(self, serial: int, place: int) -> NDArray[np.uint32]:
+    def values(self, serial: int, place: int) -> verify.Checksums:
         return np.full(PAGE_ENTRIES, self.leaves[self.wanted[place]] & np.uint64(0xFFFFFFFF), np.uint32)
 
     def explain(self, lba: int) -> dict[str, Any]:

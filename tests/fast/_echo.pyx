@@ -3,13 +3,14 @@
 Frames and bytes come back to whoever sent them; everything the loop tells is kept as an event
 for the test to read, and one eventfd says after every turn that there may be some.
 """
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
 
 import os
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from repstore._fast.aio cimport aio_answer_t, aio_t
 from repstore._fast.backend cimport backend_t
 from repstore._fast.layout cimport frame_header_t
 from repstore._fast.loop cimport (
@@ -23,6 +24,7 @@ cdef extern from "<sys/eventfd.h>" nogil:
 
 cdef enum:
     EVENTS_MAX = 65536
+    KEPT_MAX = 64                    # disk verbs kept back over a loop's life
 
 cdef enum event_kind_t:
     EVENT_DISK = 0
@@ -150,15 +152,69 @@ cdef uint64_t turn(void* engine, int* busy) noexcept nogil:
     return 0 if self.late_ns else self.deadline_ns
 
 
+# ---- a disk that answers when it is told ------------------------------------------------
+# It stands between the loop and its driver and keeps the disk verbs back. Without links.
+
+
+ctypedef struct verb_t:
+    uint64_t offset
+    void* buffer
+    uint64_t token
+    uint32_t length
+    int kind
+
+
+ctypedef struct kept_disk_t:
+    aio_t driver
+    verb_t verbs[KEPT_MAX]
+    uint32_t count
+    uint32_t passed_on
+    uint32_t allowed                 # so many may be passed on
+
+
+cdef void keep_back(void* context, int kind, uint64_t offset, void* buffer, uint32_t length,
+                    uint64_t token) noexcept nogil:
+    cdef kept_disk_t* self = <kept_disk_t*>context
+    self.verbs[self.count] = verb_t(offset=offset, buffer=buffer, token=token, length=length, kind=kind)
+    self.count += 1
+
+
+cdef int start_driver(void* context) noexcept nogil:
+    cdef kept_disk_t* self = <kept_disk_t*>context
+    return self.driver.start(self.driver.context)
+
+
+cdef int pass_on_and_wait(void* context, int64_t timeout_ns, aio_answer_t* answers, int room) noexcept nogil:
+    cdef kept_disk_t* self = <kept_disk_t*>context
+    cdef verb_t* verb
+    while self.passed_on < min(self.allowed, self.count):
+        verb = &self.verbs[self.passed_on]
+        self.passed_on += 1
+        self.driver.disk(self.driver.context, verb.kind, verb.offset, verb.buffer, verb.length, verb.token)
+    return self.driver.wait(self.driver.context, timeout_ns, answers, room)
+
+
+cdef void wake_driver(void* context) noexcept nogil:
+    cdef kept_disk_t* self = <kept_disk_t*>context
+    self.driver.wake(self.driver.context)
+
+
+cdef void destroy_driver(void* context) noexcept nogil:
+    cdef kept_disk_t* self = <kept_disk_t*>context
+    self.driver.destroy(self.driver.context)
+    free(self)
+
+
 cdef class Echo:
     """Attached to a loop it answers; keep it until the loop's thread has ended."""
     cdef echo_t* echo
     cdef Loop loop
     cdef loop_t* raw
+    cdef kept_disk_t* kept_disk      # NULL, or the loop's own now
     cdef list lent_buffers
     cdef readonly int event_fd
 
-    def __cinit__(self, Loop loop, int unit=1, int busy_turns=0, long deadline_after_ns=0):
+    def __cinit__(self, Loop loop, int unit=1, int busy_turns=0, long deadline_after_ns=0, bint keep_disk=False):
         cdef engine_vtable_t vtable = engine_vtable_t(
             begin=begin, disk_done=disk_done, sent=sent, link_up=link_up, link_down=link_down, frame=frame,
             stream=stream, turn=turn,
@@ -174,6 +230,16 @@ cdef class Echo:
         self.echo.deadline_after_ns = deadline_after_ns
         self.echo.backend = loop_backend(loop)
         loop_attach(loop, self.echo, &vtable)
+        if keep_disk:
+            self.keep_the_disk_back()
+
+    cdef void keep_the_disk_back(self):
+        cdef aio_t* aio = &self.raw.aio
+        self.kept_disk = <kept_disk_t*>calloc(1, sizeof(kept_disk_t))
+        self.kept_disk.driver = aio[0]
+        aio[0] = aio_t(context=self.kept_disk, start=start_driver, disk=keep_back, receive=NULL, send=NULL,
+                       accept=NULL, close=NULL, wait=pass_on_and_wait, wake=wake_driver,
+                       destroy=destroy_driver)
 
     def __dealloc__(self):
         os.close(self.event_fd)
@@ -190,6 +256,24 @@ cdef class Echo:
                                    <uint32_t>view.len, token)
             loop_unlock(self.raw)
         PyBuffer_Release(&view)
+
+    def pass_on(self, uint32_t count):
+        """Lets the driver of a kept disk have `count` more verbs."""
+        with nogil:
+            loop_lock(self.raw)
+            self.kept_disk.allowed += count
+            loop_unlock(self.raw)
+        self.loop.wake()
+
+    @property
+    def kept(self):
+        """The kinds of the verbs that reached the kept disk so far, in order."""
+        cdef uint32_t i, count
+        with nogil:
+            loop_lock(self.raw)
+            count = self.kept_disk.count
+            loop_unlock(self.raw)
+        return [self.kept_disk.verbs[i].kind for i in range(count)]
 
     def send(self, uint32_t link, bytes head, bytes body, uint64_t token):
         cdef const char* head_bytes = head

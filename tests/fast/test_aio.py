@@ -56,6 +56,35 @@ def test_more_verbs_than_the_kernel_may_have_at_once(start: Start, page: Page) -
     assert set(disk_answers(running, len(buffers)).values()) == {4096}
 
 
+def ask(running: RunningLoop, kind: int, tokens: range) -> None:
+    for token in tokens:
+        running.echo.disk(kind, 4096 * token, bytearray(4096), token)
+
+
+def test_reads_that_trickle_in_wait_for_an_answer_and_go_as_one(start: Start) -> None:
+    running = start(keep_disk=True)
+    ask(running, READ, range(1, 21))
+    running.until(lambda _: len(running.echo.kept) >= 8)
+    # the others do not wait with them
+    ask(running, WRITE, range(21, 23))
+    running.until(lambda _: running.echo.kept.count(WRITE) == 2)
+    assert running.echo.kept.count(READ) == 8, "more are held until one is answered"
+    running.echo.pass_on(1)
+    running.until(lambda _: running.echo.kept.count(READ) == 20)
+    assert len(disk_answers(running, 1)) == 1
+    running.echo.pass_on(21)
+    disk_answers(running, 22)
+
+
+def test_few_reads_never_wait(start: Start) -> None:
+    running = start(keep_disk=True)
+    for count in range(1, 9):
+        ask(running, READ, range(count, count + 1))
+        running.until(lambda _, n=count: len(running.echo.kept) == n)
+    running.echo.pass_on(8)
+    disk_answers(running, 8)
+
+
 def test_stop_waits_for_what_the_kernel_has(start: Start, page: Page) -> None:
     running = start()
     buffers = [page() for _ in range(200)]

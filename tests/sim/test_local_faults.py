@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from repstore import config
+from repstore import config, errors
 from repstore._fast.simulated import DiskFlush, DiskRead, DiskWrite
 from repstore.format import BATCH_MAGIC, BLOCK_SIZE
 from repstore.sim.cluster import SimulatedCluster
@@ -19,6 +19,7 @@ from tests.sim.bad_blocks import LIMIT_S
 
 CAPACITY_BLOCKS = 96             # what the smallest store takes
 FULL_BLOCKS = 90
+IDLE_NS = 3_000_000
 
 
 class FailingDisk(RecordingDisk):
@@ -58,6 +59,45 @@ def test_a_rotten_block_is_an_error_and_the_others_are_right() -> None:
     rot(volume.disk.image, 4)
     assert [read_block(volume.local, block)[0] for block in range(8)] == [0, 0, 0, errno.EIO, 0, 0, 0, 0]
     assert [read_block(volume.local, block)[1] for block in (2, 4)] == [[3], [5]]
+
+
+def last_flushed_damaged(volume: RecordedVolume, damage: int) -> None:
+    """Blocks 0 to 3 and then 4 are written and flushed, the store idles, its process is killed; a byte
+    of the last batch with records turns over: so many blocks behind its header."""
+    volume.run([write(0, 4), flush(), write(4), flush()])
+    volume.local.idle(IDLE_NS)
+    at = volume.disk.image.find(stamped(5, 1)) - BLOCK_SIZE
+    assert at >= 0
+    volume.disk.image[at + damage * BLOCK_SIZE + 1000] ^= 0x10
+
+
+@pytest.mark.fault("disk: rot in the very last batch that was flushed, the process killed",
+                   promise="never taken for a torn tail: an error for its blocks, or the store is refused")
+def test_the_last_flushed_batch_is_no_torn_tail() -> None:
+    volume = RecordedVolume(size_blocks=64)
+    last_flushed_damaged(volume, 1)
+    volume.kill_and_open()
+    assert [read_block(volume.local, block) for block in range(4)] == [(0, [block + 1]) for block in range(4)]
+    assert read_block(volume.local, 4)[0] == errno.EIO
+    volume = RecordedVolume(size_blocks=64)
+    last_flushed_damaged(volume, 0)
+    with pytest.raises(errors.CorruptionError, match="proves that it was written"):
+        volume.kill_and_open()
+
+
+def test_what_was_flushed_is_told_once_and_after_a_while() -> None:
+    volume = RecordedVolume(size_blocks=64)
+    volume.run([write(0, 4), flush()])
+    volume.local.settle()
+    batches = volume.local.engine.stats()["batches"]
+    volume.local.idle(IDLE_NS)
+    assert volume.local.engine.stats()["batches"] == batches + 1
+    volume.run([flush(), flush()])
+    volume.local.idle(IDLE_NS)
+    assert volume.local.engine.stats()["batches"] == batches + 1, "nothing new was flushed"
+    for block in range(20):
+        volume.run([write(block), flush()])
+    assert volume.local.engine.stats()["batches"] == batches + 21, "the next write tells it"
 
 
 @pytest.mark.parametrize("operation", [DiskFlush, DiskWrite])

@@ -17,8 +17,8 @@ from repstore._fast.layout cimport (
     CLASS_CLEANER, CLASS_USER, FRAME_HELLO, FRAME_REPLY, FRAME_REQUEST, hello_meta_t,
 )
 from repstore._fast.log cimport (
-    batch_location, log_applied, log_close, log_free, log_next_completed, log_unlend, log_written,
-    store_fail,
+    batch_location, log_applied, log_close, log_free, log_next_completed, log_tell_flushed, log_unlend,
+    log_written, store_fail,
 )
 from repstore._fast.merkle cimport merkle_free
 from repstore._fast.page_tree cimport slots_free
@@ -255,6 +255,8 @@ cdef uint64_t engine_turn(void* handle, int* busy) noexcept nogil:
     verify_step(engine)
     repair_step(engine)
     close_batches(engine)
+    if engine.has_store:
+        log_tell_flushed(engine)
     replication_step(engine)
     exports_deadline(engine)
     if engine.has_store and not engine.store.failed:
@@ -335,6 +337,7 @@ cdef void flush_done(engine_t* engine, int32_t result) noexcept nogil:
         store_fail(engine, -result)
         return
     engine.store.log.flushed_sequence = engine.store.log.flushing_sequence
+    engine.store.log.flushed_ns = engine.now_ns
     for i in range(engine.volume_count):
         engine.volumes[i].durable_lsn = min(engine.volumes[i].flushing_lsn, engine.volumes[i].local_lsn)
         barriers_move(engine.volumes[i], BARRIER_FLUSHING, BARRIER_DONE)

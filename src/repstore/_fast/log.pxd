@@ -7,6 +7,9 @@ Rules
   L3 one flush serves every batch completed when it is issued; a failed write or flush
      fences the store and is never tried again
   L4 nothing enters a segment that the durable checkpoint's plan does not name
+  L5 when nothing was written for a while after a flush, a batch without records says what was
+     flushed: otherwise damage of the last flushed batch would be a torn tail to recovery
+     (R. Alagappan et al., Protocol-Aware Recovery, FAST'18, on telling a crash from corruption)
 """
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
@@ -23,6 +26,7 @@ cdef void log_written(engine_t* engine, uint32_t batch_index, int32_t result) no
 cdef log_batch_t* log_next_completed(engine_t* engine) noexcept nogil
 cdef void log_applied(engine_t* engine, log_batch_t* batch) noexcept nogil
 cdef void log_unlend(engine_t* engine, uint32_t batch_index) noexcept nogil
+cdef void log_tell_flushed(engine_t* engine) noexcept nogil
 cdef bint log_idle(engine_t* engine) noexcept nogil
 cdef void store_fail(engine_t* engine, int32_t error) noexcept nogil
 cdef uint32_t batch_location(engine_t* engine, log_batch_t* batch) noexcept nogil

@@ -9,17 +9,23 @@ from repstore._fast.batch cimport (
 )
 from repstore._fast.events cimport EVENT_FENCED, event_push
 from repstore._fast.layout cimport (
-    BATCH_BLOCKS, BLOCK_SHIFT, BLOCK_SIZE, CLASS_CLEANER, SEGMENT_CLASSES, batch_header_t,
+    BATCH_BLOCKS, BLOCK_SHIFT, BLOCK_SIZE, CLASS_CLEANER, CLASS_USER, SEGMENT_CLASSES, batch_header_t,
 )
-from repstore._fast.segments cimport segment_enter, segment_seal, segment_start
+from repstore._fast.segments cimport (
+    segment_enter, segment_hold, segment_let_go, segment_seal, segment_start,
+)
 from repstore._fast.state cimport (
     BATCH_APPLIED, BATCH_FLYING, BATCH_FREE, BATCH_OPEN, BATCH_WRITTEN, BATCHES, TOKEN_BATCH,
-    log_head_t, log_t, store_t, token,
+    due, log_head_t, log_t, store_t, token,
 )
 
 
 cdef extern from "stdlib.h" nogil:
     int posix_memalign(void** out, size_t alignment, size_t size)
+
+
+cdef enum:
+    TELL_FLUSHED_AFTER_NS = 2000000
 
 
 cdef int log_init(engine_t* engine) noexcept nogil:
@@ -133,10 +139,13 @@ cdef log_batch_t* log_close(engine_t* engine, int segment_class) noexcept nogil:
     batch.state = BATCH_FLYING
     log.last_crc = batch_finish(batch.buffer)
     log.next_sequence += 1
+    log.told_sequence = log.flushed_sequence
+    if header.descriptor_count:
+        log.filled_sequence = batch.sequence
     log.chain[(log.chain_head + log.chain_count) % BATCHES] = batch
     log.chain_count += 1
     head.cursor += blocks
-    store.segments[batch.segment].pending += 1      # until it is applied nobody cleans it
+    segment_hold(store, batch.segment, 1)           # until it is applied nobody cleans it
     log.blocks_since_checkpoint += blocks
     store.counters.batches += 1
     engine.backend.disk(engine.backend.context, DISK_WRITE,
@@ -176,7 +185,7 @@ cdef log_batch_t* log_next_completed(engine_t* engine) noexcept nogil:
 
 cdef void log_applied(engine_t* engine, log_batch_t* batch) noexcept nogil:
     """Its records are in the volumes' state: the buffer is free once nobody sends from it."""
-    engine.store.segments[batch.segment].pending -= 1
+    segment_let_go(&engine.store, batch.segment, 1)
     batch.state = BATCH_APPLIED if batch.lent else BATCH_FREE
 
 
@@ -186,6 +195,19 @@ cdef void log_unlend(engine_t* engine, uint32_t batch_index) noexcept nogil:
     batch.lent -= 1
     if batch.lent == 0 and batch.state == BATCH_APPLIED:
         batch.state = BATCH_FREE
+
+
+cdef void log_tell_flushed(engine_t* engine) noexcept nogil:
+    """At the end of a turn: the batch that L5 asks for, which nobody waits for. A flush of nothing
+    but such batches needs none."""
+    cdef log_t* log = &engine.store.log
+    cdef uint64_t at_ns = log.flushed_ns + TELL_FLUSHED_AFTER_NS
+    if log.told_sequence >= min(log.flushed_sequence, log.filled_sequence) or not log_idle(engine):
+        return
+    if engine.now_ns < at_ns:
+        due(engine, at_ns)
+    elif log_reserve(engine, CLASS_USER, 0, 0) != NULL:
+        log_close(engine, CLASS_USER)
 
 
 cdef bint log_idle(engine_t* engine) noexcept nogil:

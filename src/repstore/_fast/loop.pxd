@@ -8,6 +8,11 @@
 4. Other threads may use the backend and the calls below under the lock: what they ask is
    carried out by the loop thread, which is woken once a round.
 5. Whoever waits for the lock gets it before the loop's next round.
+6. While the kernel has READS_FLOWING reads, more of them wait for the next answer of a read, and
+   then go all at once. Nothing else waits for them, and no read waits where none is under way.
+   (A device that serves one by one, and interrupts only when it has nothing left, makes of
+   reads that trickle in one convoy that is answered as a whole; of two gatherings, each is
+   prepared while the other is served. J. Nagle, RFC 896, for the same reason.)
 """
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
@@ -25,6 +30,7 @@ cdef extern from "<pthread.h>" nogil:
 cdef enum:
     DISK_SLOTS = 65536               # disk verbs an engine may have asked for at once
     DISK_ISSUED_MAX = 2048           # of these, how many the kernel has
+    READS_FLOWING = 8                # reads the kernel has, from which on more wait for an answer
     LISTENERS_MAX = 16
     ACCEPT_RETRY_NS = 100000000      # out of descriptors or links: look again after this
 
@@ -54,6 +60,11 @@ ctypedef struct disk_slot_t:
     uint32_t next                    # in the free list, or in the list of those waiting
 
 
+ctypedef struct slot_list_t:
+    uint32_t first                   # through `next`; 0 ends it
+    uint32_t last
+
+
 ctypedef struct accepting_t:
     int fd
     int kind
@@ -75,10 +86,12 @@ ctypedef struct loop_t:
     bint finished
     uint64_t now_ns
     disk_slot_t* slots
-    uint32_t free_slot               # heads of lists through `next`; 0 ends a list
-    uint32_t waiting_first
-    uint32_t waiting_last
+    uint32_t free_slot               # the first of those free, through `next`
+    slot_list_t waiting              # writes and flushes that the kernel does not have yet
+    slot_list_t waiting_reads
     uint32_t issued                  # disk verbs the kernel has
+    uint32_t reads_issued            # the reads of them
+    bint read_answered               # in this round
     accepting_t listeners[16]
     uint32_t listener_count
 

@@ -12,7 +12,7 @@ from posix.time cimport clock_gettime, timespec
 from posix.unistd cimport close
 
 from repstore._fast.aio cimport AIO_ANSWERS_MAX, aio_answer_t, aio_driver_t
-from repstore._fast.backend cimport DISK_FLUSH
+from repstore._fast.backend cimport DISK_FLUSH, DISK_READ
 from repstore._fast.transport cimport (
     transport_add, transport_close, transport_cut_all, transport_destroy, transport_flush,
     transport_has_work, transport_hold, transport_new, transport_received, transport_send,
@@ -73,23 +73,36 @@ cdef void loop_wake(loop_t* self) noexcept nogil:
 # ---- the disk --------------------------------------------------------------------------
 
 
+cdef bint may_issue(const loop_t* self, int kind) noexcept nogil:
+    if self.issued >= DISK_ISSUED_MAX:
+        return False
+    return kind != DISK_READ or self.reads_issued < READS_FLOWING or self.read_answered
+
+
 cdef void issue(loop_t* self, uint32_t index) noexcept nogil:
     cdef disk_slot_t* slot = &self.slots[index]
     self.issued += 1
+    self.reads_issued += slot.kind == DISK_READ
     self.aio.disk(self.aio.context, slot.kind, slot.offset, slot.buffer, slot.length, TAG_DISK | index)
 
 
-cdef void issue_waiting(loop_t* self) noexcept nogil:
+cdef void issue_waiting(loop_t* self, slot_list_t* waiting) noexcept nogil:
     cdef uint32_t index
-    while self.waiting_first and self.issued < DISK_ISSUED_MAX:
-        index = self.waiting_first
-        self.waiting_first = self.slots[index].next
+    while waiting.first and may_issue(self, self.slots[waiting.first].kind):
+        index = waiting.first
+        waiting.first = self.slots[index].next
         issue(self, index)
+
+
+cdef void issue_all_waiting(loop_t* self) noexcept nogil:
+    issue_waiting(self, &self.waiting)
+    issue_waiting(self, &self.waiting_reads)
 
 
 cdef void backend_disk(void* context, int kind, uint64_t offset, void* buffer, uint32_t length,
                        uint64_t token) noexcept nogil:
     cdef loop_t* self = <loop_t*>context
+    cdef slot_list_t* waiting = &self.waiting
     cdef uint32_t index = self.free_slot
     cdef disk_slot_t* slot = &self.slots[index]
     if index == 0:
@@ -102,14 +115,16 @@ cdef void backend_disk(void* context, int kind, uint64_t offset, void* buffer, u
     slot.length = length
     slot.kind = kind
     slot.next = 0
-    if self.in_round and self.issued < DISK_ISSUED_MAX and self.waiting_first == 0:
+    if kind == DISK_READ:
+        waiting = &self.waiting_reads
+    if self.in_round and waiting.first == 0 and may_issue(self, kind):
         issue(self, index)
         return
-    if self.waiting_first:
-        self.slots[self.waiting_last].next = index
+    if waiting.first:
+        self.slots[waiting.last].next = index
     else:
-        self.waiting_first = index
-    self.waiting_last = index
+        waiting.first = index
+    waiting.last = index
     loop_wake(self)
 
 
@@ -122,6 +137,10 @@ cdef void disk_answered(loop_t* self, uint32_t index, int32_t result) noexcept n
     slot.next = self.free_slot
     self.free_slot = index
     self.issued -= 1
+    if slot.kind == DISK_READ:
+        self.reads_issued -= 1
+        self.read_answered = True
+        issue_waiting(self, &self.waiting_reads)
     self.vtable.disk_done(self.engine, token, result)
 
 
@@ -223,9 +242,10 @@ cdef int64_t round_of_work(loop_t* self, const aio_answer_t* answers, int count)
     cdef int busy = 0
     cdef int i
     self.woken = False
+    self.read_answered = False
     self.now_ns = boot_clock_ns()
     self.vtable.begin(self.engine, self.now_ns)
-    issue_waiting(self)
+    issue_all_waiting(self)
     for i in range(count):
         take_answer(self, &answers[i])
     transport_work(self.transport, self.now_ns)
@@ -233,7 +253,7 @@ cdef int64_t round_of_work(loop_t* self, const aio_answer_t* answers, int count)
         transport_cut_all(self.transport)
     else:
         deadline_ns = self.vtable.turn(self.engine, &busy)
-    issue_waiting(self)
+    issue_all_waiting(self)
     transport_flush(self.transport)
     deadline_ns = start_accepting(self, deadline_ns)
     if busy or transport_has_work(self.transport):
@@ -250,7 +270,7 @@ cdef bint is_quiet(const loop_t* self) noexcept nogil:
     for i in range(self.listener_count):
         if self.listeners[i].under_way:
             return False
-    return self.issued == 0 and self.waiting_first == 0 and self.transport.used == 0
+    return self.issued == 0 and self.waiting.first == 0 and self.waiting_reads.first == 0 and self.transport.used == 0
 
 
 cdef int run_rounds(loop_t* self) noexcept nogil:

@@ -74,7 +74,7 @@ class CopyInquiries:
             "scrub state": self._scrub_state, "verify start": self._verify_start,
             "verify state": self._verify_state, "verify nodes": self._verify_nodes,
             "verify page": self._verify_page}
-        self._leaves = (0, np.zeros(0, np.uint64))           # of which verification
+        self._tree: tuple[int, list[verify.Digests]] = (0, [])        # of which verification
 
     def __call__(self, question: Question) -> dict[str, Any]:
         answer = self._answers.get(question.what)
@@ -171,15 +171,17 @@ class CopyInquiries:
 
     def _verify_nodes(self, index: int, numbers: dict[str, int]) -> dict[str, Any]:
         serial = numbers["serial"]
-        if self._leaves[0] != serial:
+        if self._tree[0] != serial:
             leaves = np.zeros(inspection.verify_state(self._engine)[4], np.uint64)
             inspection.verify_leaves(self._engine, serial, leaves.view(np.uint8))
-            self._leaves = (serial, leaves)
-        first, count = numbers["first"], min(numbers["count"], verify.FAN_OUT)
-        nodes = verify.tree_level(self._leaves[1], numbers["level"])
-        return {"digests": nodes[first:first + count].tolist()}
+            self._tree = (serial, verify.tree(leaves))
+        levels = self._tree[1]
+        level, first, count = numbers["level"], numbers["first"], min(numbers["count"], verify.FAN_OUT)
+        if not 0 <= level < len(levels) or first < 0:
+            raise ValueError(f"level {level}, node {first}: the tree has {len(levels)} levels")
+        return {"digests": verify.packed(levels[level][first:first + count])}
 
     def _verify_page(self, index: int, numbers: dict[str, int]) -> dict[str, Any]:
         values = np.zeros(PAGE_ENTRIES, np.uint32)
         inspection.verify_values(self._engine, numbers["serial"], numbers["place"], values.view(np.uint8))
-        return {"values": values.tolist()}
+        return {"values": verify.packed(values)}

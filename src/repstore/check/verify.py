@@ -15,9 +15,11 @@
 """
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,6 +32,7 @@ FAN_OUT = 256
 DIGEST_BYTES = 8
 EXACT_PAGES = config.VERIFY_PAGES_EXACT
 Digests = NDArray[np.uint64]
+Checksums = NDArray[np.uint32]
 Progress = Callable[[str, int, int], None]
 
 
@@ -45,7 +48,7 @@ class CopySource(Protocol):
     def nodes(self, serial: int, level: int, first: int, count: int) -> Digests:
         """Digests of nodes of a level of the tree; level 0 are the pages."""
 
-    def values(self, serial: int, place: int) -> NDArray[np.uint32]:
+    def values(self, serial: int, place: int) -> Checksums:
         """Checksums of a wanted page."""
 
     def explain(self, lba: int) -> dict[str, Any]:
@@ -84,16 +87,33 @@ class Verdict:
         return "different" if self.differences else "equal"
 
 
-def tree_level(leaves: Digests, level: int) -> Digests:
-    """All nodes of one level above the pages."""
-    for _ in range(level):
-        groups = range(0, len(leaves), FAN_OUT)
-        leaves = np.array([_digest(leaves[first:first + FAN_OUT]) for first in groups], np.uint64)
-    return leaves
+def tree(leaves: Digests) -> list[Digests]:
+    """The digests of all levels: the pages, then what stands above them, up to the root."""
+    levels = [leaves]
+    while len(levels[-1]) > 1:
+        below = levels[-1]
+        groups = range(0, len(below), FAN_OUT)
+        levels.append(np.array([_digest(below[first:first + FAN_OUT]) for first in groups], np.uint64))
+    return levels
 
 
 def _digest(children: Digests) -> int:
     return int.from_bytes(hashlib.blake2b(children.tobytes(), digest_size=DIGEST_BYTES).digest(), "little")
+
+
+def packed(numbers: Digests | Checksums) -> str:
+    """Digests or checksums as they travel: base64 of little-endian numbers, half as long as decimals."""
+    return base64.b64encode(numbers.astype(numbers.dtype.newbyteorder("<")).tobytes()).decode()
+
+
+def unpacked_digests(text: str) -> Digests:
+    """What `packed` made of digests."""
+    return np.frombuffer(base64.b64decode(text), "<u8").astype(np.uint64)
+
+
+def unpacked_checksums(text: str) -> Checksums:
+    """What `packed` made of checksums."""
+    return np.frombuffer(base64.b64decode(text), "<u4").astype(np.uint32)
 
 
 def verify(verdict: Verdict, copies: Mapping[str, CopySource], serials: Callable[[], int],
@@ -109,8 +129,8 @@ def verify(verdict: Verdict, copies: Mapping[str, CopySource], serials: Callable
             raise errors.CorruptionError(f"copy on {name}", f"{verdict.pages} map pages", pages)
     differing = _descend(verdict, copies, serial, progress)
     verdict.differing_pages = len(differing)
-    verdict.differences = [known for known in verdict.differences
-                           if known.first // PAGE_ENTRIES in set(differing)]
+    still = set(differing)
+    verdict.differences = [known for known in verdict.differences if known.first // PAGE_ENTRIES in still]
     differing = [page for page in differing if page >= verdict.next_page]
     for place in range(0, len(differing), EXACT_PAGES):
         progress("pages that differ", place, len(differing))
@@ -164,14 +184,9 @@ def _look_exactly(verdict: Verdict, copies: Mapping[str, CopySource], serial: in
 
 def _runs(unlike: NDArray[np.bool_]) -> list[tuple[int, int]]:
     """(first, length) of runs of blocks that differ on the same copies."""
-    runs = []
-    first = 0
-    for end in range(1, unlike.shape[1] + 1):
-        if end == unlike.shape[1] or (unlike[:, end] != unlike[:, first]).any():
-            if unlike[:, first].any():
-                runs.append((first, end - first))
-            first = end
-    return runs
+    changes = np.flatnonzero((unlike[:, 1:] != unlike[:, :-1]).any(axis=0)) + 1
+    edges = [0, *changes.tolist(), unlike.shape[1]]
+    return [(first, end - first) for first, end in pairwise(edges) if unlike[:, first].any()]
 
 
 def _right_side(verdict: Verdict, copies: Mapping[str, CopySource], lba: int) -> str:

@@ -9,9 +9,7 @@ from contextlib import closing
 from typing import Annotated, Any
 
 import msgspec
-import numpy as np
 import typer
-from numpy.typing import NDArray
 
 from repstore import config, errors
 from repstore.check import verify as comparing
@@ -63,11 +61,11 @@ class NodeCopy:
     def nodes(self, serial: int, level: int, first: int, count: int) -> comparing.Digests:
         """Digests of nodes of a level of the tree."""
         found = self._ask("verify nodes", serial=serial, level=level, first=first, count=count)
-        return np.array(found["digests"], np.uint64)
+        return comparing.unpacked_digests(found["digests"])
 
-    def values(self, serial: int, place: int) -> NDArray[np.uint32]:
+    def values(self, serial: int, place: int) -> comparing.Checksums:
         """Checksums of a wanted page."""
-        return np.array(self._ask("verify page", serial=serial, place=place)["values"], np.uint32)
+        return comparing.unpacked_checksums(self._ask("verify page", serial=serial, place=place)["values"])
 
     def explain(self, lba: int) -> dict[str, Any]:
         """What `check explain` says of a block here."""

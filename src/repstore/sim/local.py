@@ -126,6 +126,13 @@ class LocalVolume:
         self.engine.events()
         self.engine.check_invariants()
 
+    def idle(self, duration_ns: int) -> None:
+        """Nobody asks for anything for so long."""
+        until_ns = self._now_ns + duration_ns
+        while self._now_ns < until_ns:
+            self.pump()
+        self.settle()
+
     def submit(self, request: Request) -> None:
         """Hand a request to the engine, and let it see it before it is handed another one."""
         request.ios["kind"], request.ios["flags"] = request.kind, FUA if request.fua else 0
