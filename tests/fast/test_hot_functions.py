@@ -41,7 +41,7 @@ HOT = {
     "repstore._fast.repair": (
         "repair_need", "repair_covers", "repair_answer", "repair_step", "go_on", "ask", "log_content"),
     "repstore._fast.recount": ("recount_step",),
-    "repstore._fast.scrub": ("scrub_step",),
+    "repstore._fast.scrub": ("scrub_step", "scrub_page_read", "pages_checked"),
     "repstore._fast.verify": ("verify_step", "verify_frame"),
     "repstore._fast.merkle": ("merkle_take", "merkle_reach"),
     "repstore._fast.exports": (

@@ -65,6 +65,7 @@ cdef enum token_kind_t:
     TOKEN_CLEANER = 5
     TOKEN_CHECKPOINT = 6           # step-specific
     TOKEN_TRANSFER = 7             # index of the transfer
+    TOKEN_SCRUB = 8                # which block of a page
 
 
 # What was lent to a send, in its token.
