@@ -119,7 +119,6 @@ cdef void node_fields(codec_t* codec, node_t* node, const bounds_t* bounds) noex
     field(codec, &node.sealed, codec.epoch_bits)
     field(codec, &node.learning, 1)
     field(codec, &node.stale, 1)
-    field(codec, &node.answered, 1)
     field(codec, &node.tainted, 1)
     field(codec, &node.swap, 2)
     if node.swap != NO_SWAP:
@@ -131,6 +130,7 @@ cdef void node_fields(codec_t* codec, node_t* node, const bounds_t* bounds) noex
     field(codec, &node.role, 2)
     if node.role == CANDIDATE:
         field(codec, &node.epoch, codec.epoch_bits)
+        field(codec, &node.heard, 1)
         each(codec, node.told, codec.lsn_bits + 1)
         node_set(codec, &node.told_tainted)
         node_set(codec, &node.told_old_boots)
@@ -139,6 +139,7 @@ cdef void node_fields(codec_t* codec, node_t* node, const bounds_t* bounds) noex
         field(codec, &node.current, 1)
         field(codec, &node.acknowledged, codec.lsn_bits)
         node_set(codec, &node.installed)
+        node_set(codec, &node.linked)
         each(codec, node.phase, 2)
         node_set(codec, &node.lost)
         node_set(codec, &node.old_boots)
@@ -495,10 +496,10 @@ cdef int arguments(int step, const bounds_t* bounds) noexcept nogil:
 cdef int packed_words(const bounds_t* bounds) noexcept nogil:
     """Words that the largest state takes: all of its nodes lead, with swaps under way."""
     cdef int lsn_bits = bits_for(bounds.lsns), epoch_bits = bits_for(bounds.epochs), n = bounds.nodes
-    cdef int copy = bounds.lsns * epoch_bits + 2 * lsn_bits + epoch_bits + 4
+    cdef int copy = bounds.lsns * epoch_bits + 2 * lsn_bits + epoch_bits + 3
     cdef int swap = 2 + 1 + epoch_bits + 2 * n + 1
-    cdef int leader = 2 + epoch_bits + 1 + lsn_bits + 3 * n + 2 * n + 2 * n * lsn_bits
-    cdef int candidate = 2 + epoch_bits + n * (lsn_bits + 1) + 2 * n
+    cdef int leader = 2 + epoch_bits + 1 + lsn_bits + 4 * n + 2 * n + 2 * n * lsn_bits
+    cdef int candidate = 3 + epoch_bits + n * (lsn_bits + 1) + 2 * n
     cdef int config = 2 + epoch_bits + n + bounds.epochs * (lsn_bits + 1) + bounds.epochs + 1 + 1 + 3
     cdef int clients = bounds.lsns * (2 * epoch_bits + bounds.epochs + 1)
     if bounds.removed:

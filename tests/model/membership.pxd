@@ -2,7 +2,7 @@
 from libc.string cimport memset
 
 from tests.model.rules cimport (
-    R_EJECT, R_BOOT, R_SEAL, R_TAINT, R_SESSION, R_EPOCH, R_PREFIX, R_TOLD, agrees, cut, forget_role,
+    R_EJECT, R_BOOT, R_SEAL, R_TAINT, R_SESSION, R_EPOCH, R_PROOF, R_TOLD, agrees, cut, forget_role,
     missing, refuse_below, step_down,
 )
 from tests.model.world cimport (
@@ -101,13 +101,15 @@ cdef inline bint lose(world_t* world, const bounds_t* bounds, int a, int b) noex
 
 
 cdef inline void lead(world_t* world, const bounds_t* bounds, node_t* node, int a) noexcept nogil:
-    """primary_lead: each member's tail begins behind the LSN it told when it sealed."""
+    """primary_lead: what members told when they sealed is where their tails begin, and counts for nothing
+    (R-proof). What the product counts unproved was committed, so all have it."""
     cdef int i
     for i in range(NODES_MAX):
         if keeps(bounds, R_SESSION):
             node.acked[i] = node.durable[i] = 0
         if i != a and has(node.swap_set, i):
-            node.acked[i] = max(node.acked[i], min(node.told[i] - 1, node.last))
+            if not keeps(bounds, R_PROOF):
+                node.acked[i] = max(node.acked[i], min(node.told[i] - 1, node.last))
     memset(node.told, 0, NODES_MAX)
     node.told_tainted = node.told_old_boots = 0
     node.role = LEADER
@@ -126,6 +128,7 @@ cdef inline void install(node_t* node, const bounds_t* bounds, int a) noexcept n
             node.old_boots &= ~bit(i)
         elif node.phase[i] == NO_LEARNER and keeps(bounds, R_SESSION):
             node.acked[i] = node.durable[i] = 0
+            node.linked &= ~bit(i)
 
 
 cdef inline bint hear_outcome(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
@@ -179,6 +182,7 @@ cdef inline void aim(world_t* world, const bounds_t* bounds, int a, int epoch) n
     node.told_tainted = node.tainted << a
     node.told_old_boots = 0
     node.told[a] = 1 + node.last
+    node.heard = False
 
 
 cdef inline bint stand(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
@@ -191,13 +195,19 @@ cdef inline bint stand(world_t* world, const bounds_t* bounds, int a, int b) noe
     return True
 
 
+cdef inline bint grew(const node_t* node, int a) noexcept nogil:
+    """Candidate.log_grew: since the candidate sealed itself."""
+    return node.told[a] != 1 + node.last
+
+
 cdef inline bint move_up(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
-    """A candidate takes over another's higher seal (P7); or seals anew, to pull under it (R-told)."""
+    """A candidate takes over another's higher seal (P7); or seals anew when its log grew,
+    which the product does at once (P6); it may, but nothing depends on it."""
     cdef node_t* node = &world.nodes[a]
     cdef int target
     if node.role != CANDIDATE or node.swap != NO_SWAP or node.epoch <= world.epoch:
         return False
-    target = max(node.sealed, node.epoch + node.answered)
+    target = max(node.sealed, node.epoch + grew(node, a))
     if target == node.epoch or target > bounds.epochs:
         return False
     aim(world, bounds, a, target)
@@ -221,7 +231,6 @@ cdef inline bint seal(world_t* world, const bounds_t* bounds, int a, int b) noex
         refuse_below(node, bounds, candidate.epoch)
     if node.learning:
         return False
-    node.answered = True
     candidate.told[b] = 1 + node.last
     candidate.told_old_boots &= ~bit(b)
     candidate.told_tainted = (candidate.told_tainted & ~bit(b)) | node.tainted << b
@@ -245,7 +254,7 @@ cdef inline bint pull(world_t* world, const bounds_t* bounds, int a, int b) noex
         return False
     if missing(node):
         return False                                   # its running hash is another's
-    if candidate.answered and keeps(bounds, R_TOLD):
+    if candidate.heard and keeps(bounds, R_TOLD):
         return False
     while candidate.last < node.last:
         candidate.log[candidate.last] = node.log[candidate.last]
@@ -254,7 +263,7 @@ cdef inline bint pull(world_t* world, const bounds_t* bounds, int a, int b) noex
 
 
 cdef inline bint submit_promotion(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
-    """promotion.decide > Win: the whole decision, from what was told (P1-P5, R-taint, R-prefix)."""
+    """promotion.decide > Win: the whole decision, from what was told (P1-P5, R-taint)."""
     cdef node_t* candidate = &world.nodes[a]
     cdef int i, members = bit(a)
     cdef bint tainted = candidate.tainted and keeps(bounds, R_TAINT)
@@ -269,9 +278,9 @@ cdef inline bint submit_promotion(world_t* world, const bounds_t* bounds, int a,
             return False                               # a clean one must lead, and it may be
         if not equal_standing(candidate, tainted or not keeps(bounds, R_TAINT), i):
             continue
-        if keeps(bounds, R_PREFIX) and candidate.told[i] > 1 + candidate.last:
+        if candidate.told[i] > 1 + candidate.last:
             return False                               # adopt it first, or hear that it is gone
-        if not keeps(bounds, R_PREFIX) or agrees(candidate, &world.nodes[i], candidate.told[i] - 1):
+        if candidate.told[i] <= candidate.last or agrees(candidate, &world.nodes[i], candidate.last):
             members |= bit(i)
     submit(candidate, PROMOTE, members)
     candidate.swap_old_boots = candidate.told_old_boots & members

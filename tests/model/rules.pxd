@@ -14,16 +14,16 @@ Rules that can be taken out, to see what they are for (`docs/model.md`):
   R-session   what a member said in an earlier session does not count
   R-client    an acknowledgement is worth no more than the incarnation it was given in
   R-epoch     a primary that restarted takes a new epoch
-  R-prefix    a member whose log is no prefix of the new primary's leaves the set
-  R-told      a log does not grow by a pull under a seal that others were told of
+  R-proof     what a member has counts when its log was shown to be a prefix in this session
+  R-told      a log does not grow by a pull any more once a primary of that epoch was heard
   R-void      a copy that committed beyond the common point is copied whole
 """
 from libc.stdint cimport uint8_t
 from libc.string cimport memset
 
 from tests.model.world cimport (
-    COPYING, FOLLOWER, JOIN, JOINING, LEADER, MISSING, NODES_MAX, NO_LEARNER, READY, bit, bounds_t, has,
-    keeps, node_t, world_t,
+    CANDIDATE, COPYING, FOLLOWER, JOIN, JOINING, LEADER, MISSING, NODES_MAX, NO_LEARNER, READY, bit, bounds_t,
+    has, keeps, node_t, world_t,
 )
 
 cdef enum:
@@ -37,7 +37,7 @@ cdef enum:
     R_SESSION
     R_CLIENT
     R_EPOCH
-    R_PREFIX
+    R_PROOF
     R_TOLD
     R_VOID
 
@@ -92,7 +92,8 @@ cdef inline void forget_role(node_t* node) noexcept nogil:
     node.epoch = 0
     memset(node.told, 0, NODES_MAX)
     node.told_tainted = node.told_old_boots = 0
-    node.answered = False
+    node.heard = False
+    node.linked = 0
     node.current = node.acknowledged = node.installed = node.lost = node.old_boots = 0
     memset(node.phase, 0, NODES_MAX)
 
@@ -109,11 +110,15 @@ cdef inline void refuse_below(node_t* node, const bounds_t* bounds, int epoch) n
     """replica_seal. What a deposed primary appended is written before a seal is answered."""
     if node.role == LEADER:
         step_down(node, bounds)
-    node.answered = node.answered and node.sealed == epoch
     node.sealed = epoch
 
 
 # --------------------------------------------------------------------------------- the data path
+
+cdef inline void hear(node_t* node) noexcept nogil:
+    """A frame of the primary at the epoch that the node is sealed at."""
+    node.heard = node.role == CANDIDATE
+
 
 cdef inline bint write(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
     """service.log_write: the primary gives a write its LSN."""
@@ -134,17 +139,26 @@ cdef inline bint append(world_t* world, const bounds_t* bounds, int a, int b) no
         return False
     node.log[node.last] = leader.log[node.last]
     node.last += 1
+    hear(node)
+    leader.linked |= bit(b)
     leader.acked[b] = max(leader.acked[b], node.last)
     return True
 
 
 cdef inline bint say_written(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
-    """primary.acknowledged: `b` tells primary `a` how far it has written. By LSN alone."""
+    """primary.acknowledged: `b` tells primary `a` how far it has written. The first answer of a session
+    proves by its running hash that its log is a prefix (R-proof); from there on by LSN alone."""
     cdef node_t* leader = &world.nodes[a]
     cdef node_t* node = &world.nodes[b]
-    if not serves(leader, node, b) or not leader.acked[b] < node.last <= leader.last:
+    if not serves(leader, node, b) or node.last > leader.last:
         return False
-    leader.acked[b] = node.last
+    if leader.acked[b] >= node.last and has(leader.linked, b):
+        return False
+    if not has(leader.linked, b) and not agrees(leader, node, node.last) and keeps(bounds, R_PROOF):
+        return False
+    hear(node)
+    leader.linked |= bit(b)
+    leader.acked[b] = max(leader.acked[b], node.last)
     return True
 
 
@@ -156,6 +170,7 @@ cdef inline bint flush(world_t* world, const bounds_t* bounds, int a, int b) noe
     cdef uint8_t lsns = min(node.last, leader.acked[b])
     if not serves(leader, node, b) or node.learning or node.last > leader.last or leader.durable[b] >= lsns:
         return False
+    hear(node)
     node.flushed = node.last
     leader.durable[b] = lsns
     return True
@@ -240,6 +255,7 @@ cdef inline bint learn(world_t* world, const bounds_t* bounds, int a, int b) noe
     node.learning = True
     leader.phase[b] = COPYING
     leader.acked[b] = leader.last
+    leader.linked |= bit(b)
     leader.durable[b] = leader.durable[b] if not keeps(bounds, R_SESSION) else 0
     leader.lost &= ~bit(b)
     leader.old_boots &= ~bit(b)
@@ -296,6 +312,7 @@ cdef inline bint forget_learner(world_t* world, const bounds_t* bounds, int a, i
     if leader.swap == JOIN and has(leader.swap_set, b):
         return False
     leader.phase[b] = NO_LEARNER
+    leader.linked &= ~bit(b)
     leader.lost &= ~bit(b)
     leader.old_boots &= ~bit(b)
     return True

@@ -8,7 +8,7 @@ from tests.model._explore import STEP_NAMES, Explorer
 
 # in the order of their numbers in rules.pxd and promises.pxd
 RULES = ("R-eject", "R-caught-up", "R-flushed", "R-both-sets", "R-boot", "R-seal", "R-taint", "R-session",
-         "R-client", "R-epoch", "R-prefix", "R-told", "R-void")
+         "R-client", "R-epoch", "R-proof", "R-told", "R-void")
 PROMISES = {
     1: "S1: an in-sync member does not have all that an answered flush covers on its disk",
     2: "S2: a clean in-sync member lacks an acknowledged write",

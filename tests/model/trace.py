@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from repstore.replication.volume_config import volume_key
 from repstore.sim.cluster import SimulatedCluster
@@ -54,6 +54,7 @@ class Recorder:
         self._lives = [(cluster.life(name).process, cluster.node(name).boot_id) for name in self._names]
         self._moments: list[Moment] = []
         self._interesting: set[int] = set()
+        self._down_since: dict[int, int] = {}         # by node: the first view that it was down in
         self._revision = -1
         self._config: tuple[int, ...] = ()
         self._step = cluster.clock.step
@@ -114,16 +115,26 @@ class Recorder:
         machine = self._cluster.node(self._names[node])
         life, how = machine.life, None
         if life is None or life.process == 0:
+            self._down_since.setdefault(node, len(self._moments))
             return self._moments[-1].view[1 + node], None
         if (life.process, machine.boot_id) != self._lives[node]:
             how = ("kill" if machine.boot_id == self._lives[node][1] else "cut power", node)
             self._interesting |= {self._moments[-1].view[1 + node][1]}
             self._lives[node] = (life.process, machine.boot_id)
         state = life.engine.volume_state(self._index)
+        self._was_there(node, self._down_since.pop(node, len(self._moments)), state.last_lsn)
         if state.role != "primary":
             return (state.sealed_epoch, state.last_lsn, 0, 0, 0), how
         return (state.sealed_epoch, state.last_lsn, state.epoch, sum(1 << n for n in state.in_sync),
                 state.commit_lsn), how
+
+    def _was_there(self, node: int, since: int, last_lsn: int) -> None:
+        """What was on its way to a node's disk when it went down is there all the time that it is down."""
+        for number in range(since, len(self._moments)):
+            config, *nodes = self._moments[number].view
+            sealed, last, *rest = nodes[node]
+            nodes[node] = (sealed, max(last, last_lsn), *rest)
+            self._moments[number] = replace(self._moments[number], view=(config, *_with_what_was_sent(nodes)))
 
 
 def _with_what_was_sent(nodes: list[tuple[int, ...]]) -> list[tuple[int, ...]]:

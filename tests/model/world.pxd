@@ -51,12 +51,13 @@ ctypedef struct node_t:
     uint8_t role
     uint8_t epoch                  # led, or aimed at
     uint8_t told[NODES_MAX]        # candidate: 1 + last LSN of those who answered our seal
-    uint8_t answered               # others were told where our log ends under this seal
+    uint8_t heard                  # candidate: a primary of the epoch it aims at has spoken
     uint8_t told_tainted           # of these: were tainted
     uint8_t told_old_boots         # of these: booted since
     uint8_t current                # leader, from here on: of the config's incarnation
     uint8_t acknowledged           # LSNs that clients were told of
     uint8_t installed              # the in-sync set that counts, without ourselves
+    uint8_t linked                 # those whose log was shown to be a prefix in this session
     uint8_t acked[NODES_MAX]       # newest LSN each said it has written
     uint8_t durable[NODES_MAX]     # and flushed
     uint8_t phase[NODES_MAX]

@@ -16,7 +16,7 @@ from tests.mutants.catalog import MUTANTS, Mutant
 from tests.mutants.plant import ROOT, SWITCH, VARIABLE, PlantError, by_file, plant, planted
 
 ROOMS = ("checksum", "batch", "map", "checkpoint", "recovery", "cleaner", "acknowledgement", "membership",
-         "resync", "repair", "coordination", "nbd")
+         "space", "resync", "repair", "coordination", "nbd")
 HANDFUL = ("12", "30", "60", "62", "90")
 
 STATEMENT = Mutant(1, "map", "a statement", "a.pyx", "x = 1\nif x:\n    y = 2", "x = 3", ())

@@ -1,5 +1,6 @@
 """The process around a node: sockets, publishing, the loop; with an engine that does nothing."""
 import os
+import signal
 import socket
 import stat
 import threading
@@ -147,6 +148,23 @@ def test_a_node_with_another_disk_is_refused(tmp_path: Path) -> None:
     with pytest.raises(errors.ConfigError, match="store another"):
         run_node(directory, "n0", lambda node: native)
     assert native.stopped
+
+
+def test_a_node_that_ended_leaves_the_signals_as_they_were(tmp_path: Path) -> None:
+    """In the main thread: a SIGTERM for whoever called would go to a shell that is closed."""
+    def handlers() -> list[object]:
+        return [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+
+    found: list[object] = []
+
+    def on_ready(shell: NodeShell) -> None:
+        found.extend(handlers())
+        signal.raise_signal(signal.SIGTERM)
+
+    before = handlers()
+    run_node(directory_with(tmp_path, 1), "n0", lambda node: IdleNative(0, "d0"), on_ready)
+    assert handlers() == before
+    assert not set(before) & set(found)
 
 
 def test_an_unknown_node(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 `RecordedVolume` is a whole store of production on a recorded disk.
 """
+import gc
 from collections.abc import Callable, Iterable
 from itertools import product
 from random import Random
@@ -13,7 +14,8 @@ from repstore._fast.simulated import DiskFlush, DiskWrite
 from repstore.format import BLOCK_SIZE
 from repstore.sim.crash_states import SUBSET_LIMIT_MAX, CrashState, crash_states
 from repstore.sim.disk import DiskAsk
-from repstore.sim.durability import RecordedVolume, flush, trim, write, write_zeroes
+from repstore.sim.durability import COLLECT_LIVES, RecordedVolume, flush, trim, write, write_zeroes
+from repstore.sim.engine import SimulatedEngine
 from repstore.sim.local import Request
 from repstore.sim.recording import (
     RECORDED_WRITES_MAX,
@@ -291,10 +293,28 @@ def test_every_crash_with_the_cleaner_at_work_leaves_a_legal_state(seed: int) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [short_workload, full_store])
+@pytest.mark.parametrize(("make", "every", "second_crashes"), [
+    (short_workload, 15, 20), (full_store, 40, 10)])
 def test_second_crashes_during_many_recoveries_leave_legal_states(
-        make: Callable[[int], RecordedVolume]) -> None:
-    assert make(21).check(every=15, second_crashes=20, seed=21).faults == ()
+        make: Callable[[int], RecordedVolume], every: int, second_crashes: int) -> None:
+    assert make(21).check(every=every, second_crashes=second_crashes, seed=21).faults == ()
+
+
+def test_a_check_of_many_states_keeps_few_of_the_processes_it_opened() -> None:
+    """Each has a store's image and an engine; left to the collector thousands of them pile up."""
+    def alive() -> int:
+        return sum(isinstance(thing, SimulatedEngine) for thing in gc.get_objects())
+
+    volume = short_workload(seed=3)
+    gc.collect()
+    before = alive()
+    gc.disable()
+    try:
+        report = volume.check(every=10)
+        assert report.states > COLLECT_LIVES
+        assert alive() - before <= COLLECT_LIVES
+    finally:
+        gc.enable()
 
 
 # ------------------------------------------------------------- while superblocks are written

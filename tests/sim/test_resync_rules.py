@@ -1,14 +1,26 @@
 """Single rules of how copies follow and come back, each in the scene that a breach of it needs."""
 from __future__ import annotations
 
+from functools import partial
 from itertools import islice
 
 import numpy as np
 import pytest
 
-from repstore._fast.layout import FRAME_ACK, FRAME_APPEND, FRAME_FLUSH, FRAME_LEARN, JOIN_FLAG
+from repstore._fast.layout import (
+    FRAME_ACK,
+    FRAME_APPEND,
+    FRAME_COPIED,
+    FRAME_COPY,
+    FRAME_FLUSH,
+    FRAME_LEARN,
+    FRAME_PING,
+    JOIN_FLAG,
+    frame_header_t,
+)
 from repstore.sim.clock import NS_PER_S
 from repstore.sim.cluster import SimulatedCluster
+from repstore.sim.network import Peer
 from repstore.sim.workload import FLUSH, READ, WRITE, Ask, SimulatedClient
 from tests.sim.rules import (
     HEADER_BYTES,
@@ -26,6 +38,7 @@ from tests.sim.scenarios import LIMIT_S, VOLUME
 MS = NS_PER_S // 1000
 PROMPTLY_S = 1.0                 # less than it takes to notice that a member hears nothing
 HALF_BLOCKS = SIZE_BLOCKS // 2
+RUNS = 2                         # of 64 blocks are copied
 ROTATE_BLOCKS = 4096             # changes after which a younger bitmap is begun
 
 
@@ -156,6 +169,70 @@ def test_what_a_learner_said_in_an_earlier_session_is_no_answer_to_the_join() ->
     cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
 
 
+def test_a_copy_that_misses_the_begin_of_its_session_asks_again() -> None:
+    """Nobody writes, so heartbeats are all it hears from then on; they begin nothing."""
+    cluster = cluster_of(12, copies=2, min_copies=1)
+    cluster.run_for(0.1)                       # so n2 lacks no record: heartbeats say nothing new
+    cluster.kill("n2")
+    cluster.run_until(lambda: in_sync(cluster) == 1, LIMIT_S)
+    lost_until_ns = [0]
+
+    def lose_all(sender: str, header: np.void, data: bytes) -> bytes | None:
+        if header["type"] == FRAME_LEARN and not lost_until_ns[0]:
+            lost_until_ns[0] = cluster.clock.now_ns + 100 * MS
+        of_session = sender == "n1" and header["type"] != FRAME_PING
+        return None if of_session and cluster.clock.now_ns < lost_until_ns[0] else data
+
+    on_the_way(cluster, lose_all)
+    cluster.start("n2")
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    assert lost_until_ns[0]
+
+
+def test_a_joiner_flushes_all_that_it_was_asked_about() -> None:
+    """The request overtakes the records. Neither does the joiner answer before they are there, nor does the
+    primary take such an answer."""
+    cluster = cluster_of(13, copies=2, min_copies=1)
+    client = cluster.client(VOLUME, through="n3", asks=iter(written_once()), depth=8)
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    cluster.kill("n2")
+    cluster.run_until(lambda: in_sync(cluster) == 1, LIMIT_S)
+    written(cluster, client, *written_once())
+    begun: list[np.void] = []
+    late: list[bytes] = []
+    asked: list[int] = []
+    answered: list[int] = []
+
+    def hold_records(sender: str, header: np.void, data: bytes) -> bytes | None:
+        if header["type"] == FRAME_LEARN and not begun:
+            begun.append(header)
+            client.ask_more(written_once())
+        if header["type"] == FRAME_FLUSH and header["flags"] & JOIN_FLAG:
+            asked.append(int(header["lsn"]))
+        if header["type"] == FRAME_ACK and header["flags"] & JOIN_FLAG:
+            answered.append(int(header["lsn"]))
+        if begun and not answered and sender == "n1" and header["type"] == FRAME_APPEND:
+            late.append(data)
+            return None
+        return data
+
+    on_the_way(cluster, hold_records)
+    cluster.start("n2")
+    cluster.run_until(lambda: bool(asked), LIMIT_S)
+    cluster.run_for(0.1)
+    assert answered == []
+    early = int(begun[0]["lsn"])
+    tell(cluster, "n1", "n2", frame(FRAME_ACK, flags=JOIN_FLAG, epoch=begun[0]["epoch"], volume=1, lsn=early,
+                                    commit=early, chain=begun[0]["extra"]))
+    cluster.run_for(0.1)
+    assert in_sync(cluster) == 1
+    for data in late:
+        tell(cluster, "n2", "n1", data)
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    assert answered[0] >= asked[0] > early
+    only(cluster, "n2", client)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_write_that_is_pending_when_a_copy_comes_back_reaches_it(seed: int) -> None:
     """It is neither in what is copied nor in the stream, if the stream begins behind it (R-caught-up)."""
@@ -209,6 +286,61 @@ def test_the_join_waits_for_the_last_copy() -> None:
     cluster.kill("n1")
     cluster.run_until(lambda: cluster.primary(VOLUME) == "n2", LIMIT_S)
     cluster.check(client)
+
+
+def returning(seed: int) -> tuple[SimulatedCluster, SimulatedClient]:
+    """n2 was away while every second piece of the volume was written anew, and starts again."""
+    cluster = cluster_of(seed, copies=2, min_copies=1)
+    client = cluster.client(VOLUME, through="n3", asks=iter(written_once()))
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    written(cluster, client, Ask(FLUSH))
+    cluster.kill("n2")
+    cluster.run_until(lambda: in_sync(cluster) == 1, LIMIT_S)
+    written(cluster, client, *written_once()[::2])
+    cluster.start("n2")
+    return cluster, client
+
+
+@pytest.mark.parametrize("lost", [1, RUNS])
+def test_a_copy_that_is_lost_on_its_way_comes_again(lost: int) -> None:
+    """What is said of the other one, twice, is no word about it (R6)."""
+    cluster, client = returning(8)
+    copies = 0
+
+    def lose_one(sender: str, header: np.void, data: bytes) -> bytes | None:
+        nonlocal copies
+        if header["type"] == FRAME_COPIED:
+            cluster.clock.after(0, partial(tell, cluster, "n1", "n2", data))
+        if header["type"] == FRAME_COPY and header["body_bytes"]:
+            copies += 1
+            return None if copies == lost else data
+        return data
+
+    on_the_way(cluster, lose_one)
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    assert copies == RUNS + RUNS
+    only(cluster, "n2", client)
+
+
+def test_a_copy_that_newer_records_overtook_is_not_taken() -> None:
+    """It is older than what is committed there (R6)."""
+    cluster, client = returning(9)
+    send = cluster.network.send
+    held: list[bytes] = []
+
+    def hold_the_last(owner: Peer, link: int, token: int, data: bytes) -> None:
+        header = np.frombuffer(data[:HEADER_BYTES], frame_header_t)[0]
+        if header["type"] == FRAME_COPY and header["lsn"] == RUNS and not held:
+            held.append(data)
+            data = b""
+        send(owner, link, token, data)
+
+    cluster.network.send = hold_the_last       # type: ignore[method-assign]
+    cluster.run_until(lambda: bool(held), LIMIT_S)
+    written(cluster, client, *written_once(), *written_once())
+    tell(cluster, "n2", "n1", held[0])
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    only(cluster, "n2", client)
 
 
 def test_a_copy_whose_end_lies_before_the_youngest_bitmap_gets_all_that_it_lacks() -> None:

@@ -2,8 +2,9 @@
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
-from repstore._fast.layout cimport OP_WRITE, SEGMENT_SEALED, pending_t
+from repstore._fast.layout cimport OP_WRITE, pending_t
 from repstore._fast.recount cimport count_live
+from repstore._fast.segments cimport is_emptied
 from repstore._fast.state cimport MEMBER_IN_SYNC, ROLE_PRIMARY, store_t, volume_t
 from repstore._fast.volume cimport pending_at
 
@@ -76,7 +77,7 @@ cdef const char* log_broken(store_t* store) noexcept nogil:
             return b"E4: segments ahead in the plan hold nothing"
     number = 0
     for i in range(store.segment_count):
-        number += store.segments[i].state == SEGMENT_SEALED and store.segments[i].live == 0
+        number += is_emptied(&store.segments[i])
     if number != store.emptied:
-        return b"E6: emptied counts the sealed segments in which nothing lives"
+        return b"E6: emptied counts the sealed segments in which nothing lives or is pending"
     return NULL

@@ -11,7 +11,9 @@ from repstore._fast.events cimport EVENT_FENCED, event_push
 from repstore._fast.layout cimport (
     BATCH_BLOCKS, BLOCK_SHIFT, BLOCK_SIZE, CLASS_CLEANER, CLASS_USER, SEGMENT_CLASSES, batch_header_t,
 )
-from repstore._fast.segments cimport segment_enter, segment_seal, segment_start
+from repstore._fast.segments cimport (
+    segment_enter, segment_hold, segment_let_go, segment_seal, segment_start,
+)
 from repstore._fast.state cimport (
     BATCH_APPLIED, BATCH_FLYING, BATCH_FREE, BATCH_OPEN, BATCH_WRITTEN, BATCHES, TOKEN_BATCH,
     due, log_head_t, log_t, store_t, token,
@@ -143,7 +145,7 @@ cdef log_batch_t* log_close(engine_t* engine, int segment_class) noexcept nogil:
     log.chain[(log.chain_head + log.chain_count) % BATCHES] = batch
     log.chain_count += 1
     head.cursor += blocks
-    store.segments[batch.segment].pending += 1      # until it is applied nobody cleans it
+    segment_hold(store, batch.segment, 1)           # until it is applied nobody cleans it
     log.blocks_since_checkpoint += blocks
     store.counters.batches += 1
     engine.backend.disk(engine.backend.context, DISK_WRITE,
@@ -183,7 +185,7 @@ cdef log_batch_t* log_next_completed(engine_t* engine) noexcept nogil:
 
 cdef void log_applied(engine_t* engine, log_batch_t* batch) noexcept nogil:
     """Its records are in the volumes' state: the buffer is free once nobody sends from it."""
-    engine.store.segments[batch.segment].pending -= 1
+    segment_let_go(&engine.store, batch.segment, 1)
     batch.state = BATCH_APPLIED if batch.lent else BATCH_FREE
 
 

@@ -19,7 +19,7 @@ from repstore._fast.service cimport add_record, reserve_record, service_drop
 from repstore._fast.state cimport (
     MEMBER_IN_SYNC, MEMBER_JOINING, MEMBER_LEARNER, PENDING_RECORDS, ROLE_NONE, ROLE_PRIMARY, SENT_BATCH, due, token,
 )
-from repstore._fast.transfer cimport transfer_copies, transfer_record, transfers_forget
+from repstore._fast.transfer cimport copies_flying, transfer_copies, transfer_record, transfers_forget
 from repstore._fast.volume cimport (
     LOOKUP_OK, changes_begin, changes_drop, page_need, record_chain,
 )
@@ -392,7 +392,7 @@ cdef void go_on_copying(engine_t* engine, volume_t* volume, member_t* member) no
         return
     if transfer_copies(engine, volume, member):
         engine.more = True
-    if member.copy_next >= volume.size_blocks and member.copies_flying == 0:
+    if member.copy_next >= volume.size_blocks and copies_flying(member) == 0:
         member.copying = False
         event_push(engine, EVENT_LEARNER_CAUGHT_UP, volume.index, member.node, volume.epoch, member.copied_blocks, 0, 0, 0, NULL)
 
@@ -418,6 +418,8 @@ cdef void heartbeat(engine_t* engine, volume_t* volume, member_t* member) noexce
         header.lsn = engine.now_ns
         header.flags = GRANT_FLAG if member.streaming or member.tailing else 0
         header.extra = volume.local_lsn if member.streaming else 0
+        header.commit = member.copies_sent if member.copying else 0
+        header.chain = member.learn_serial
         frame_send_node(engine, member.node, &header, NULL, 0, NULL, 0, 0)
     if member.acked_lsn >= volume.local_lsn:
         member.progress_ns = engine.now_ns
@@ -510,7 +512,7 @@ cdef void primary_frame(engine_t* engine, volume_t* volume, uint32_t node, const
         member.free_blocks = header.extra
         member.free_lsn = header.commit
     elif header.type == FRAME_COPIED:
-        member.copies_flying -= min(member.copies_flying, <uint32_t>header.lsn)
+        member.copies_told = max(member.copies_told, min(header.lsn, member.copies_sent))
 
 
 cdef void count_answer(engine_t* engine, member_t* member, uint64_t lsn, uint64_t durable_lsn) noexcept nogil:
@@ -590,7 +592,6 @@ cdef void primary_link_down(engine_t* engine, volume_t* volume, uint32_t node) n
         member.tailing = False
         member.attaching = False
         member.copying = False
-        member.copies_flying = 0
         member.asked_durable_lsn = 0
         event_push(engine, EVENT_MEMBER_SILENT, volume.index, node, volume.epoch, 0, 0, 0, 0, NULL)
         member.silent_told = True

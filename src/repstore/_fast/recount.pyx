@@ -1,9 +1,9 @@
 """`live` of every segment anew, after a map page was lost with the places it pointed to."""
 from libc.stdlib cimport calloc, free
 
-from repstore._fast.layout cimport DIRECTORY_ENTRIES, PAGE_ENTRIES, SEGMENT_SEALED, extent_t
+from repstore._fast.layout cimport DIRECTORY_ENTRIES, PAGE_ENTRIES, extent_t
 from repstore._fast.page_tree cimport page_t
-from repstore._fast.segments cimport is_data, segment_of
+from repstore._fast.segments cimport is_data, is_emptied, segment_of
 from repstore._fast.volume cimport LOOKUP_OK, page_need
 
 
@@ -54,6 +54,6 @@ cdef void recount_step(engine_t* engine) noexcept nogil:
     for i in range(store.segment_count):
         store.segments[i].live = live[i]
         store.live_blocks += live[i]
-        store.emptied += live[i] == 0 and store.segments[i].state == SEGMENT_SEALED
+        store.emptied += is_emptied(&store.segments[i])
     free(live)
     store.recount = False

@@ -7,6 +7,12 @@ Rules
   R3 a seal takes effect at once and is answered when it is durable (R-seal)
   R4 a frame that finds no room in the log waits in the inbox; the link is never held, so
      acknowledgements on it cannot be blocked by it
+  R5 a primary counts our answers by LSN once the first has proved what we have (P6), so from its first
+     frame on, or from the config that names it, our log grows by its frames alone: a pull ends there and
+     is refused afterwards, and the first answer waits until all that the log held then is written.
+     `heard` speaks of that primary only: who is sealed at a higher epoch tells it nothing more
+  R6 a learner takes the frames of copies of its session in their order, each once: one that is missing,
+     or older than what is committed here, begins a new session
 """
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 

@@ -23,7 +23,7 @@ from repstore._fast.segments cimport is_lost, space_left
 from repstore._fast.service cimport reserve_record
 from repstore._fast.state cimport (
     BARRIER_DONE, BARRIER_IDLE, BARRIER_JOIN, BARRIER_LOGGED, BARRIER_SEAL, BARRIER_WANTED,
-    BARRIER_APPLIED, PENDING_RECORDS, RECORD_BLOCKS, ROLE_PRIMARY, ROLE_REPLICA, due, log_batch_t, parked_frame_t,
+    BARRIER_APPLIED, MISSING_COPIES, MISSING_RECORDS, PENDING_RECORDS, RECORD_BLOCKS, ROLE_PRIMARY, ROLE_REPLICA, due, log_batch_t, parked_frame_t,
 )
 from repstore._fast.transfer cimport transfer_record, transfer_tail_end
 from repstore._fast.verify cimport verify_frame
@@ -54,7 +54,6 @@ cdef void replica_follow(engine_t* engine, volume_t* volume, uint32_t epoch, uin
     if volume.role == ROLE_PRIMARY or epoch < volume.epoch:
         return
     volume.role = ROLE_REPLICA
-    volume.pulling = -1
     volume.epoch = epoch
     volume.sealed_epoch = max(volume.sealed_epoch, epoch)
     volume.primary_node = primary
@@ -62,16 +61,24 @@ cdef void replica_follow(engine_t* engine, volume_t* volume, uint32_t epoch, uin
         changes_begin(engine, volume, volume.commit_lsn)
     if not same:
         volume.heard = False
-        volume.missing = False
-        volume.told_ack_lsn = UNTOLD
+        volume.missing = 0
+        begin_session(volume)
         volume.want_ns = engine.now_ns + (WANT_AFTER_NS if member else 0)
+
+
+cdef void begin_session(volume_t* volume) noexcept nogil:
+    """A primary is heard, or heard of, for the first time at its epoch (R5)."""
+    volume.pulling = -1
+    inbox_drop(volume)                         # what waits there was pulled
+    volume.told_ack_lsn = UNTOLD
+    volume.unproved_lsn = volume.last_lsn
 
 
 cdef void replica_link(engine_t* engine, volume_t* volume, uint32_t node) noexcept nogil:
     """The link to the primary came or went: its session with us is over, ask anew."""
     if volume.role == ROLE_REPLICA and volume.primary_node == node:
         volume.heard = False
-        volume.missing = False
+        volume.missing = 0
         volume.want_ns = engine.now_ns
         inbox_drop(volume)
 
@@ -94,8 +101,11 @@ cdef void replica_seal(engine_t* engine, volume_t* volume, uint32_t epoch, uint3
 
 
 cdef void replica_pull(engine_t* engine, volume_t* volume, uint32_t node) noexcept nogil:
-    """A candidate fetches the records of a member whose log is longer."""
+    """A candidate fetches the records of a member whose log is longer. Not when somebody leads the epoch
+    that it is sealed at: Python did not know (R5)."""
     cdef frame_header_t header
+    if volume.epoch >= volume.sealed_epoch:
+        return
     volume.pulling = <int32_t>node
     volume.pull_ended = False
     frame_begin(engine, &header, FRAME_PULL, volume.index, volume.sealed_epoch)
@@ -132,7 +142,7 @@ cdef void accept(engine_t* engine, volume_t* volume, uint32_t node, const frame_
             return                             # of a promotion that is over
     else:
         if volume.epoch != header.epoch or volume.primary_node != node:
-            volume.told_ack_lsn = UNTOLD
+            begin_session(volume)
         volume.primary_node = node
         volume.role = ROLE_REPLICA
         volume.epoch = header.epoch
@@ -194,18 +204,21 @@ cdef void empty_inbox(engine_t* engine, volume_t* volume) noexcept nogil:
 cdef bint take_frame(engine_t* engine, volume_t* volume, const frame_header_t* header, const uint8_t* meta,
                      const uint8_t* body) noexcept nogil:
     """Carry out one frame. False: no room now, try the same frame again later."""
+    if header.type == FRAME_TAIL:
+        if not append(engine, volume, header, meta, body):
+            return False
+        volume.pull_ended |= header.flags & LAST_FLAG != 0
+        return True
     if header.type == FRAME_LEARN:
         return learn(engine, volume, header)
     if not volume.missing:
         volume.heard = True
         volume.heard_ns = engine.now_ns
-    if header.type == FRAME_APPEND or header.type == FRAME_TAIL:
+    if header.type == FRAME_APPEND:
         if not append(engine, volume, header, meta, body):
             return False
         if header.flags & DURABLE_FLAG:
             volume.ask_durable_lsn = max(volume.ask_durable_lsn, volume.last_lsn)
-        if header.type == FRAME_TAIL and header.flags & LAST_FLAG:
-            volume.pull_ended = True
     elif header.type == FRAME_VERIFY:
         verify_frame(engine, volume, header, meta)
     elif header.type == FRAME_COPY:
@@ -216,9 +229,8 @@ cdef bint take_frame(engine_t* engine, volume_t* volume, const frame_header_t* h
         if header.flags & JOIN_FLAG and volume.barriers[BARRIER_JOIN] == BARRIER_IDLE:
             volume.barriers[BARRIER_JOIN] = BARRIER_WANTED
             volume.join_lsn = header.lsn       # it may have overtaken what it is about
-    if header.type != FRAME_TAIL:
-        volume.known_commit = max(volume.known_commit, header.commit)
-        volume.floor_lsn = max(volume.floor_lsn, header.extra)
+    volume.known_commit = max(volume.known_commit, header.commit)
+    volume.floor_lsn = max(volume.floor_lsn, header.extra)
     return True
 
 
@@ -230,14 +242,16 @@ cdef void reject(engine_t* engine, volume_t* volume, uint32_t node, int flags) n
 
 
 cdef void grant(engine_t* engine, volume_t* volume, uint32_t node, const frame_header_t* header) noexcept nogil:
-    """Let the primary read alone for a while: we shall not lead before its lease is over."""
+    """Let the primary read alone for a while: we shall not lead before its lease is over. That goes on
+    a session; a frame of the stream begins it."""
     cdef frame_header_t answer
     volume.last_grant_ns = engine.now_ns
-    if header.flags & GRANT_FLAG and not volume.missing and (
-            header.extra <= volume.last_lsn or volume.inbox != NULL):
-        volume.heard = True
-        volume.heard_ns = engine.now_ns
-    elif not header.flags & GRANT_FLAG and volume.role == ROLE_REPLICA and volume.primary_node == node:
+    if is_of_session(volume, header) and header.commit > volume.copies_taken and volume.inbox == NULL:
+        ask_again(engine, volume, MISSING_COPIES)          # the last one was lost
+    if header.flags & GRANT_FLAG:
+        if volume.heard and (header.extra <= volume.last_lsn or volume.inbox != NULL):
+            volume.heard_ns = engine.now_ns
+    elif volume.role == ROLE_REPLICA and volume.primary_node == node:
         volume.heard = False                   # it lives, but does not serve us: ask
         volume.want_ns = max(volume.want_ns, <uint64_t>1)
     frame_begin(engine, &answer, FRAME_PONG, volume.index, header.epoch)
@@ -296,34 +310,38 @@ cdef bint append(engine_t* engine, volume_t* volume, const frame_header_t* heade
     cdef uint32_t count = 0, i, payload = 0
     cdef uint64_t chain = header.chain
     if not well_formed(volume, header, meta, &count) or not body_intact(meta, count, body, header.body_bytes >> BLOCK_SHIFT):
-        ask_again(engine, volume)
+        ask_again(engine, volume, MISSING_RECORDS)
         return True
     crcs = <const uint32_t*>(meta + count * DESCRIPTOR_BYTES)
     for i in range(count):
         if not stream_operation(&records[i]) or records[i].lsn > volume.last_lsn + 1:
-            ask_again(engine, volume)
+            ask_again(engine, volume, MISSING_RECORDS)
             return True
         if records[i].lsn == volume.last_lsn + 1:
             if chain != volume.chain_last:
-                diverged(engine, volume)
+                diverged(engine, volume, header)
                 return True
             if not append_record(engine, volume, &records[i], crcs + payload, body + (<size_t>payload << BLOCK_SHIFT)):
                 return False
             chain = volume.chain_last
-            volume.missing = False
+            volume.missing &= ~MISSING_RECORDS
         else:
             chain = record_chain(chain, &records[i], crcs + payload, 1)
             volume.told_ack_lsn = ~<uint64_t>0          # it comes again because our word did not count: say it again
             if not agrees(volume, records[i].lsn + records[i].blocks - 1, chain):
-                diverged(engine, volume)
+                diverged(engine, volume, header)
                 return True
         payload += payload_of(&records[i])
     return True
 
 
-cdef void diverged(engine_t* engine, volume_t* volume) noexcept nogil:
-    event_push(engine, EVENT_DIVERGED, volume.index, engine.node, volume.epoch, 0, 0, 0, 0, NULL)
-    reject(engine, volume, volume.primary_node, DIVERGED_FLAG)
+cdef void diverged(engine_t* engine, volume_t* volume, const frame_header_t* header) noexcept nogil:
+    """What comes is not of our history: the candidate here goes on without that tail, or the primary without us."""
+    if header.type == FRAME_TAIL:
+        event_push(engine, EVENT_DIVERGED, volume.index, <uint32_t>volume.pulling, volume.sealed_epoch, 0, 0, 0, 0, NULL)
+        volume.pulling = -1
+    else:
+        reject(engine, volume, volume.primary_node, DIVERGED_FLAG)
 
 
 cdef bint agrees(const volume_t* volume, uint64_t lsn, uint64_t chain) noexcept nogil:
@@ -341,13 +359,13 @@ cdef bint agrees(const volume_t* volume, uint64_t lsn, uint64_t chain) noexcept 
     return True
 
 
-cdef void ask_again(engine_t* engine, volume_t* volume) noexcept nogil:
+cdef void ask_again(engine_t* engine, volume_t* volume, int what) noexcept nogil:
     """Something is missing or damaged: our session with the primary starts anew. Frames that come
-    meanwhile do not put that off, however many they are."""
+    meanwhile do not put that off, however many they are, unless they are what was missing."""
     if not volume.missing:
-        volume.missing = True
         volume.heard = False
         volume.want_ns = engine.now_ns + WANT_AFTER_NS
+    volume.missing |= what
 
 
 cdef bint append_record(engine_t* engine, volume_t* volume, const descriptor_t* record, const uint32_t* crcs,
@@ -420,11 +438,13 @@ cdef bint learn(engine_t* engine, volume_t* volume, const frame_header_t* header
     volume.marked_batch = 0
     volume.last_lsn = header.lsn
     volume.chain_last = header.chain
+    volume.unproved_lsn = 0                    # nothing of it was ours
     volume.known_commit = header.lsn
     volume.heard = True
-    volume.missing = False
+    volume.missing = 0
     volume.heard_ns = engine.now_ns
-    volume.copied_untold = 0
+    volume.copies_taken = 0
+    volume.copies_said = 0
     volume.copy_logged_blocks = 0
     volume.learn_unapplied = True
     volume.learn_serial = header.extra
@@ -445,18 +465,23 @@ cdef inline bint copy_operation(const descriptor_t* record) noexcept nogil:
             or (record.operation == OP_COPY_BAD and is_lost(record.source)))
 
 
+cdef inline bint is_of_session(const volume_t* volume, const frame_header_t* header) noexcept nogil:
+    """Of the session as learner that we are in, or were in last."""
+    return header.epoch == volume.learn_epoch and header.chain == volume.learn_serial
+
+
 cdef bint copy(engine_t* engine, volume_t* volume, const frame_header_t* header, const uint8_t* meta,
                const uint8_t* body) noexcept nogil:
     """A run of committed blocks for our map; it goes through the log like everything else."""
     cdef const descriptor_t* record = <const descriptor_t*>meta
     cdef uint32_t count = 0
-    if header.meta_bytes == 0:
-        volume.copied_untold += header.flags & LAST_FLAG != 0
-        return True
-    if (not well_formed(volume, header, meta, &count) or count != 1
+    if not is_of_session(volume, header) or header.lsn <= volume.copies_taken:
+        return True                            # of a session that is over; or it comes twice
+    if (header.lsn != volume.copies_taken + 1 or header.commit < volume.commit_lsn     # one was lost, or overtaken
+            or not well_formed(volume, header, meta, &count) or count != 1
             or not copy_operation(record)
             or not body_intact(meta, 1, body, header.body_bytes >> BLOCK_SHIFT)):
-        ask_again(engine, volume)
+        ask_again(engine, volume, MISSING_COPIES)
         return True
     if not pages_here(engine, volume, record.lba, record.blocks):
         return False
@@ -468,7 +493,7 @@ cdef bint copy(engine_t* engine, volume_t* volume, const frame_header_t* header,
             return False                       # taken up again from there
         volume.copy_logged_blocks += count
     volume.copy_logged_blocks = 0
-    volume.copied_untold += header.flags & LAST_FLAG != 0
+    volume.copies_taken = header.lsn
     return True
 
 
@@ -616,13 +641,15 @@ cdef void follow_on(engine_t* engine, volume_t* volume) noexcept nogil:
     if volume.ask_durable_lsn > volume.durable_lsn and volume.local_lsn > volume.durable_lsn:
         engine.store.log.flush_wanted = True
         engine.more |= not engine.store.log.flush_flying
+    if volume.local_lsn < volume.unproved_lsn:
+        return                                 # the first answer proves all of it (R5)
     if volume.told_ack_lsn != min(volume.local_lsn, volume.last_lsn) or volume.told_durable_lsn != volume.durable_lsn:
         acknowledge(engine, volume, 0)
-    if volume.copied_untold:
+    if volume.copies_said != volume.copies_taken:
         frame_begin(engine, &header, FRAME_COPIED, volume.index, volume.epoch)
-        header.lsn = volume.copied_untold
+        header.lsn = volume.copies_taken
         header.chain = volume.learn_serial
-        volume.copied_untold = 0
+        volume.copies_said = volume.copies_taken
         frame_send_node(engine, volume.primary_node, &header, NULL, 0, NULL, 0, 0)
     changes_rotate(engine, volume)
 

@@ -11,7 +11,9 @@ from repstore._fast.page_tree cimport (
     PAGE_DIRTY, directory_t, page_tree_t, slots_take, tree_init,
 )
 from repstore._fast.pages cimport PAGE_LOST, PAGE_SECOND, page_lost, page_read_now
-from repstore._fast.segments cimport location_valid, segment_of, segments_free
+from repstore._fast.segments cimport (
+    is_emptied, location_valid, segment_hold, segment_of, segments_free,
+)
 from repstore._fast.state cimport (
     PENDING_CRCS, PENDING_RECORDS, VOLUME_INDEX_MAX, VOLUMES_MAX, segment_t, store_t, volume_t,
 )
@@ -202,7 +204,7 @@ cdef int load_segments(store_t* store, cursor_t* cursor, uint32_t plan_count) no
         store.plan[i] = planned[i]
         store.segments[planned[i]].state = SEGMENT_FREE
     for i in range(store.segment_count):
-        store.emptied += store.segments[i].state == SEGMENT_SEALED and store.segments[i].live == 0
+        store.emptied += is_emptied(&store.segments[i])
     store.plan_count = plan_count
     return ROOT_OK
 
@@ -262,7 +264,7 @@ cdef int load_pending(engine_t* engine, volume_t* volume, cursor_t* cursor, uint
                     &engine.store, entry.location, entry.blocks):
                 return ROOT_MALFORMED
             payload += entry.blocks
-            engine.store.segments[segment_of(&engine.store, entry.location)].pending += entry.blocks
+            segment_hold(&engine.store, segment_of(&engine.store, entry.location), entry.blocks)
             engine.store.coming_blocks += entry.blocks
         elif not ((entry.operation == OP_ZERO and entry.location == LOCATION_ZERO)
                   or (entry.operation == OP_TRIM and entry.location == LOCATION_HOLE)

@@ -36,10 +36,15 @@ cdef inline uint32_t segments_free(const store_t* store) noexcept nogil:
     return store.plan_count - store.plan_next
 
 
+cdef inline bint is_emptied(const segment_t* segment) noexcept nogil:
+    """Nothing lives in it, nor will when what is pending is committed. (Pending blocks count: to commit
+    them may need the very room that a segment full of them only seems to promise.)"""
+    return segment.state == SEGMENT_SEALED and segment.live == 0 and segment.pending == 0
+
+
 cdef inline bint segment_usable(const segment_t* segment) noexcept nogil:
-    """Nothing lives in it, is being written to it or read from it: the next plan may have it."""
-    return (segment.state == SEGMENT_SEALED and segment.live == 0 and segment.pending == 0
-            and segment.pins == 0)
+    """And nothing is being read from it: the next plan may have it."""
+    return is_emptied(segment) and segment.pins == 0
 
 
 cdef inline uint64_t space_left(const store_t* store) noexcept nogil:
@@ -50,8 +55,7 @@ cdef inline uint64_t space_left(const store_t* store) noexcept nogil:
 
 cdef inline void segment_gain(store_t* store, uint32_t location) noexcept nogil:
     cdef segment_t* segment = &store.segments[segment_of(store, location)]
-    if segment.live == 0 and segment.state == SEGMENT_SEALED:
-        store.emptied -= 1
+    store.emptied -= is_emptied(segment)
     segment.live += 1
     store.live_blocks += 1
 
@@ -60,8 +64,21 @@ cdef inline void segment_lose(store_t* store, uint32_t location) noexcept nogil:
     cdef segment_t* segment = &store.segments[segment_of(store, location)]
     segment.live -= 1
     store.live_blocks -= 1
-    if segment.live == 0 and segment.state == SEGMENT_SEALED:
-        store.emptied += 1
+    store.emptied += is_emptied(segment)
+
+
+cdef inline void segment_hold(store_t* store, uint32_t number, uint32_t blocks) noexcept nogil:
+    """So many blocks of it are pending."""
+    cdef segment_t* segment = &store.segments[number]
+    store.emptied -= is_emptied(segment)
+    segment.pending += blocks
+
+
+cdef inline void segment_let_go(store_t* store, uint32_t number, uint32_t blocks) noexcept nogil:
+    """So many blocks are pending no more: they live now, or are void."""
+    cdef segment_t* segment = &store.segments[number]
+    segment.pending -= blocks
+    store.emptied += is_emptied(segment)
 
 
 cdef int segment_enter(store_t* store, int segment_class) noexcept nogil

@@ -36,7 +36,7 @@ cdef void segment_seal(store_t* store, int segment_class) noexcept nogil:
     segment = &store.segments[store.log.heads[segment_class].segment]
     segment.state = SEGMENT_SEALED
     segment.age = <uint32_t>store.checkpoint.number
-    store.emptied += segment.live == 0
+    store.emptied += is_emptied(segment)
     store.log.heads[segment_class].opened = False
 
 

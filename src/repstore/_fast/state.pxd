@@ -16,7 +16,7 @@ Invariants (engine check_invariants; numbered here, asserted in `checks`):
   E3 completed_sequence <= submitted sequence; flushed_sequence <= completed_sequence
   E4 no segment of the plan that is still ahead has live or pending blocks
   E5 a primary's commit_lsn is not above what any in-sync member acknowledged
-  E6 emptied = sealed segments in which nothing lives
+  E6 emptied = sealed segments in which nothing lives or is pending
   E7 coming_blocks = payload of all records that are logged and not committed
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -50,7 +50,7 @@ cdef enum:
     LINKS_MAX = 1024
     EVENTS_MAX = 4096
     TRIM_BLOCKS = 131072           # 512 MiB: longest range of one record
-    RESYNC_FLYING = 16             # copies under way to one learner
+    RESYNC_FLYING = 16             # copies under way to one learner; a run that is cut up counts in pieces
     CHANGES_KEPT = 2               # change bitmaps: one that reaches back far enough, one younger
     PAGE_LOADS = 64                # metadata pages being read at once
     VERIFY_PAGES = 64              # pages that a verification looks at exactly
@@ -315,7 +315,7 @@ cdef struct store_t:
     uint32_t* plan                 # segments the log may enter, in order
     uint32_t plan_count
     uint32_t plan_next
-    uint32_t emptied               # sealed segments in which nothing lives
+    uint32_t emptied               # sealed segments in which nothing lives or is pending
     slots_t slots
     log_t log
     checkpoint_t checkpoint
@@ -398,11 +398,18 @@ cdef struct member_t:
     bint copy_full
     bint caught_up_told
     int32_t copy_tree              # change bitmap that is walked
-    uint32_t copies_flying
+    uint32_t copies_read           # runs that are being read
+    uint64_t copies_sent           # frames, numbered from 1 on in each session as learner
+    uint64_t copies_told           # it has all frames up to here
     uint64_t common_lsn
     uint64_t copy_next             # next lba to look at
     uint64_t copied_blocks
     uint64_t copy_total
+
+
+cdef enum missing_t:               # bits
+    MISSING_RECORDS = 1
+    MISSING_COPIES = 2
 
 
 cdef enum:                         # kinds of barriers
@@ -488,6 +495,7 @@ cdef struct volume_t:
     uint64_t known_commit          # replica: what the primary said is committed
     uint64_t floor_lsn             # durable on every copy when all were in sync
     uint8_t barriers[2]            # barrier_state_t by kind
+    uint64_t unproved_lsn          # replica: our log up to here did not come in this primary's session
     uint64_t join_lsn              # where our log must end before we flush it to join
     uint32_t sealing_nodes         # who asked for the seal, as bits
     int32_t pulling                # node whose tail we fetch; -1: none
@@ -495,7 +503,7 @@ cdef struct volume_t:
     int32_t tail_node              # candidate that fetches our tail; -1: none
     uint64_t tail_next
     bint heard                     # the primary of this epoch talks to us on this link
-    bint missing                   # but not about what we lack: ask, whatever else it says
+    int missing                    # missing_t: but not about what we lack: ask, whatever else it says
     uint64_t heard_ns              # when it last did
     uint64_t want_ns               # when to ask the primary to serve us
     uint64_t last_grant_ns
@@ -510,7 +518,8 @@ cdef struct volume_t:
     uint64_t learn_serials         # primary: sessions given out
     uint32_t copies_unapplied      # learner: copies logged that are not in the map yet
     uint64_t copies_commit_lsn     # the oldest of them is as of this commit, or of a later one
-    uint32_t copied_untold         # learner: copies logged and not yet told
+    uint64_t copies_taken          # learner: frames of copies up to here are in our log
+    uint64_t copies_said           # and this much of it the primary was told
     parked_frame_t* inbox          # replica: frames that wait for room in the log
     parked_frame_t* inbox_tail
     uint32_t inbox_bytes

@@ -14,6 +14,7 @@ from repstore._fast.state cimport engine_t, member_t, pending_t, volume_t
 
 cdef int transfer_record(engine_t* engine, volume_t* volume, uint32_t node, int kind, uint64_t lsn) noexcept nogil
 cdef bint transfer_tail_end(engine_t* engine, volume_t* volume, uint32_t node) noexcept nogil
+cdef uint64_t copies_flying(const member_t* member) noexcept nogil
 cdef int transfer_copies(engine_t* engine, volume_t* volume, member_t* member) noexcept nogil
 cdef void transfer_read_done(engine_t* engine, uint64_t value, int32_t result) noexcept nogil
 cdef void transfer_sent(engine_t* engine, uint32_t index) noexcept nogil

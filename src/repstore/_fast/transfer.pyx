@@ -446,7 +446,7 @@ cdef int transfer_copies(engine_t* engine, volume_t* volume, member_t* member) n
     cdef extent_t[64] extents
     cdef uint32_t count
     cdef uint64_t lba
-    while member.copies_flying < RESYNC_FLYING:
+    while copies_flying(member) < RESYNC_FLYING:
         state = next_changed(engine, volume, member)
         if state != LOOKUP_OK or member.copy_next >= volume.size_blocks:
             return moved
@@ -484,23 +484,30 @@ cdef bint start_copy(engine_t* engine, volume_t* volume, member_t* member, uint6
         return False
     transfer.lba = lba
     transfer.learn_serial = member.learn_serial
-    member.copies_flying += 1
     member.copied_blocks += count
     if kind == OP_COPY:
+        member.copies_read += 1
         memcpy(transfer.extents, extents, count * sizeof(extent_t))
         read_blocks(engine, transfer)
     else:
-        send_range(engine, transfer, kind, count)
+        send_range(engine, transfer, member, kind, count)
     return True
 
 
-cdef void copy_header(engine_t* engine, transfer_t* transfer, frame_header_t* header, uint32_t last) noexcept nogil:
-    frame_begin(engine, header, FRAME_COPY, transfer.volume.index, transfer.volume.epoch)
-    header.commit = transfer.volume.commit_lsn
-    header.flags = <uint8_t>last
+cdef uint64_t copies_flying(const member_t* member) noexcept nogil:
+    return member.copies_read + member.copies_sent - member.copies_told
 
 
-cdef void send_range(engine_t* engine, transfer_t* transfer, int kind, uint32_t count) noexcept nogil:
+cdef void copy_header(engine_t* engine, volume_t* volume, member_t* member, frame_header_t* header) noexcept nogil:
+    """The next frame of its copies: it takes them in this order, without a gap, and each once (R6)."""
+    member.copies_sent += 1
+    frame_begin(engine, header, FRAME_COPY, volume.index, volume.epoch)
+    header.lsn = member.copies_sent
+    header.commit = volume.commit_lsn
+    header.chain = member.learn_serial
+
+
+cdef void send_range(engine_t* engine, transfer_t* transfer, member_t* member, int kind, uint32_t count) noexcept nogil:
     cdef frame_header_t header
     cdef descriptor_t record
     memset(&record, 0, sizeof(record))
@@ -508,7 +515,7 @@ cdef void send_range(engine_t* engine, transfer_t* transfer, int kind, uint32_t 
     record.lba = transfer.lba
     record.blocks = count
     record.operation = <uint8_t>kind
-    copy_header(engine, transfer, &header, LAST_FLAG)
+    copy_header(engine, transfer.volume, member, &header)
     send_piece(engine, transfer, &header, &record, 0, 0)
 
 
@@ -523,12 +530,13 @@ cdef member_t* learner_of(transfer_t* transfer) noexcept nogil:
 
 
 cdef void send_copy(engine_t* engine, transfer_t* transfer) noexcept nogil:
-    if learner_of(transfer) == NULL:
+    cdef member_t* member = learner_of(transfer)
+    if member == NULL:
         transfer_end(engine, transfer)
     elif refresh(transfer):
         read_blocks(engine, transfer)
     else:
-        send_runs(engine, transfer)
+        send_runs(engine, transfer, member)
 
 
 cdef bint refresh(transfer_t* transfer) noexcept nogil:
@@ -549,9 +557,9 @@ cdef inline bint readable(const transfer_t* transfer, uint32_t i) noexcept nogil
     return is_data(transfer.extents[i].location) and not transfer.bad >> i & 1
 
 
-cdef void send_runs(engine_t* engine, transfer_t* transfer) noexcept nogil:
-    """The blocks as they were read; the last frame closes the run, even when none are left. A
-    block that no copy could give becomes a bad one of the learner too."""
+cdef void send_runs(engine_t* engine, transfer_t* transfer, member_t* member) noexcept nogil:
+    """The blocks as they were read, if any are left. One that no copy could give becomes a bad one of
+    the learner too."""
     cdef frame_header_t header
     cdef descriptor_t record
     cdef uint32_t first = 0, count
@@ -561,22 +569,21 @@ cdef void send_runs(engine_t* engine, transfer_t* transfer) noexcept nogil:
         while first + count < transfer.blocks and readable(transfer, first + count):
             count += 1
         if count == 0 and transfer.bad >> first & 1:
-            send_bad(engine, transfer, first)
+            send_bad(engine, transfer, member, first)
         if count:
             memset(&record, 0, sizeof(record))
             record.volume = transfer.volume.index
             record.lba = transfer.lba + first
             record.blocks = count
             record.operation = OP_COPY
-            copy_header(engine, transfer, &header, 0)
+            copy_header(engine, transfer.volume, member, &header)
             send_piece(engine, transfer, &header, &record, first, count)
         first += max(count, <uint32_t>1)
-    copy_header(engine, transfer, &header, LAST_FLAG)
-    frame_send(engine, <uint32_t>engine.nodes[transfer.node].link, &header, NULL, 0, NULL, 0, 0)
+    member.copies_read -= 1
     transfer_sent(engine, <uint32_t>(transfer - engine.transfers))
 
 
-cdef void send_bad(engine_t* engine, transfer_t* transfer, uint32_t i) noexcept nogil:
+cdef void send_bad(engine_t* engine, transfer_t* transfer, member_t* member, uint32_t i) noexcept nogil:
     cdef frame_header_t header
     cdef descriptor_t record
     cdef extent_t* extent = &transfer.extents[i]
@@ -587,5 +594,5 @@ cdef void send_bad(engine_t* engine, transfer_t* transfer, uint32_t i) noexcept 
     record.operation = OP_COPY_BAD
     record.source = extent.location if is_lost(extent.location) else LOCATION_BAD
     record.request = extent.crc
-    copy_header(engine, transfer, &header, 0)
+    copy_header(engine, transfer.volume, member, &header)
     send_piece(engine, transfer, &header, &record, i, 0)

@@ -16,7 +16,7 @@ from repstore._fast.page_tree cimport (
     tree_free, tree_init, tree_page, tree_retire, tree_touch,
 )
 from repstore._fast.segments cimport (
-    is_data, is_lost, segment_gain, segment_lose, segment_of,
+    is_data, is_lost, segment_gain, segment_hold, segment_let_go, segment_lose, segment_of,
 )
 from repstore._fast.state cimport (
     BARRIER_APPLIED, BARRIER_JOIN, BARRIER_LOGGED, BARRIER_SEAL, CHANGES_KEPT, PENDING_CRCS, VOLUME_INDEX_MAX, VOLUMES_MAX, store_t,
@@ -313,7 +313,7 @@ cdef int pend(engine_t* engine, volume_t* volume, const descriptor_t* record, co
     volume.crc_count += payload
     volume.pending_count += 1
     if payload:
-        engine.store.segments[segment_of(&engine.store, location)].pending += payload
+        segment_hold(&engine.store, segment_of(&engine.store, location), payload)
     if engine.store.recovering:
         engine.store.coming_blocks += payload
     else:
@@ -326,7 +326,7 @@ cdef int pend(engine_t* engine, volume_t* volume, const descriptor_t* record, co
 
 cdef void unpend(engine_t* engine, volume_t* volume, pending_t* entry) noexcept nogil:
     if entry.operation == OP_WRITE:
-        engine.store.segments[segment_of(&engine.store, entry.location)].pending -= entry.blocks
+        segment_let_go(&engine.store, segment_of(&engine.store, entry.location), entry.blocks)
         engine.store.coming_blocks -= entry.blocks
 
 

@@ -21,7 +21,7 @@ import threading
 import time
 import uuid as uuids
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -209,17 +209,32 @@ def run_node(directory: str | Path, name: str, open_native: OpenNative,
             raise errors.NotFoundError(f"{directory}: no node {name!r}")
         native = open_native(node)              # takes the store's lock: BusyError if it runs
         shell = NodeShell(store, native, name, node)
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: shell.request_stop())
-        try:
-            shell.start()
-            on_ready(shell)
-            shell.run()
-        finally:
-            shell.close()
+        with _stopped_by_signals(shell):
+            try:
+                shell.start()
+                on_ready(shell)
+                shell.run()
+            finally:
+                shell.close()
     finally:
         store.close()
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(shell: NodeShell) -> Iterator[None]:
+    """SIGTERM and SIGINT ask it to stop, even once it is closing; afterwards they mean what they did.
+
+    Only the main thread may say what a signal does: elsewhere this is nothing.
+    """
+    previous = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            previous[number] = signal.signal(number, lambda *_: shell.request_stop())
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def client_shell(store: ConfigStore, native: NativeNode) -> NodeShell:

@@ -94,8 +94,10 @@ class CrashState:
         for number, write in recording.writes().items():
             if self.whole >> number & 1:
                 yield write
-            for at in range(0, len(write.data), SECTOR_BYTES):
-                if torn.get(number, 0) >> at // SECTOR_BYTES & 1:
+            sectors = torn.get(number, 0)
+            for sector in range(sectors.bit_length()):
+                if sectors >> sector & 1:
+                    at = sector * SECTOR_BYTES
                     yield WriteBegun(number, write.offset + at, write.data[at:at + SECTOR_BYTES])
 
     def __str__(self) -> str:

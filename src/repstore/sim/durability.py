@@ -12,6 +12,7 @@ its life is durable.
 """
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from random import Random
@@ -29,6 +30,7 @@ from repstore.store.store import format_device
 
 STORE_UUID = bytes(range(16))
 LAST_STAMP = 2**63            # of the write that tries a store after a crash
+COLLECT_LIVES = 128           # a life is a cycle of objects around megabytes that the collector does not see
 
 
 def boot_id(boot: int) -> bytes:
@@ -127,6 +129,8 @@ class RecordedVolume:
         if last.error or found != LAST_STAMP:
             raise errors.StoreFailedError(f"a write after the crash: errno {last.error}, reads as {found}")
         local.settle()
+        if self._lives % COLLECT_LIVES == 0:
+            gc.collect()
 
     def _open(self, disk: RecordingDisk, create_blocks: int = 0) -> LocalVolume:
         self._lives += 1
