@@ -101,6 +101,10 @@ class FilledVolume(Load):
         super().__init__(self._store.create_volume("bench", size_bytes))
         self.fill()
 
+    def stats(self) -> dict[str, int]:
+        """What its store counts."""
+        return self._store.stats()
+
     def __enter__(self) -> FilledVolume:
         return self
 

@@ -12,9 +12,8 @@ use: superblocks, roots, pages, batch headers of segments with living blocks, li
   F3 the byte flipped in all of three copies: as F1.
 
 What a byte carries is known: a living block carries itself; everything else has copies, or is not needed
-after a clean close. Three things are not mended by a scrub, and fsck goes on to find them: a batch header,
-which nothing reads before its segment is cleaned; the second block of a page, which is read when the first
-is bad; and a page of a change bitmap, which is read when a block behind it changes.
+after a clean close. One thing is not mended by a scrub, and fsck goes on to find it: a batch header, which
+nothing reads before its segment is cleaned.
 """
 from __future__ import annotations
 
@@ -239,9 +238,8 @@ def check_everywhere(left: Closed, area: Area, byte: int) -> None:
     judge(read_cluster(cluster), area.carries)
 
 
-# what fsck still finds after a scrub: nothing reads these, and what needs them does without (F2)
-UNMENDED = {"header": {"record"}, "bitmap page": {"page"}, **{
-    f"second {page}": {"page"} for page in ("map directory", "map page", "bitmap directory", "bitmap page")}}
+# what fsck still finds after a scrub: nothing reads it, and what needs it does without (F2)
+UNMENDED = {"header": {"record"}}
 # copies, whether they were closed cleanly, and what is checked
 CHECKS: dict[str, tuple[int, bool, Callable[[Closed, Area, int], None]]] = {
     "single": (1, True, check_single), "copies": (3, True, check_copies),

@@ -18,7 +18,8 @@ HOT = {
         "service_submit", "start_read", "issue_reads", "read_run", "service_read_done", "read_part_done",
         "bad_block", "start_again", "waits_for_repair",
         "start_write", "log_write", "log_range", "start_merge", "merge_done", "log_merged", "start_flush",
-        "service_progress", "retry_parked", "add_record", "reserve_record"),
+        "service_progress", "retry_parked"),
+    "repstore._fast.records": ("add_record", "reserve_record"),
     "repstore._fast.log": (
         "log_reserve", "open_batch", "log_close", "log_written", "log_next_completed", "log_applied",
         "log_unlend", "batch_location"),
@@ -41,7 +42,7 @@ HOT = {
     "repstore._fast.repair": (
         "repair_need", "repair_covers", "repair_answer", "repair_step", "go_on", "ask", "log_content"),
     "repstore._fast.recount": ("recount_step",),
-    "repstore._fast.scrub": ("scrub_step",),
+    "repstore._fast.scrub": ("scrub_step", "scrub_page_read", "pages_checked"),
     "repstore._fast.verify": ("verify_step", "verify_frame"),
     "repstore._fast.merkle": ("merkle_take", "merkle_reach"),
     "repstore._fast.exports": (

@@ -121,7 +121,7 @@ MUTANTS = (
            "segment_lose(store, extent.location)", "pass", (CRASH_SHORT,)),
     Mutant(25, "map", "reuse a segment that is still being read", FAST + "segments.pxd",
            "segment.pins == 0", "True", (FAULTS + "::test_a_segment_is_not_used_again_while_it_is_read",)),
-    Mutant(26, "map", "replay commits what was only pending", FAST + "service.pyx",
+    Mutant(26, "map", "replay commits what was only pending", FAST + "records.pyx",
            "mark.lsn = volume.commit_lsn", "mark.lsn = volume.last_lsn", (FAILOVER, STORMS)),
     # --------------------------------------------------------------------------- recovery
     Mutant(30, "recovery", "cut the log although a later batch proves it was flushed", STORE + "recovery.py",

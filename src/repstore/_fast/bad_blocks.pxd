@@ -7,7 +7,7 @@ looks for bad blocks before anybody needs them.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from repstore._fast.layout cimport extent_t
+from repstore._fast.layout cimport extent_t, page_reference_t
 
 
 cdef enum:
@@ -53,6 +53,15 @@ cdef struct repairs_t:
     uint32_t lost_next             # the oldest, once the table is full
 
 
+# A page of metadata whose two blocks are being compared with its reference.
+cdef struct page_check_t:
+    uint32_t flying                # reads under way
+    bint bad
+    uint64_t serial                # of the scrub that asked
+    page_reference_t reference     # what is rewritten meanwhile is not judged
+    uint8_t* blocks
+
+
 cdef struct scrub_t:
     bint running
     uint32_t volume                # cluster-wide index
@@ -63,3 +72,6 @@ cdef struct scrub_t:
     uint32_t flying                # blocks of the run under way
     uint64_t read_blocks
     uint64_t bad_blocks
+    uint32_t part                  # of the pages that begin at next_lba: each tree's directory, then its page
+    uint64_t bad_pages
+    page_check_t check

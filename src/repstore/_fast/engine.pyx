@@ -29,12 +29,12 @@ from repstore._fast.replication cimport (
     replication_frame, replication_link_down, replication_link_up, replication_step,
 )
 from repstore._fast.requests cimport request_release, requests_free, requests_init
-from repstore._fast.scrub cimport scrub_step
+from repstore._fast.scrub cimport scrub_page_read, scrub_step
 from repstore._fast.service cimport service_drop, service_progress, service_read_done
 from repstore._fast.state cimport (
     BARRIERS, BARRIER_APPLIED, BARRIER_DONE, BARRIER_FLUSHING, CLIENT_NODE, EVENTS_MAX, LINKS_MAX,
     LINK_STREAM, NODES_MAX, ROLE_PRIMARY, SENT_BATCH, SENT_REPLY, SENT_TRANSFER, TOKEN_BATCH,
-    TOKEN_CHECKPOINT, TOKEN_CLEANER, TOKEN_FLUSH, TOKEN_PAGE, TOKEN_READ, TOKEN_TRANSFER,
+    TOKEN_CHECKPOINT, TOKEN_CLEANER, TOKEN_FLUSH, TOKEN_PAGE, TOKEN_READ, TOKEN_SCRUB, TOKEN_TRANSFER,
     VOLUME_INDEX_MAX, due, event_t, link_t, log_batch_t, log_t, store_t, token, volume_t,
 )
 from repstore._fast.transfer cimport transfer_read_done, transfer_sent
@@ -114,6 +114,8 @@ cdef void engine_disk_done(void* handle, uint64_t answered, int32_t result) noex
         checkpoint_done(engine, value, result)
     elif kind == TOKEN_TRANSFER:
         transfer_read_done(engine, value, result)
+    elif kind == TOKEN_SCRUB:
+        scrub_page_read(engine, value, result)
 
 
 cdef void engine_sent(void* handle, uint32_t link, uint64_t answered) noexcept nogil:

@@ -146,14 +146,15 @@ def scrub_stop(Engine engine not None):
     """End the scrub; `scrub_state` says how far it came."""
     engine.lock()
     scrub_end(engine.engine)
-    engine.unlock(False)
+    engine.unlock(True)
 
 
 def scrub_state(Engine engine not None):
-    """(running, volume, next LBA, blocks read, of them bad) of the last scrub begun."""
+    """(running, volume, next LBA, blocks read, of them bad, pages with a bad block) of the last scrub begun."""
     engine.lock()
     scrub = &engine.engine.scrub
-    found = (bool(scrub.running), scrub.volume, scrub.next_lba - scrub.flying, scrub.read_blocks, scrub.bad_blocks)
+    found = (bool(scrub.running), scrub.volume, scrub.next_lba - scrub.flying, scrub.read_blocks, scrub.bad_blocks,
+             scrub.bad_pages)
     engine.unlock(False)
     return found
 

@@ -15,14 +15,13 @@ from repstore._fast.layout cimport (
 )
 from repstore._fast.page_tree cimport page_t, page_tree_t, tree_page
 from repstore._fast.quorum cimport copies_in_sync, durable_on_all, member_counts
-from repstore._fast.service cimport add_record, reserve_record, service_drop
+from repstore._fast.records cimport add_record, reserve_record
+from repstore._fast.service cimport service_drop
 from repstore._fast.state cimport (
     MEMBER_IN_SYNC, MEMBER_JOINING, MEMBER_LEARNER, PENDING_RECORDS, ROLE_NONE, ROLE_PRIMARY, SENT_BATCH, due, token,
 )
 from repstore._fast.transfer cimport copies_flying, transfer_copies, transfer_record, transfers_forget
-from repstore._fast.volume cimport (
-    LOOKUP_OK, changes_begin, changes_drop, page_need, record_chain,
-)
+from repstore._fast.volume cimport LOOKUP_OK, changes_begin, changes_drop, page_need, record_chain
 
 
 cdef enum:

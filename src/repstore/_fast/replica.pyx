@@ -19,8 +19,8 @@ from repstore._fast.layout cimport (
 )
 from repstore._fast.log cimport log_reserve
 from repstore._fast.primary cimport changes_rotate, primary_stop
+from repstore._fast.records cimport reserve_record
 from repstore._fast.segments cimport is_lost, space_left
-from repstore._fast.service cimport reserve_record
 from repstore._fast.state cimport (
     BARRIER_DONE, BARRIER_IDLE, BARRIER_JOIN, BARRIER_LOGGED, BARRIER_SEAL, BARRIER_WANTED,
     BARRIER_APPLIED, MISSING_COPIES, MISSING_RECORDS, PENDING_RECORDS, RECORD_BLOCKS, ROLE_PRIMARY, ROLE_REPLICA, due, log_batch_t, parked_frame_t,

@@ -7,17 +7,12 @@ Rules
      on every in-sync member; a flush covers everything answered before it came
   S4 a request of this session that the log already holds is answered, not repeated
 """
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint64_t
 
-from repstore._fast.layout cimport descriptor_t
-from repstore._fast.state cimport engine_t, log_batch_t, request_t, volume_t
+from repstore._fast.state cimport engine_t, request_t, volume_t
 
 
 cdef void service_submit(engine_t* engine, request_t* request) noexcept nogil
 cdef void service_read_done(engine_t* engine, uint64_t value, int32_t result) noexcept nogil
 cdef bint service_progress(engine_t* engine, volume_t* volume) noexcept nogil
 cdef void service_drop(engine_t* engine, volume_t* volume, int32_t error) noexcept nogil
-cdef log_batch_t* reserve_record(engine_t* engine, volume_t* volume, int segment_class,
-                                 uint32_t records, uint32_t payload_blocks) noexcept nogil
-cdef descriptor_t* add_record(volume_t* volume, log_batch_t* batch, int operation, uint64_t lba,
-                              uint32_t blocks) noexcept nogil

@@ -1,9 +1,10 @@
 """Reads, writes, trims and flushes at the primary; see service.pxd for the rules."""
 from libc.errno cimport EAGAIN, EINVAL, EIO, ENOMEM, ENOSPC, ESHUTDOWN, ESTALE
+from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy, memset
 
 from repstore._fast.backend cimport DISK_READ
-from repstore._fast.batch cimport batch_add, batch_crc, batch_header, batch_next_payload
+from repstore._fast.batch cimport batch_crc, batch_header, batch_next_payload
 from repstore._fast.checksum cimport crc32c_blocks, crc32c_copy_block
 from repstore._fast.events cimport (
     EVENT_NO_SPACE, EVENT_REQUEST_SESSION, event_push,
@@ -13,22 +14,22 @@ from repstore._fast.frontend cimport (
     RS_TRIM, RS_WRITE, RS_WRITE_ZEROES, rs_extent,
 )
 from repstore._fast.layout cimport (
-    BLOCK_SHIFT, BLOCK_SIZE, CLASS_USER, LOCATION_HOLE, LOCATION_ZERO, OP_COMMIT,
-    OP_TRIM, OP_WRITE, OP_ZERO, extent_t,
+    BLOCK_SHIFT, BLOCK_SIZE, CLASS_USER, LOCATION_HOLE, LOCATION_ZERO, OP_TRIM, OP_WRITE, OP_ZERO, descriptor_t,
+    extent_t,
 )
-from repstore._fast.log cimport log_reserve
 from repstore._fast.quorum cimport (
     acknowledged_by_all, copies_in_sync, durable_on_all, lease_valid, member_counts,
 )
+from repstore._fast.records cimport add_record, reserve_record
 from repstore._fast.repair cimport REPAIR_STARTED, repair_covers, repair_full, repair_need
 from repstore._fast.requests cimport (
     buffer_get, queue_pop, queue_push, queue_push_front, queue_remove, request_finish, request_keep_payload,
 )
 from repstore._fast.segments cimport is_data, is_lost, segment_of, space_left
 from repstore._fast.state cimport (
-    PENDING_CRCS, PENDING_RECORDS, RECORD_BLOCKS, REQUEST_AGAIN, REQUEST_DURABLE, REQUEST_FLUSHING, REQUEST_HELD,
+    RECORD_BLOCKS, REQUEST_AGAIN, REQUEST_DURABLE, REQUEST_FLUSHING, REQUEST_HELD,
     REQUEST_LOGGED, REQUEST_MERGE, REQUEST_PARKED, REQUEST_READING, REQUEST_TARGET, ROLE_PRIMARY, TOKEN_READ,
-    TRIM_BLOCKS, request_queue_t, token,
+    TRIM_BLOCKS, log_batch_t, request_queue_t, token,
 )
 from repstore._fast.volume cimport (
     LOOKUP_LOADING, LOOKUP_OK, pending_overlaps, record_chain, session_mark, session_seen,
@@ -324,47 +325,6 @@ cdef space_t space_for(engine_t* engine, volume_t* volume, request_t* request) n
     if growth <= room or not last_words or volume.crc_count + volume.unapplied_blocks:
         return SPACE_PERHAPS
     return NO_SPACE
-
-
-cdef log_batch_t* reserve_record(engine_t* engine, volume_t* volume, int segment_class,
-                                 uint32_t records, uint32_t payload_blocks) noexcept nogil:
-    """Room in the open batch for records of a volume, and in what it may hold uncommitted.
-    The first record of a volume in a batch is preceded by its COMMIT mark, so that replay
-    commits as we did (V2)."""
-    cdef log_batch_t* batch
-    cdef descriptor_t* mark
-    if (volume.pending_count + volume.unapplied_records + records > PENDING_RECORDS
-            or volume.crc_count + volume.unapplied_blocks + payload_blocks > PENDING_CRCS):
-        return NULL
-    batch = log_reserve(engine, segment_class, records + 1, payload_blocks)
-    if batch == NULL:
-        return NULL
-    if volume.marked_batch != batch.number:
-        volume.marked_batch = batch.number
-        mark = batch_add(batch.buffer)
-        mark.volume = volume.index
-        mark.operation = OP_COMMIT
-        mark.lsn = volume.commit_lsn
-        mark.epoch = volume.epoch
-    return batch
-
-
-cdef descriptor_t* add_record(volume_t* volume, log_batch_t* batch, int operation, uint64_t lba,
-                              uint32_t blocks) noexcept nogil:
-    """The volume's next record: takes its LSNs now. The caller has reserved the room."""
-    cdef descriptor_t* record = batch_add(batch.buffer)
-    record.volume = volume.index
-    record.epoch = volume.epoch
-    record.lsn = volume.last_lsn + 1
-    record.lba = lba
-    record.blocks = blocks
-    record.operation = <uint8_t>operation
-    volume.last_lsn += blocks
-    volume.unapplied_records += 1
-    if operation == OP_WRITE:
-        volume.unapplied_blocks += blocks
-        volume.engine.store.coming_blocks += blocks
-    return record
 
 
 cdef void logged(volume_t* volume, request_t* request) noexcept nogil:

@@ -7,7 +7,7 @@
       export_t  a volume as frontends of this engine see it, wherever its primary is
 
 The verbs live in the rooms, which call only downwards:
-    engine > exports > replication (primary, replica) > cleaner, checkpoint > service > volume > log
+    engine > exports > replication (primary, replica) > cleaner, checkpoint > service > records, volume > log
 
 Invariants (engine check_invariants; numbered here, asserted in `checks`):
   E1 commit_lsn <= local_lsn of every volume, and local_lsn <= last_lsn unless a LEARN record is
@@ -66,6 +66,7 @@ cdef enum token_kind_t:
     TOKEN_CLEANER = 5
     TOKEN_CHECKPOINT = 6           # step-specific
     TOKEN_TRANSFER = 7             # index of the transfer
+    TOKEN_SCRUB = 8                # which block of a page
 
 
 # What was lent to a send, in its token.

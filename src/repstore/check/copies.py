@@ -151,12 +151,13 @@ class CopyInquiries:
         return self._scrub_state(index, numbers)
 
     def _scrub_state(self, index: int, numbers: dict[str, int]) -> dict[str, Any]:
-        running, volume, next_lba, read_blocks, bad_blocks = inspection.scrub_state(self._engine)
+        running, volume, next_lba, read_blocks, bad_blocks, bad_pages = inspection.scrub_state(self._engine)
         if volume != index:
-            running, next_lba, read_blocks, bad_blocks = False, 0, 0, 0
+            running, next_lba, read_blocks, bad_blocks, bad_pages = False, 0, 0, 0, 0
         lost = [lba for volume, lba in inspection.lost_blocks(self._engine) if volume == index]
         return {"running": running, "next_lba": next_lba, "read_blocks": read_blocks,
-                "bad_blocks": bad_blocks, "lost_blocks": len(lost), "first_lost": lost[:16],
+                "bad_blocks": bad_blocks, "bad_pages": bad_pages,
+                "lost_blocks": len(lost), "first_lost": lost[:16],
                 "size_blocks": self._engine.volume_state(index).size_blocks}
 
     # ------------------------------------------------------------------------------- verify

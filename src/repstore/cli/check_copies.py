@@ -26,6 +26,7 @@ class Kept(msgspec.Struct):
     """Of an interrupted scrub of one copy."""
     next_lba: int = 0
     bad_blocks: int = 0
+    bad_pages: int = 0
 
 
 def explain(
@@ -70,7 +71,8 @@ def scrub(
                                         "interrupted scrub stopped.")] = False,
     json: Json = False,
 ) -> None:
-    """Read every block of every copy of a volume; bad ones are mended from other copies.
+    """Read every block of every copy of a volume; bad ones are mended from other copies, and pages of
+    metadata from their second block.
     Exit code 0: none was bad, 1: some were, 2: a copy could not be scrubbed to its end."""
     _, configs = open_cluster(data)
     with closing(configs):
@@ -85,7 +87,7 @@ def scrub(
             raise typer.Exit(EXIT_INTERRUPTED) from None
     if any("error" in copy for copy in copies.values()):
         verdict, code = "incomplete", EXIT_UNUSABLE
-    elif any(copy["bad_blocks"] or copy["lost_blocks"] for copy in copies.values()):
+    elif any(copy["bad_blocks"] or copy["bad_pages"] or copy["lost_blocks"] for copy in copies.values()):
         verdict, code = "findings", EXIT_FINDINGS
     else:
         verdict, code = "clean", 0
@@ -129,7 +131,7 @@ def _scrub_all(configs: ConfigStore, index: int, before: dict[str, Kept],
             copies[name] = {**copy, "error": f"ended at block {copy['next_lba']} of {copy['size_blocks']}: "
                             "the node was restarted, or another scrub began"}
         elif "error" not in copy:
-            copy["bad_blocks"] += before[name].bad_blocks
+            _add(copy, before[name])
             _keep(configs, name, index, Kept())
     return copies
 
@@ -137,9 +139,15 @@ def _scrub_all(configs: ConfigStore, index: int, before: dict[str, Kept],
 def _stop(configs: ConfigStore, name: str, index: int, before: Kept) -> dict[str, Any]:
     copy = _try(configs, name, "scrub stop", index)
     if "error" not in copy:
-        copy["bad_blocks"] += before.bad_blocks
-        _keep(configs, name, index, Kept(copy["next_lba"], copy["bad_blocks"]))
+        _add(copy, before)
+        _keep(configs, name, index, Kept(copy["next_lba"], copy["bad_blocks"], copy["bad_pages"]))
     return copy
+
+
+def _add(copy: dict[str, Any], before: Kept) -> None:
+    """Count what was found before an interruption, too."""
+    copy["bad_blocks"] += before.bad_blocks
+    copy["bad_pages"] += before.bad_pages
 
 
 def _kept(configs: ConfigStore, name: str, index: int) -> Kept:
@@ -157,8 +165,9 @@ def _show_scrub(volume: str, copies: dict[str, dict[str, Any]], verdict: str, *,
         return
     print_table(
         f"scrub of volume {volume}: {verdict}",
-        ("copy on", "through", "blocks read", "bad", "lost", "first lost", "error"),
-        [(name, _through(copy), copy.get("read_blocks"), copy.get("bad_blocks"), copy.get("lost_blocks"),
+        ("copy on", "through", "blocks read", "bad", "bad pages", "lost", "first lost", "error"),
+        [(name, _through(copy), copy.get("read_blocks"), copy.get("bad_blocks"), copy.get("bad_pages"),
+          copy.get("lost_blocks"),
           " ".join(map(str, copy.get("first_lost", []))), copy.get("error"))
          for name, copy in copies.items()])
 
