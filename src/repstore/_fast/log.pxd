@@ -10,6 +10,9 @@ Rules
   L5 when nothing was written for a while after a flush, a batch without records says what was
      flushed: otherwise damage of the last flushed batch would be a torn tail to recovery
      (R. Alagappan et al., Protocol-Aware Recovery, FAST'18, on telling a crash from corruption)
+  L6 what is pending may fill every segment, and is committed, or void, only behind a record that says
+     so (SEAL, EPOCH, LEARN, JOINED): such records may enter a segment of the cleaner's reserve, and
+     then nothing else enters it
 """
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
@@ -21,6 +24,7 @@ cdef int log_init(engine_t* engine) noexcept nogil
 cdef void log_free(engine_t* engine) noexcept nogil
 cdef log_batch_t* log_reserve(engine_t* engine, int segment_class, uint32_t records,
                               uint32_t payload_blocks) noexcept nogil
+cdef log_batch_t* log_reserve_control(engine_t* engine, uint32_t records) noexcept nogil
 cdef log_batch_t* log_close(engine_t* engine, int segment_class) noexcept nogil
 cdef void log_written(engine_t* engine, uint32_t batch_index, int32_t result) noexcept nogil
 cdef log_batch_t* log_next_completed(engine_t* engine) noexcept nogil

@@ -12,7 +12,7 @@ from repstore._fast.layout cimport (
     BATCH_BLOCKS, BLOCK_SHIFT, BLOCK_SIZE, CLASS_CLEANER, CLASS_USER, SEGMENT_CLASSES, batch_header_t,
 )
 from repstore._fast.segments cimport (
-    segment_enter, segment_hold, segment_let_go, segment_seal, segment_start,
+    segment_enter, segment_hold, segment_let_go, segment_seal, segment_start, segments_free,
 )
 from repstore._fast.state cimport (
     BATCH_APPLIED, BATCH_FLYING, BATCH_FREE, BATCH_OPEN, BATCH_WRITTEN, BATCHES, TOKEN_BATCH,
@@ -68,7 +68,8 @@ cdef log_batch_t* free_batch(log_t* log, int segment_class) noexcept nogil:
     return found
 
 
-cdef log_batch_t* open_batch(engine_t* engine, int segment_class, uint32_t payload_blocks) noexcept nogil:
+cdef log_batch_t* open_batch(engine_t* engine, int segment_class, uint32_t payload_blocks,
+                             bint control) noexcept nogil:
     """A new batch at the cursor of its class, in the next segment if this one is full."""
     cdef store_t* store = &engine.store
     cdef log_head_t* head = &store.log.heads[segment_class]
@@ -77,7 +78,7 @@ cdef log_batch_t* open_batch(engine_t* engine, int segment_class, uint32_t paylo
         return NULL
     if head.opened and store.segment_blocks - head.cursor < 1 + payload_blocks:
         segment_seal(store, segment_class)
-    if not head.opened and segment_enter(store, segment_class) != 0:
+    if not head.opened and segment_enter(store, segment_class, control) != 0:
         return NULL
     if segment_class != CLASS_CLEANER:
         store.active_ns = engine.now_ns
@@ -99,17 +100,33 @@ cdef log_batch_t* log_reserve(engine_t* engine, int segment_class, uint32_t reco
     """The open batch, with room for so many records and payload blocks; the caller adds them
     at once. NULL: not now (no buffer, no segment, a checkpoint begins, or the store failed).
     """
+    return reserve(engine, segment_class, records, payload_blocks, False)
+
+
+cdef log_batch_t* log_reserve_control(engine_t* engine, uint32_t records) noexcept nogil:
+    """The same for records that bring a volume on (L6)."""
+    return reserve(engine, CLASS_USER, records, 0, True)
+
+
+cdef log_batch_t* reserve(engine_t* engine, int segment_class, uint32_t records, uint32_t payload_blocks,
+                          bint control) noexcept nogil:
     cdef store_t* store = &engine.store
-    cdef log_batch_t* batch = store.log.heads[segment_class].batch
+    cdef log_head_t* head = &store.log.heads[segment_class]
+    cdef log_batch_t* batch = head.batch
     if store.failed or store.log.held or payload_blocks >= store.segment_blocks:
         return NULL
-    if batch != NULL:
+    if head.opened and head.control and not control:
+        if segments_free(store) <= store.reserve:
+            return NULL
+        log_close(engine, segment_class)
+        segment_seal(store, segment_class)
+    elif batch != NULL:
         if batch_fits(batch.buffer, records, payload_blocks) and (
                 1 + batch_header(batch.buffer).payload_blocks + payload_blocks
                 <= store.segment_blocks - batch.offset):
             return batch
         log_close(engine, segment_class)
-    return open_batch(engine, segment_class, payload_blocks)
+    return open_batch(engine, segment_class, payload_blocks, control)
 
 
 cdef log_batch_t* log_close(engine_t* engine, int segment_class) noexcept nogil:

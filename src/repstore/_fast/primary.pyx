@@ -8,7 +8,7 @@ from repstore._fast.events cimport (
 )
 from repstore._fast.frames cimport frame_begin, frame_send, frame_send_node
 from repstore._fast.layout cimport (
-    BLOCK_SHIFT, BLOCK_SIZE, CLASS_USER, DESCRIPTOR_BYTES, DIVERGED_FLAG, DURABLE_FLAG, FRAME_ACK, FRAME_APPEND, FRAME_COMMIT,
+    BLOCK_SHIFT, BLOCK_SIZE, DESCRIPTOR_BYTES, DIVERGED_FLAG, DURABLE_FLAG, FRAME_ACK, FRAME_APPEND, FRAME_COMMIT,
     FRAME_COPIED, FRAME_FLUSH, FRAME_LEARN, FRAME_PING, FRAME_PONG, FRAME_REJECT, FRAME_WANT, FULL_FLAG,
     GRANT_FLAG, JOIN_FLAG, LEARNING_FLAG, MEMBERS_MAX, OP_EPOCH, OP_TRIM, OP_WRITE, OP_ZERO,
     descriptor_t, pending_t,
@@ -315,7 +315,7 @@ cdef bint append_epoch(engine_t* engine, volume_t* volume) noexcept nogil:
     cdef descriptor_t* record
     if engine.store.failed:
         return False
-    batch = reserve_record(engine, volume, CLASS_USER, 1, 0)
+    batch = reserve_record(engine, volume, 1, 0, True)
     if batch == NULL:
         return False
     record = add_record(volume, batch, OP_EPOCH, 0, 1)

@@ -2,14 +2,15 @@
 from libc.stdint cimport uint8_t
 
 from repstore._fast.batch cimport batch_add
-from repstore._fast.layout cimport OP_COMMIT, OP_WRITE
-from repstore._fast.log cimport log_reserve
+from repstore._fast.layout cimport CLASS_USER, OP_COMMIT, OP_WRITE
+from repstore._fast.log cimport log_reserve, log_reserve_control
 from repstore._fast.state cimport PENDING_CRCS, PENDING_RECORDS
 
 
-cdef log_batch_t* reserve_record(engine_t* engine, volume_t* volume, int segment_class,
-                                 uint32_t records, uint32_t payload_blocks) noexcept nogil:
-    """Room in the open batch for records of a volume, and in what it may hold uncommitted.
+cdef log_batch_t* reserve_record(engine_t* engine, volume_t* volume, uint32_t records, uint32_t payload_blocks,
+                                 bint control) noexcept nogil:
+    """Room in the open batch for records of a volume, and in what it may hold uncommitted. With
+    `control` for one without payload that brings the volume on (L6).
     The first record of a volume in a batch is preceded by its COMMIT mark, so that replay
     commits as we did (V2)."""
     cdef log_batch_t* batch
@@ -17,7 +18,10 @@ cdef log_batch_t* reserve_record(engine_t* engine, volume_t* volume, int segment
     if (volume.pending_count + volume.unapplied_records + records > PENDING_RECORDS
             or volume.crc_count + volume.unapplied_blocks + payload_blocks > PENDING_CRCS):
         return NULL
-    batch = log_reserve(engine, segment_class, records + 1, payload_blocks)
+    if control:
+        batch = log_reserve_control(engine, records + 1)
+    else:
+        batch = log_reserve(engine, CLASS_USER, records + 1, payload_blocks)
     if batch == NULL:
         return NULL
     if volume.marked_batch != batch.number:

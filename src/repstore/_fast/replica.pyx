@@ -17,7 +17,7 @@ from repstore._fast.layout cimport (
     OP_COPY_BAD, OP_COPY_HOLE, OP_COPY_ZERO, OP_EPOCH, OP_JOINED, OP_LEARN, OP_SEAL, OP_TRIM, OP_WRITE, OP_ZERO,
     PAGE_BITS, PAGE_ENTRIES, VOLUME_LEARNING, descriptor_t, pending_t,
 )
-from repstore._fast.log cimport log_reserve
+from repstore._fast.log cimport log_reserve, log_reserve_control
 from repstore._fast.primary cimport changes_rotate, primary_stop
 from repstore._fast.records cimport reserve_record
 from repstore._fast.segments cimport is_lost, space_left
@@ -371,7 +371,7 @@ cdef void ask_again(engine_t* engine, volume_t* volume, int what) noexcept nogil
 cdef bint append_record(engine_t* engine, volume_t* volume, const descriptor_t* record, const uint32_t* crcs,
                         const uint8_t* body) noexcept nogil:
     cdef uint32_t payload = payload_of(record), i, first
-    cdef log_batch_t* batch = reserve_record(engine, volume, CLASS_USER, 1, payload)
+    cdef log_batch_t* batch = reserve_record(engine, volume, 1, payload, record.operation == OP_EPOCH)
     cdef descriptor_t* own
     if batch == NULL:
         return False
@@ -418,7 +418,7 @@ cdef bint learn(engine_t* engine, volume_t* volume, const frame_header_t* header
     if not full and volume_commit(engine, volume, header.commit) == LOOKUP_LOADING:
         return False                           # what both logs share is ours to keep
     volume_truncate(engine, volume, volume.commit_lsn)     # what they do not is void
-    batch = log_reserve(engine, CLASS_USER, 2, 0)
+    batch = log_reserve_control(engine, 2)
     if batch == NULL:
         return False
     record = batch_add(batch.buffer)
@@ -540,7 +540,7 @@ cdef void go_on_tail(engine_t* engine, volume_t* volume) noexcept nogil:
 
 cdef bint log_mark(engine_t* engine, volume_t* volume, int operation, uint32_t epoch) noexcept nogil:
     """A record that says something about this copy alone. Takes no LSN."""
-    cdef log_batch_t* batch = log_reserve(engine, CLASS_USER, 1, 0)
+    cdef log_batch_t* batch = log_reserve_control(engine, 1)
     cdef descriptor_t* record
     if batch == NULL:
         return False

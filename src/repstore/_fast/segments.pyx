@@ -4,16 +4,26 @@ from repstore._fast.layout cimport (
 )
 
 
-cdef int segment_enter(store_t* store, int segment_class) noexcept nogil:
+cdef enum:
+    CONTROL_KEPT = 1               # segments that are left to the cleaner in any case
+
+
+cdef int segment_enter(store_t* store, int segment_class, bint control) noexcept nogil:
     """Open the next segment of the plan for a class of data. -1: none may be taken.
 
-    The last `reserve` segments are the cleaner's: without them it could not make room.
+    The last `reserve` segments are the cleaner's: without them it could not make room. With
+    `control` one may be taken all the same, and is marked (L6).
     """
     cdef uint32_t number
     cdef segment_t* segment
-    cdef uint32_t kept = 0 if segment_class == CLASS_CLEANER else store.reserve
+    cdef uint32_t kept = store.reserve
+    if segment_class == CLASS_CLEANER:
+        kept = 0
+    elif control:
+        kept = min(<uint32_t>CONTROL_KEPT, store.reserve)
     if segments_free(store) <= kept:
         return -1
+    store.log.heads[segment_class].control = control and segments_free(store) <= store.reserve
     number = store.plan[store.plan_next]
     store.plan_next += 1
     segment = &store.segments[number]

@@ -14,7 +14,7 @@ from repstore._fast.frontend cimport (
     RS_TRIM, RS_WRITE, RS_WRITE_ZEROES, rs_extent,
 )
 from repstore._fast.layout cimport (
-    BLOCK_SHIFT, BLOCK_SIZE, CLASS_USER, LOCATION_HOLE, LOCATION_ZERO, OP_TRIM, OP_WRITE, OP_ZERO, descriptor_t,
+    BLOCK_SHIFT, BLOCK_SIZE, LOCATION_HOLE, LOCATION_ZERO, OP_TRIM, OP_WRITE, OP_ZERO, descriptor_t,
     extent_t,
 )
 from repstore._fast.quorum cimport (
@@ -362,7 +362,7 @@ cdef int log_write(engine_t* engine, volume_t* volume, request_t* request) noexc
 cdef bint log_blocks(engine_t* engine, volume_t* volume, request_t* request, uint32_t count) noexcept nogil:
     """The next `count` blocks as one record: copy them into the batch and hash the copies, for the
     sender may change its own. False: the log has no room now."""
-    cdef log_batch_t* batch = reserve_record(engine, volume, CLASS_USER, 1, count)
+    cdef log_batch_t* batch = reserve_record(engine, volume, 1, count, False)
     cdef descriptor_t* record
     cdef const uint8_t* source = request.buffer if request.buffer != NULL else <uint8_t*>request.front.data
     cdef uint8_t* place
@@ -400,7 +400,7 @@ cdef int log_range(engine_t* engine, volume_t* volume, request_t* request) noexc
         request_finish(request, 0)
         return STARTED
     records = <uint32_t>((end - lba + TRIM_BLOCKS - 1) // TRIM_BLOCKS)
-    batch = reserve_record(engine, volume, CLASS_USER, records, 0)
+    batch = reserve_record(engine, volume, records, 0, False)
     if batch == NULL:
         return WAIT
     while lba < end:

@@ -178,6 +178,7 @@ cdef struct log_head_t:
     uint32_t cursor                # next free block of the segment
     log_batch_t* batch
     bint opened
+    bint control                   # of the cleaner's reserve: for records that bring a volume on (L6)
 
 
 cdef struct log_t:
