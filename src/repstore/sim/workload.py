@@ -19,7 +19,7 @@ from random import Random
 
 import numpy as np
 
-from repstore._fast.control import IO_FIELDS, Call
+from repstore._fast.waiting import IO_FIELDS, Call
 from repstore.format import BLOCK_SIZE
 from repstore.sim.expectation import ZEROS, Expectation
 from repstore.sim.node import NodeLife
