@@ -132,10 +132,11 @@ NOT_SANITIZED = --ignore tests/fast/test_hot_functions.py --ignore tests/model -
 	--ignore tests/cluster/test_gil.py --ignore tests/test_bench.py --ignore tests/test_demo.py
 
 sanitize-address: build
-	$(call timed,sanitize-address,$(call sanitized,address,$(SANITIZED) "not client"))
+	$(call timed,sanitize-address: unit tests,$(call sanitized,address,$(SANITIZED) "not slow and not client"))
+	$(call timed,sanitize-address: slow tests,$(call sanitized,address,$(SANITIZED) "slow and not client"))
 
 sanitize-thread: build
-	$(call timed,sanitize-thread,$(call sanitized,thread,$(SANITIZED) "not slow and not client"))
+	$(call timed,sanitize-thread: unit tests,$(call sanitized,thread,$(SANITIZED) "not slow and not client"))
 	$(call timed,sanitize-thread: 100 seeds,$(call sanitized,thread,python -m repstore.cli sim --seeds 1..100))
 
 # every byte in use of small stores, flipped in turn; about an hour and a half on one core

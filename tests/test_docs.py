@@ -4,15 +4,19 @@
    and every struct of disk and wire has a table.
 2. The Python example of README.md runs as it is printed.
 3. Files and functions that the documents name exist, and links lead somewhere.
+4. Commands that they name exist, with the options that are shown.
 """
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
 from repstore import format as disk_format
 from repstore._fast import layout
+from repstore.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[1]
 FORMAT = (ROOT / "docs/format.md").read_text()
@@ -27,6 +31,10 @@ SOURCE_NAME = re.compile(r"`((?:src|bindings|bench|tests|docs)/[\w./]+)`")
 LINK = re.compile(r"\]\((?!https?://)([^)#]+)\)")
 FUNCTION_NAME = re.compile(r"`([a-z]+)\.([a-z_]+)\(\)`")
 EXAMPLE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# in code: between backticks, or indented; a comment or two spaces end it
+COMMAND = re.compile(r"(?:^ {4}|`)(?:\.venv/bin/)?(repstore|make|python -m) ([\w-][^`\n#]*?)(?:`|#| {2}|$)",
+                     re.MULTILINE)
+OPTION = re.compile(r"--[a-z-]+")
 
 Row = tuple[int, int, str]
 
@@ -118,3 +126,63 @@ def test_functions_that_the_architecture_names_exist() -> None:
         source = ROOT / f"src/repstore/_fast/{room}.pyx"
         assert source.exists(), room
         assert re.search(rf"^cdef .*\b{function}\(", source.read_text(), re.MULTILINE), f"{room}.{function}"
+
+
+def repstore_faults(arguments: str) -> list[str]:
+    """What the command line `repstore ARGUMENTS` names that is not there."""
+    command = typer.main.get_command(app)
+    words = arguments.split()
+    while words and (below := getattr(command, "commands", None)):
+        name = words.pop(0)
+        if name not in below:
+            return [f"repstore {arguments}: no command {name}"]
+        command = below[name]
+    known = {option for parameter in command.params for option in parameter.opts}
+    return [f"repstore {arguments}: no {option}" for option in OPTION.findall(arguments)
+            if option not in known]
+
+
+def make_faults(arguments: str) -> list[str]:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    return [f"make {arguments}: no such target"] if arguments.split()[0] not in targets else []
+
+
+def module_faults(arguments: str) -> list[str]:
+    name = arguments.split()[0]
+    found = find_spec(name)
+    if found is not None and found.submodule_search_locations:
+        found = find_spec(f"{name}.__main__")
+    if found is None or found.origin is None:
+        return [f"python -m {arguments}: no such module"]
+    source = Path(found.origin).read_text()
+    return [f"python -m {arguments}: no {option}" for option in OPTION.findall(arguments)
+            if not re.search(rf"\b{option[2:]}\b", source)]
+
+
+FAULTS = {"repstore": repstore_faults, "make": make_faults, "python -m": module_faults}
+
+
+def commands(text: str) -> list[tuple[str, str]]:
+    """Every program and its arguments; a line that goes on is one."""
+    return COMMAND.findall(re.sub(r"\\\n\s+", "", text))
+
+
+def command_faults(text: str) -> list[str]:
+    return [fault for program, arguments in commands(text) for fault in FAULTS[program](arguments)]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_commands_that_a_document_names_exist(document: str) -> None:
+    assert command_faults((ROOT / document).read_text()) == []
+
+
+@pytest.mark.parametrize("wrong", [
+    "`repstore check every`", "`repstore explain demo 7`", "    repstore status --date DIR  # soon",
+    "`make everything`", "`python -m tests.everything`", "`python -m tests.model --planets 3`"])
+def test_a_command_that_is_not_there_is_noticed(wrong: str) -> None:
+    assert len(command_faults(wrong)) == 1
+
+
+def test_many_commands_are_looked_at() -> None:
+    named = [program for document in DOCUMENTS for program, _ in commands((ROOT / document).read_text())]
+    assert min(named.count(program) for program in FAULTS) > 5

@@ -13,6 +13,7 @@ from tests.sim.scenarios import LIMIT_S, VOLUME
 
 OLD, NEW = range(8, 32, 8), range(64, 80, 8)     # blocks of what n1 alone has, and of what n2 acknowledges
 N2 = 1
+PROMPTLY_S = 2.0                 # less than it takes to notice that a member is silent
 
 
 def last_lsn(cluster: SimulatedCluster, name: str) -> int:
@@ -89,7 +90,7 @@ def test_what_a_member_pulled_does_not_count_as_the_new_primarys(order: tuple[in
             tell(cluster, "n3", sender, data)
         cluster.run_for(0.002)
     late.clear()
-    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    cluster.run_until(lambda: client.is_done, PROMPTLY_S)
     cluster.kill("n2")                         # if n3 counted, it must have what was acknowledged
     cluster.network.heal()
     cluster.config_faults.clear()

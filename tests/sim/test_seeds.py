@@ -19,13 +19,14 @@ from repstore.cli.app import run as command
 from repstore.format import BLOCK_SIZE
 from repstore.sim import plan as plans
 from repstore.sim.atlas import data_blocks
+from repstore.sim.expectation import ZEROS
 from repstore.sim.minimize import kind_of, minimize, shortest
 from repstore.sim.oracles import Oracle
 from repstore.sim.plan import KINDS, Plan, PlannedAsk, draw
 from repstore.sim.run import Outcome, run
 from repstore.sim.seeds import parse_range, run_seeds
 from repstore.sim.timeline import timeline
-from repstore.sim.workload import SimulatedClient
+from repstore.sim.workload import Operation, SimulatedClient, stamped
 
 CORPUS = [json.loads(line) for line in (Path(__file__).parent / "corpus.jsonl").read_text().splitlines()]
 QUICK_SEEDS = range(100_000, 100_060)
@@ -48,6 +49,28 @@ def test_seeds_break_no_promise_and_are_worth_their_time() -> None:
     assert summary.operations >= 500 * summary.seeds
     assert sum(summary.faults.values()) >= 5 * summary.seeds
     assert summary.crashes >= summary.seeds
+
+
+def test_the_history_finds_what_one_read_alone_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read that met a write may return what was there before or what comes, but nothing older (O8)."""
+    check_read, lied = SimulatedClient._check_read, []
+
+    def lie_once(client: SimulatedClient, operation: Operation) -> None:
+        for block in sorted(operation.met):
+            stamps = sorted(client.expectation._ever.get(block, set()) - {ZEROS})
+            if len(stamps) > 4 and not lied:
+                lied.append(block)
+                at = (block - operation.ask.first) * BLOCK_SIZE
+                operation.memory[at:at + BLOCK_SIZE] = stamped(stamps[0], 1)
+        check_read(client, operation)
+
+    monkeypatch.setattr(SimulatedClient, "_check_read", lie_once)
+    plan = next(plan for plan in map(draw, range(1, 100))
+                if plan.setup.volumes[0].overlaps and plan.setup.volumes[0].depth == 8
+                and not plan.setup.stale_reads)
+    outcome = run(plan)
+    assert lied, "no such read"
+    assert "(O8)" in outcome.failure
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -1,4 +1,4 @@
-"""Whether E1 to E7 of `state.pxd` hold; reads everything, changes nothing."""
+"""Whether E1 to E8 of `state.pxd` hold; reads everything, changes nothing."""
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
@@ -41,6 +41,8 @@ cdef const char* volume_broken(volume_t* volume) noexcept nogil:
         payload += entry.blocks if entry.operation == OP_WRITE else 0
     if lsn != volume.local_lsn or payload != volume.crc_count:
         return b"E1: pending records end at local_lsn"
+    if volume.heard and volume.epoch != volume.sealed_epoch:
+        return b"E8: a replica follows no primary of an epoch below its seal"
     if volume.role == ROLE_PRIMARY:
         for i in range(volume.member_count):
             # one that joins counts from now on: what was committed before may still be on its way

@@ -523,9 +523,9 @@ cdef void count_answer(engine_t* engine, member_t* member, uint64_t lsn, uint64_
 
 
 cdef void link_member(engine_t* engine, volume_t* volume, member_t* member) noexcept nogil:
-    """The first answer of a session counts when its running hash is ours at that LSN (P6). What lies
-    below our commit tells nothing: more will come. What is not in our own log yet is looked at then."""
-    if member.claim_lsn < volume.commit_lsn or member.claim_lsn > volume.local_lsn:
+    """The first answer of a session counts when its running hash is ours at that LSN (P6). Below our commit it
+    tells nothing, more will come; what we have not written yet is looked at then; a longer log is not ours."""
+    if member.claim_lsn < volume.commit_lsn or volume.local_lsn < member.claim_lsn <= volume.last_lsn:
         return
     member.claimed = False
     if not is_our_history(volume, member.claim_lsn, member.claim_chain):
@@ -552,7 +552,7 @@ cdef bint is_our_history(const volume_t* volume, uint64_t lsn, uint64_t chain) n
 
 
 cdef void acknowledged(engine_t* engine, volume_t* volume, member_t* member, const frame_header_t* header) noexcept nogil:
-    if header.lsn > volume.last_lsn or not (member.streaming or member.tailing):
+    if not (member.streaming or member.tailing) or (member.linked and header.lsn > volume.last_lsn):
         return                                 # of records this session has not sent
     if not member.linked:
         member.claimed = True

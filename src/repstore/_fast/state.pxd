@@ -18,6 +18,7 @@ Invariants (engine check_invariants; numbered here, asserted in `checks`):
   E5 a primary's commit_lsn is not above what any in-sync member acknowledged
   E6 emptied = sealed segments in which nothing lives or is pending
   E7 coming_blocks = payload of all records that are logged and not committed
+  E8 a replica follows no primary of an epoch below its seal
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 

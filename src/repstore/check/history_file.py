@@ -25,7 +25,7 @@ from repstore._fast.history_lines import (
 )
 from repstore._fast.layout import BLOCK_SIZE
 
-HISTORY_VERSION = 1
+HISTORY_VERSION: Literal[1] = 1
 HEADER_BYTES_MAX = 4096
 FIRST_OPERATION_LINE = 2                  # the header is line 1
 LINE_BYTES_MIN = 16                       # no right line is shorter

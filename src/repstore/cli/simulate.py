@@ -28,12 +28,12 @@ Minimize = Annotated[bool, typer.Option("--minimize", help="Shorten a run that f
 Save = Annotated[Path | None, typer.Option("--save", metavar="FILE", help="Write the plan that was run.")]
 TraceFile = Annotated[Path | None, typer.Option("--trace", metavar="FILE", help="Write the trace.")]
 Jobs = Annotated[int, typer.Option("--jobs", metavar="N", help="Processes, for many seeds.")]
-Minutes = Annotated[float, typer.Option("--minutes", metavar="M", help="Begin no seed after that.")]
+Minutes = Annotated[float | None, typer.Option("--minutes", metavar="M", help="Begin no seed after that.")]
 
 
 def simulate(seed: Seed = None, seeds: Seeds = None, plan: PlanFile = None, minimize: Minimize = False,
              save: Save = None, trace: TraceFile = None, jobs: Jobs = JOBS,
-             minutes: Minutes = 1e9, as_json: Json = False) -> int:
+             minutes: Minutes = None, as_json: Json = False) -> int:
     """Run the shipped engine in simulated worlds: crashes, cut links, lying disks, and what is promised."""
     if sum(chosen is not None for chosen in (seed, seeds, plan)) != 1:
         raise errors.ConfigError("exactly one of --seed, --seeds and --plan must be given")
@@ -97,7 +97,7 @@ def _show(outcome: Any, plan: Any) -> None:
           f"{outcome.crashes} crashes, {outcome.simulated_s:.1f} s; {counts}")
 
 
-def _many(text: str, jobs: int, minutes: float, as_json: bool) -> int:
+def _many(text: str, jobs: int, minutes: float | None, as_json: bool) -> int:
     from repstore.sim.seeds import Summary, parse_range, run_seeds
 
     wanted = parse_range(text)
@@ -113,7 +113,7 @@ def _many(text: str, jobs: int, minutes: float, as_json: bool) -> int:
             complain(f"{summary.seeds} of {len(wanted)} seeds, {len(summary.failures)} failed, "
                      f"{summary.simulated_s / 3600:.2f} simulated hours in {summary.wall_s:.0f} s")
 
-    summary = run_seeds(wanted, jobs, tell, minutes * 60)
+    summary = run_seeds(wanted, jobs, tell, float("inf") if minutes is None else minutes * 60)
     if as_json:
         print(json.dumps(summary.as_dict()))
     else:

@@ -125,15 +125,16 @@ class SimulatedCluster:
         return volume.epoch > 0 and len(volume.in_sync) == volume.copies
 
     def client(self, name: str, *, through: str, depth: int = 4, asks: Iterator[Ask] | None = None,
-               ) -> SimulatedClient:
+               overlaps: bool = False, block_bytes: int = BLOCK_SIZE) -> SimulatedClient:
         """A client that keeps `depth` operations under way; without `asks` until it is stopped."""
         volume = self.volume(name)
         self._clients += 1
-        size_blocks = volume.size_bytes // BLOCK_SIZE
+        size_blocks = volume.size_bytes // block_bytes
         if asks is None:
             asks = drawn(self._random(f"client {self._clients}"), size_blocks)
         client = SimulatedClient(volume.index, size_blocks, depth, asks, self.trace,
-                                 always_durable=volume.acknowledgement == "durable")
+                                 always_durable=volume.acknowledgement == "durable", overlaps=overlaps,
+                                 block_bytes=block_bytes)
         self.attach(client, name, through=through)
         return client
 

@@ -33,6 +33,7 @@ class Expectation:
     _versions: dict[int, list[Version]] = field(default_factory=dict)     # the first one is durable
     _failed: dict[int, set[int]] = field(default_factory=dict)            # writes that ended with an error
     _unsure: dict[int, None] = field(default_factory=dict)                # blocks that have more than one
+    _contested: set[int] = field(default_factory=set)           # two writes met: their order is not known
     _ever: dict[int, set[int]] = field(default_factory=dict)
     _asked: list[tuple[int, int]] = field(default_factory=list)           # (first stamp, number), ascending
 
@@ -70,8 +71,13 @@ class Expectation:
         self._failed.pop(block, None)
         self.settle(block, stamp)
 
+    def contest(self, block: int) -> None:
+        """A write was answered that met another one on this block: either may be the last."""
+        self._contested.add(block)
+
     def settle(self, block: int, stamp: int) -> None:
         """This is what the block holds: it was acknowledged, or read (W1)."""
+        self._contested.discard(block)
         self.may[block] = {stamp}
         versions = self._versions.get(block)
         if versions is None:
@@ -87,6 +93,8 @@ class Expectation:
     def durable(self, block: int, before: int) -> None:
         """A flush asked for at event `before` was answered: what was answered by then stays."""
         versions = self._versions.get(block, [])
+        if block in self._contested:
+            return
         for last in range(len(versions) - 1, 0, -1):
             if NEVER < versions[last].answered <= before:
                 del versions[:last]
@@ -113,7 +121,7 @@ class Expectation:
         for block, stamp in sorted(found.items()):
             versions = self._versions.get(block, [])
             place = next((i for i, version in enumerate(versions) if version.stamp == stamp), None)
-            if place is None or stamp == ZEROS:
+            if place is None or stamp == ZEROS or block in self._contested:
                 continue
             for later in versions[place + 1:]:
                 if later.stamp != ZEROS and NEVER < later.answered < newest:

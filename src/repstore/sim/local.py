@@ -154,27 +154,28 @@ class LocalVolume:
         while self._open:
             self._pump_on()
 
-    def read_all(self, volume: int = VOLUME_INDEX, blocks_a_request: int = 32) -> list[int]:
-        """The stamp of every block; -1 for one that is no block of ours or cannot be read."""
+    def read_all(self, volume: int = VOLUME_INDEX, blocks_a_request: int = 32,
+                 stamped_bytes: int = BLOCK_SIZE) -> list[int]:
+        """The stamp of every block, or sector of one; -1 for what is none of ours or cannot be read."""
         size_blocks = self.engine.volume_state(volume).size_blocks
         reads = [Request(READ, first, min(blocks_a_request, size_blocks - first), volume=volume)
                  for first in range(0, size_blocks, blocks_a_request)]
         self.run(reads, depth=8)
         found: list[int] = []
         for read in reads:
-            found += self._stamps(read)
+            found += self._stamps(read, stamped_bytes)
         return found
 
-    def _stamps(self, read: Request) -> list[int]:
+    def _stamps(self, read: Request, stamped_bytes: int) -> list[int]:
         """What an answered read gave; where one of its blocks is bad, the others one by one."""
         assert read.memory is not None
         if not read.error:
-            return stamps_of(read.memory[:read.blocks * BLOCK_SIZE])
+            return stamps_of(read.memory[:read.blocks * BLOCK_SIZE], stamped_bytes)
         singles = [Request(READ, read.first + i, 1, volume=read.volume) for i in range(read.blocks)]
         if len(singles) == 1:
-            return [-1]
+            return [-1] * (BLOCK_SIZE // stamped_bytes)
         self.run(singles, depth=8)
-        return [stamp for single in singles for stamp in self._stamps(single)]
+        return [stamp for single in singles for stamp in self._stamps(single, stamped_bytes)]
 
     def _turn(self) -> bool:
         """Whether the engine wants another one at once."""

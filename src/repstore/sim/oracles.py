@@ -12,6 +12,7 @@
      it acknowledged may have lost the end of its log, unnoticed until its node is asked.
   O7 At the end every store is whole (`check.fsck`), where no disk damaged anything; a copy of a root
      or a superblock may be half written.
+  O8 At the end the history of what each client was told is consistent (`check.history`), where leases hold.
 """
 from __future__ import annotations
 
@@ -145,6 +146,13 @@ class Oracle:
                                  f"than on {other.node} (O3)"
 
     # ----------------------------------------------------------------------------- the end
+    def check_histories(self) -> None:
+        """O8."""
+        for volume, client in self._scene.configs():
+            verdict = client.history.verdict()
+            assert verdict.consistent or self._scene.plan.setup.stale_reads, \
+                f"{volume.name}: {verdict.contradiction} (O8)"
+
     def copies_rest(self) -> bool:
         """All in-sync copies have committed all they have, equally far."""
         for volume in self._scene.plan.setup.volumes:
@@ -168,7 +176,7 @@ class Oracle:
                 if not self._scene.damage.any:
                     _check_whole(node)
                 try:
-                    found[node.number] = _read_offline(node)
+                    found[node.number] = self._read_offline(node)
                 except errors.CorruptionError:
                     # its node would cut the log where the disk lost a batch, and learn the rest anew
                     if not self._is_bad_disk(node.number):
@@ -179,10 +187,21 @@ class Oracle:
                 if member in found and not self._is_bad_disk(member):
                     self._check_copy(number, config, member, found[member][config.index])
 
+    def _read_offline(self, node: SimulatedNode) -> dict[int, list[int]]:
+        """The stamps of all blocks of all copies on a disk, by volume index."""
+        image = bytearray(node.disk.image)
+        for block in node.disk.faults.unreadable:
+            image[block * BLOCK_SIZE:(block + 1) * BLOCK_SIZE] = bytes(BLOCK_SIZE)
+        local = LocalVolume(PlainDisk(image), boot_id=node.boot_id, life_id=LIFE_OF_READER)
+        stamped_bytes = {client.index: client.block_bytes for client in self._scene.clients}
+        return {index: local.read_all(index, stamped_bytes=stamped_bytes[index])
+                for index in local.engine.volume_indexes()}
+
     def _check_copy(self, number: int, config: VolumeConfig, node: int, stamps: list[int]) -> None:
-        expectation = self._scene.clients[number].expectation
+        expectation, plan = self._scene.clients[number].expectation, self._scene.plan.setup.volumes[number]
         for block, stamp in enumerate(stamps):
-            if stamp == UNREADABLE and self._scene.damage.is_damaged(config.index, range(block, block + 1)):
+            if stamp == UNREADABLE and self._scene.damage.is_damaged(
+                    config.index, plan.blocks_of(range(block, block + 1))):
                 continue
             may = expectation.of(block)
             assert stamp in may, (f"{config.name}: block {block} of the copy on node {node} is {stamp}, "
@@ -195,15 +214,6 @@ def _check_whole(node: SimulatedNode) -> None:
     check_device(MemoryDevice(node.disk.image), report, data=True)
     findings = [str(finding) for finding in report.findings if finding.kind not in HALF_WRITTEN]
     assert not findings, f"store of {node.name} is not whole: {len(findings)} findings, {findings[0]} (O7)"
-
-
-def _read_offline(node: SimulatedNode) -> dict[int, list[int]]:
-    """The stamps of all blocks of all copies on a disk, by volume index."""
-    image = bytearray(node.disk.image)
-    for block in node.disk.faults.unreadable:
-        image[block * BLOCK_SIZE:(block + 1) * BLOCK_SIZE] = bytes(BLOCK_SIZE)
-    local = LocalVolume(PlainDisk(image), boot_id=node.boot_id, life_id=LIFE_OF_READER)
-    return {index: local.read_all(index) for index in local.engine.volume_indexes()}
 
 
 def _state(life: NodeLife, index: int) -> VolumeState | None:

@@ -18,7 +18,7 @@ import msgspec
 from repstore import config, errors
 from repstore.format import BLOCK_SIZE
 from repstore.sim.clock import NS_PER_S
-from repstore.sim.workload import BLOCKS_MOST, FLUSH, READ, TRIM, WRITE, WRITE_ZEROES
+from repstore.sim.workload import BLOCKS_MOST, FLUSH, LARGE_BLOCKS_MOST, READ, TRIM, WRITE, WRITE_ZEROES
 from repstore.store import geometry
 
 SEED_MAX = 2**63 - 1
@@ -45,6 +45,10 @@ GEOMETRIES = ((1024, 64), (1024, 64), (2048, 64), (2048, 128), (4096, 128))     
 DRIFT_PPM_MOST = 20_000
 STEP_S_MOST = 0.25            # the grace period leaves that, with the drift of two clocks
 FAR_STEP_S_MOST = 20.0
+OVERLAPS_SHARE = 0.4          # of volumes whose client has operations under way that share blocks
+LARGE_SHARE = 0.03            # of operations
+SECTORS_SHARE = 0.25          # of volumes whose client works in sectors
+SECTOR_BYTES = 512
 
 
 class VolumePlan(msgspec.Struct, frozen=True):
@@ -57,6 +61,18 @@ class VolumePlan(msgspec.Struct, frozen=True):
     first_node: int
     through: str              # node that its client begins with
     depth: int
+    overlaps: bool = False    # operations under way may share blocks
+    block_bytes: int = BLOCK_SIZE     # of what the client calls a block: a sector may be less
+
+    @property
+    def client_blocks(self) -> int:
+        """The volume's size as the client counts."""
+        return self.size_blocks * BLOCK_SIZE // self.block_bytes
+
+    def blocks_of(self, span: range) -> range:
+        """The volume's blocks in which the client's lie."""
+        return range(span.start * self.block_bytes // BLOCK_SIZE,
+                     -(-span.stop * self.block_bytes // BLOCK_SIZE))
 
 
 class Setup(msgspec.Struct, frozen=True):
@@ -133,8 +149,8 @@ def check(plan: Plan, where: str) -> None:
     for ask in plan.asks:
         if not 0 <= ask.volume < len(setup.volumes):
             raise errors.ConfigError(f"{where}: {len(setup.volumes)} volumes, asked for number {ask.volume}")
-        size_blocks = setup.volumes[ask.volume].size_blocks
-        if not 0 <= ask.blocks <= BLOCKS_MOST or not 0 <= ask.first <= size_blocks - ask.blocks:
+        size_blocks = setup.volumes[ask.volume].client_blocks
+        if not 0 <= ask.blocks <= LARGE_BLOCKS_MOST or not 0 <= ask.first <= size_blocks - ask.blocks:
             raise errors.ConfigError(f"{where}: blocks {ask.first}+{ask.blocks} of {size_blocks}")
 
 
@@ -183,7 +199,8 @@ def _draw_volume(random: Random, number: int, nodes: int, room_blocks: int) -> V
         name=f"v{number + 1}", size_blocks=random.randint(max(16, room_blocks // 3), room_blocks),
         copies=copies, min_copies=min_copies, acknowledgement="durable" if random.random() < 0.15 else "dev",
         first_node=random.randrange(nodes), through=f"n{random.randint(1, nodes)}",
-        depth=random.choice([1, 4, 4, 8]))
+        depth=random.choice([1, 4, 4, 8]), overlaps=random.random() < OVERLAPS_SHARE,
+        block_bytes=SECTOR_BYTES if random.random() < SECTORS_SHARE else BLOCK_SIZE)
 
 
 def _draw_kinds(random: Random, setup: Setup) -> list[str]:
@@ -241,12 +258,16 @@ def _draw_asks(random: Random, setup: Setup, faults: Sequence[Fault],
         begin_ns = min(max(0, begin_ns), length_ns)
         step_ns = random.choice([0, 0, 1 * MS, 10 * MS])
         number = random.randrange(len(setup.volumes))
-        size_blocks = setup.volumes[number].size_blocks
+        size_blocks, block_bytes = setup.volumes[number].client_blocks, setup.volumes[number].block_bytes
         for i in range(random.choice([4, 16, 64])):
             kind = random.choices(kinds, weights)[0]
-            blocks = 0 if kind == FLUSH else random.randint(1, BLOCKS_MOST)
-            reach = max(BLOCKS_MOST, size_blocks // 8) if random.random() < hot_share else size_blocks
+            most = LARGE_BLOCKS_MOST if random.random() < LARGE_SHARE else BLOCKS_MOST
+            blocks = 0 if kind == FLUSH else random.randint(1, min(most, size_blocks))
+            reach = max(blocks, BLOCKS_MOST, size_blocks // 8) if random.random() < hot_share else size_blocks
             first = 0 if kind == FLUSH else random.randint(0, reach - blocks)
+            if kind in (TRIM, WRITE_ZEROES):       # whole blocks of the volume
+                step = BLOCK_SIZE // block_bytes
+                first, blocks = first // step * step, -(-blocks // step) * step
             fua = kind not in (READ, FLUSH) and random.random() < fua_share
             asks.append(PlannedAsk(begin_ns + i * step_ns, number, kind, first, blocks, fua))
     return tuple(sorted(asks, key=lambda ask: ask.at_ns))

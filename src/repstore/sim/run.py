@@ -56,7 +56,9 @@ def run(plan: Plan) -> Outcome:
     try:
         scene = Scene(plan)
         outcome.trace = scene.cluster.trace
-        _play(scene, Oracle(scene))
+        oracle = Oracle(scene)
+        _play(scene, oracle)
+        oracle.check_histories()
     except Exception as error:
         broken = isinstance(error, AssertionError)
         outcome.failure = str(error) if broken else f"{type(error).__name__}: {error}"

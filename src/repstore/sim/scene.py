@@ -71,8 +71,9 @@ class Scene:
     def _client(self, number: int, volume: VolumePlan) -> SimulatedClient:
         asks = [ask for ask in self.plan.asks if ask.volume == number]
         client = self.cluster.client(volume.name, through=volume.through, depth=volume.depth,
-                                     asks=iter([self._timed(ask) for ask in asks]))
-        client.may_fail = lambda span: (self.damage.is_damaged(client.index, span)
+                                     asks=iter([self._timed(ask) for ask in asks]), overlaps=volume.overlaps,
+                                     block_bytes=volume.block_bytes)
+        client.may_fail = lambda span: (self.damage.is_damaged(client.index, volume.blocks_of(span))
                                         or (self.damage.fenced and self._is_alone(volume)))
         client.stale_reads = self.plan.setup.stale_reads
         for at_ns in dict.fromkeys(ask.at_ns for ask in asks):

@@ -1,11 +1,14 @@
 """A client of a volume that knows what every block may read as (`expectation`).
 
-  C1 Operations under way at the same time do not share a block, so that each read can be
-     decided alone.
-  C2 Every write of a block is different: it carries its number, the same in all 512 words of
-     it, so that a block put together from two writes is recognised.
+  C1 Operations under way at the same time share a block only where the client was made for it. What
+     two writes that met leave is not known before a read that meets no write; what a read that met one
+     returns, the history decides.
+  C2 Every write of a block is different: it carries its number, the same in every word of it, so that
+     a block put together from two writes is recognised.
   C3 An error is an answer only where one was due: EIO of a block that was damaged, a refusal of
      a session that is over. Anything else is a fault of ours (W4).
+  C4 What a client calls a block is its own unit: a whole block of the volume, or a sector of one. A
+     volume never completes a sector's block with a neighbour's old content, though two change at once.
 """
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import errno
 import mmap
 import struct
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from random import Random
 
@@ -21,7 +24,9 @@ import numpy as np
 
 from repstore._fast.waiting import IO_FIELDS, Call
 from repstore.format import BLOCK_SIZE
+from repstore.sim import history
 from repstore.sim.expectation import ZEROS, Expectation
+from repstore.sim.history import ClientHistory, Line
 from repstore.sim.node import NodeLife
 from repstore.sim.trace import Trace
 
@@ -30,24 +35,27 @@ KIND_NAMES = {READ: "read", WRITE: "write", TRIM: "trim", WRITE_ZEROES: "zero", 
 KIND_SHARES = {WRITE: 60, READ: 25, TRIM: 5, WRITE_ZEROES: 5, FLUSH: 5}
 FUA = 1
 FUA_SHARE = 0.05
-BLOCKS_MOST = 8               # of one operation
+BLOCKS_MOST = 8               # of one operation, usually
+LARGE_BLOCKS_MOST = 64        # of any: 256 KiB
 IO = np.dtype(list(IO_FIELDS))
 IO_STRUCT = struct.Struct("<BBHIQIiQ")
 ERROR_OFFSET = 20             # of `error` in it
 SESSION_OVER = (errno.ESTALE, errno.ESHUTDOWN)
+HISTORY_KINDS = {READ: history.READ, WRITE: history.WRITE, TRIM: history.ZERO, WRITE_ZEROES: history.ZERO,
+                 FLUSH: history.FLUSH}
 
 
-def stamped(stamp: int, blocks: int) -> bytes:
+def stamped(stamp: int, blocks: int, block_bytes: int = BLOCK_SIZE) -> bytes:
     """Blocks that carry the stamps from `stamp` on."""
-    return b"".join((stamp + i).to_bytes(8, "little") * (BLOCK_SIZE // 8) for i in range(blocks))
+    return b"".join((stamp + i).to_bytes(8, "little") * (block_bytes // 8) for i in range(blocks))
 
 
-def stamps_of(data: bytes) -> list[int]:
+def stamps_of(data: bytes, block_bytes: int = BLOCK_SIZE) -> list[int]:
     """The stamps of whole blocks; -1 for a block that was never written like that."""
     found = []
-    for at in range(0, len(data), BLOCK_SIZE):
+    for at in range(0, len(data), block_bytes):
         word = data[at:at + 8]
-        whole = data[at:at + BLOCK_SIZE] == word * (BLOCK_SIZE // 8)
+        whole = data[at:at + block_bytes] == word * (block_bytes // 8)
         found.append(int.from_bytes(word, "little") if whole else -1)
     return found
 
@@ -70,12 +78,21 @@ class Operation:
     memory: mmap.mmap
     io: bytearray             # one IO
     asked: int                # number of the event
+    line: Line                # of the history
     call: Call | None = None
+    met: set[int] = field(default_factory=set)        # blocks shared with others, one of the two writing
 
     @property
     def span(self) -> range:
         """The blocks it is about."""
         return range(self.ask.first, self.ask.first + self.ask.blocks)
+
+    def meet(self, other: Operation) -> None:
+        """They are under way at the same time."""
+        if self.ask.kind != READ or other.ask.kind != READ:
+            shared = range(max(self.span.start, other.span.start), min(self.span.stop, other.span.stop))
+            self.met.update(shared)
+            other.met.update(shared)
 
     def stamp_at(self, i: int) -> int:
         """What its block i holds when this is done."""
@@ -102,8 +119,10 @@ class SimulatedClient:
     """Keeps up to `depth` operations under way on one volume through the node it is attached to."""
 
     def __init__(self, index: int, size_blocks: int, depth: int, asks: Iterator[Ask], trace: Trace, *,
-                 always_durable: bool = False) -> None:
+                 always_durable: bool = False, overlaps: bool = False, block_bytes: int = BLOCK_SIZE) -> None:
         self.expectation = Expectation()
+        self.history = ClientHistory(size_blocks, block_bytes)
+        self.block_bytes = block_bytes
         self.index = index
         self.size_blocks = size_blocks
         self.acknowledged = 0
@@ -119,6 +138,7 @@ class SimulatedClient:
         self._asks = asks
         self._next: Ask | None = None
         self._always_durable = always_durable
+        self._overlaps = overlaps
         self._trace = trace
         self._flying: list[Operation] = []
         self._memories: list[mmap.mmap] = []      # to use again: those of answered operations
@@ -155,6 +175,7 @@ class SimulatedClient:
         if self._life is not None and self._life.alive:
             self._life.on_progress.remove(self.progress)
         self._flying.clear()
+        self.history.attached(self.expectation.now(), incarnation)
         self._life = life
         self.session_over = False
         if incarnation != self._incarnation and self._incarnation >= 0:
@@ -220,8 +241,9 @@ class SimulatedClient:
 
     def all_blocks(self) -> list[Ask]:
         """Reads of everything."""
-        return [Ask(READ, first, min(BLOCKS_MOST, self.size_blocks - first))
-                for first in range(0, self.size_blocks, BLOCKS_MOST)]
+        step = BLOCKS_MOST * BLOCK_SIZE // self.block_bytes
+        return [Ask(READ, first, min(step, self.size_blocks - first))
+                for first in range(0, self.size_blocks, step)]
 
     # ------------------------------------------------------------------------ after a loss
     def _begin_survey(self) -> None:
@@ -240,18 +262,15 @@ class SimulatedClient:
     def _submit(self, ask: Ask) -> bool:
         """False: it shares a block with one under way (C1)."""
         end = ask.first + ask.blocks
-        for other in self._flying:
-            if other.ask.first < end and ask.first < other.ask.first + other.ask.blocks:
-                return False
+        sharing = [other for other in self._flying
+                   if other.ask.first < end and ask.first < other.ask.first + other.ask.blocks]
+        if sharing and not self._overlaps:
+            return False
         assert self._life is not None
-        # aligned like a block client's memory: an engine may read into it directly
-        memory = self._memories.pop() if self._memories else mmap.mmap(-1, BLOCKS_MOST * BLOCK_SIZE)
-        export = self._life.engine.exports[self.index]
-        io = bytearray(IO_STRUCT.pack(ask.kind, FUA if ask.fua else 0, 0, export, ask.first * BLOCK_SIZE,
-                                      ask.blocks * BLOCK_SIZE, 0, 0))
-        operation = Operation(ask, self._next_stamp, memory, io, self.expectation.now())
+        operation = self._operation(ask, self._life.engine.exports[self.index])
+        for other in sharing:
+            operation.meet(other)
         if ask.kind == WRITE:
-            memory[:ask.blocks * BLOCK_SIZE] = stamped(operation.stamp, ask.blocks)
             self.expectation.asked(operation.stamp)
             self._next_stamp += ask.blocks
         if ask.kind not in (READ, FLUSH):
@@ -260,8 +279,24 @@ class SimulatedClient:
         self._flying.append(operation)
         self._trace.add(self._life.name, "client asks {}", operation)
         self.on_asked(operation)
-        operation.call = self._life.engine.start(io, memory, 1)
+        operation.call = self._life.engine.start(operation.io, operation.memory, 1)
         return True
+
+    def _operation(self, ask: Ask, export: int) -> Operation:
+        """It begins now."""
+        now, length = self.expectation.now(), ask.blocks * self.block_bytes
+        # aligned like a block client's memory: an engine may read into it directly
+        memory = self._memories.pop() if self._memories else mmap.mmap(-1, LARGE_BLOCKS_MOST * BLOCK_SIZE)
+        io = bytearray(IO_STRUCT.pack(ask.kind, FUA * ask.fua, 0, export, ask.first * self.block_bytes,
+                                      length, 0, 0))
+        line = Line(HISTORY_KINDS[ask.kind], now, ask.first, ask.blocks,
+                    ask.kind not in (READ, FLUSH) and (ask.fua or self._always_durable))
+        self.history.lines.append(line)
+        operation = Operation(ask, self._next_stamp, memory, io, now, line)
+        if ask.kind == WRITE:
+            line.values = [operation.stamp_at(i) for i in range(ask.blocks)]
+            memory[:length] = stamped(operation.stamp, ask.blocks, self.block_bytes)
+        return operation
 
     # ----------------------------------------------------------------------------- answers
     def _finish(self, operation: Operation) -> None:
@@ -271,6 +306,7 @@ class SimulatedClient:
         operation.call = None
         error = int.from_bytes(operation.io[ERROR_OFFSET:ERROR_OFFSET + 4], "little", signed=True)
         self._trace.add(self._life.name, "client got {}: {}", operation, error)
+        operation.line.end, operation.line.error = self.expectation.now(), error
         if error:
             self._take_error(operation, error)
             return
@@ -284,6 +320,9 @@ class SimulatedClient:
             expectation.flushed(operation.asked)
         else:
             for i, block in enumerate(operation.span):
+                if block in operation.met:
+                    expectation.contest(block)
+                    continue
                 expectation.acknowledge(block, operation.stamp_at(i))
                 if operation.ask.fua or self._always_durable:
                     expectation.durable(block, expectation.now())
@@ -302,9 +341,12 @@ class SimulatedClient:
             assert due, f"{operation} through {self._life.name} ended with {name} (W4)"
 
     def _check_read(self, operation: Operation) -> None:
-        stamps = stamps_of(operation.memory[:operation.ask.blocks * BLOCK_SIZE])
+        stamps = stamps_of(operation.memory[:operation.ask.blocks * self.block_bytes], self.block_bytes)
+        operation.line.values = stamps
         for block, stamp in zip(operation.span, stamps, strict=True):
             may = self.expectation.of(block)
+            if block in operation.met and self.expectation.was(block, stamp):
+                continue
             if self.stale_reads and stamp not in may and self.expectation.was(block, stamp):
                 continue
             assert stamp in may, f"block {block} reads as {stamp}, it may be {sorted(may)} (W1)"
