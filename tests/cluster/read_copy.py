@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from repstore._fast.control import IO_FIELDS
+from repstore._fast.waiting import IO_FIELDS
 from repstore.format import BLOCK_SIZE
 from repstore.node.native import Native
 from repstore.store.store import open_store

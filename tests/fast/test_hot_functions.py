@@ -114,7 +114,7 @@ def test_the_data_plane_never_calls_into_python(module: str) -> None:
 def test_every_module_of_the_data_plane_is_looked_at() -> None:
     modules = {f"repstore._fast.{path.stem}" for path in (GENERATED / "src/repstore/_fast").glob("*.c")}
     beside = {"_cyutility", "crc32c", "layout", "control", "loading", "root", "checks", "simulated",
-              "inspection"}
+              "inspection", "waiting"}
     # a history is judged beside the data plane, by whoever asks
     beside |= {name.rpartition(".")[2] for name in modules if ".history_" in name}
     assert modules - {f"repstore._fast.{name}" for name in beside} == {

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repstore._fast import inspection
-from repstore._fast.control import Call
 from repstore._fast.simulated import DiskRead, DiskWrite
+from repstore._fast.waiting import Call
 from repstore.format import BLOCK_SIZE, extent_t
 from repstore.sim.cluster import SimulatedCluster
 from repstore.sim.disk import SimulatedDisk

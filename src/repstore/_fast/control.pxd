@@ -12,7 +12,7 @@ cdef class Engine:
     cdef bint woken                    # without a loop: somebody wants a turn
     cdef object frontend_capsule
     cdef object memory
-    cdef object calls
+    cdef set calls
     cdef readonly int event_fd
 
     cdef void attach_backend(self, object owner, backend_t* backend) noexcept

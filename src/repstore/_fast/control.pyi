@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 from typing_extensions import Buffer
 
 from repstore._fast.loop import Loop
+from repstore._fast.waiting import Call
 
-IO_FIELDS: tuple[tuple[str, str], ...]
 ROLES: tuple[str, ...]
 
 class VolumeState(NamedTuple):
@@ -35,19 +35,6 @@ class VolumeState(NamedTuple):
     pending: int
     lineage: tuple[tuple[int, int], ...]
     session: int
-
-class Call:
-    """Operations handed to the engine: `wait()` for all of them, or poll `done`."""
-
-    @property
-    def done(self) -> bool: ...
-    @property
-    def finished(self) -> int: ...
-    @property
-    def failed(self) -> int: ...
-    def wait(self) -> int: ...
-    def wait_at_most(self, seconds: float) -> bool: ...
-    def end(self) -> None: ...
 
 class Engine:
     """One engine: a node with a store, or a client without one. Thread-safe."""

@@ -1,7 +1,7 @@
 """What control code may ask of an engine: quick, thread-safe calls; answers come as events.
 
 Every call takes the engine's lock without the GIL, touches native state, and lets the loop
-know. `Call.wait` waits without both. Errors are built-in exceptions; the rooms above
+know. What waits is a `waiting.Call`. Errors are built-in exceptions; the rooms above
 translate them.
 """
 import os
@@ -13,10 +13,9 @@ from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.errno cimport ENOSPC
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset, strncpy
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from repstore._fast.backend cimport backend_t
-from repstore._fast.calls cimport call_begin, call_end
+from repstore._fast.calls cimport call_begin
 from repstore._fast.checkpoint cimport checkpoint_order_superblocks
 from repstore._fast.checks cimport first_broken
 from repstore._fast.engine cimport (
@@ -28,7 +27,7 @@ from repstore._fast.exports cimport (
 )
 from repstore._fast.frontend cimport rs_frontend
 from repstore._fast.layout cimport (
-    BLOCK_SHIFT, BLOCK_SIZE, DIRECTORY_ENTRIES, PAGE_BITS, PAGE_ENTRIES, VOLUME_LEARNING,
+    BLOCK_SHIFT, DIRECTORY_ENTRIES, PAGE_BITS, PAGE_ENTRIES, VOLUME_LEARNING,
     page_reference_t, tree_entry_t, volume_entry_t,
 )
 from repstore._fast.loading cimport (
@@ -37,7 +36,6 @@ from repstore._fast.loading cimport (
 )
 from repstore._fast.loop cimport (
     engine_vtable_t, loop_attach, loop_backend, loop_lock, loop_unlock, loop_wake,
-    pthread_mutex_t,
 )
 from repstore._fast.page_tree cimport tree_retire
 from repstore._fast.primary cimport (
@@ -51,39 +49,15 @@ from repstore._fast.root cimport root_size
 from repstore._fast.segments cimport segments_free
 from repstore._fast.state cimport (
     CHANGES_KEPT, CHECKPOINT_DRAIN, CHECKPOINT_IDLE, CLIENT_NODE, EVENTS_MAX, NODES_MAX, REQUESTS_MAX, REQUEST_FREE,
-    ROLE_PRIMARY, VOLUMES_MAX, VOLUME_INDEX_MAX, call_t, event_ring_t, event_t, io_t,
+    ROLE_PRIMARY, VOLUMES_MAX, VOLUME_INDEX_MAX, event_ring_t, event_t,
 )
 from repstore._fast.transfer cimport transfers_forget
 from repstore._fast.volume cimport (
     LOOKUP_LOADING, volume_attach, volume_detach, volume_free, volume_incomplete, volume_new, volume_set_range,
     volume_truncate,
 )
+from repstore._fast.waiting cimport Call, call_new
 
-
-# polled without the engine's lock; `finished` of calls.pyx is stored with release order
-cdef extern from * nogil:
-    uint64_t load_acquire "__atomic_load_n"(uint64_t* number, int order)
-    int ACQUIRE "__ATOMIC_ACQUIRE"
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_cond_t:
-        pass
-    ctypedef struct pthread_condattr_t:
-        pass
-    int pthread_condattr_init(pthread_condattr_t* attributes)
-    int pthread_condattr_setclock(pthread_condattr_t* attributes, int clock)
-    int pthread_condattr_destroy(pthread_condattr_t* attributes)
-    int pthread_cond_init(pthread_cond_t* condition, pthread_condattr_t* attributes)
-    int pthread_cond_destroy(pthread_cond_t* condition)
-    int pthread_cond_wait(pthread_cond_t* condition, pthread_mutex_t* mutex)
-    int pthread_cond_timedwait(pthread_cond_t* condition, pthread_mutex_t* mutex, const timespec* until)
-
-
-IO_FIELDS = (
-    ("kind", "u1"), ("flags", "u1"), ("reserved", "<u2"), ("export_id", "<u4"), ("offset", "<u8"),
-    ("length", "<u4"), ("error", "<i4"), ("buffer_offset", "<u8"),
-)
-assert sizeof(io_t) == 32
 
 VolumeState = namedtuple("VolumeState", (
     "index", "name", "uuid", "size_blocks", "role", "epoch", "sealed_epoch", "incarnation", "last_lsn",
@@ -110,74 +84,6 @@ VTABLE.link_down = engine_link_down
 VTABLE.frame = engine_frame
 VTABLE.stream = engine_stream
 VTABLE.turn = engine_turn
-
-
-cdef class Call:
-    """Operations handed to the engine: `wait()` for all of them, or poll `done`.
-
-    The arrays stay in use until then; the call keeps them alive.
-    """
-    cdef call_t call
-    cdef pthread_cond_t condition
-    cdef Engine owner
-    cdef unsigned char[::1] ios
-    cdef unsigned char[::1] buffer
-    cdef bint queued
-
-    @property
-    def done(self):
-        """All operations are finished: what they read and their errors are there."""
-        return load_acquire(&self.call.finished, ACQUIRE) == self.call.count
-
-    @property
-    def finished(self):
-        """Operations finished so far."""
-        return load_acquire(&self.call.finished, ACQUIRE)
-
-    @property
-    def failed(self):
-        """Operations that ended with an error; each has its errno in `error`."""
-        self.owner.lock()
-        failed = self.call.failed
-        self.owner.unlock(False)
-        return failed
-
-    def wait(self):
-        """Block, without the GIL, until all operations are finished. Returns how many failed."""
-        with nogil:
-            loop_lock(self.owner.lock_owner)
-            while self.call.finished < self.call.count:
-                pthread_cond_wait(&self.condition, &self.owner.lock_owner.mutex)
-            loop_unlock(self.owner.lock_owner)
-        self.end()
-        return self.call.failed
-
-    def wait_at_most(self, double seconds):
-        """Like `wait`, for so long at most, so that the caller may look at its signals in between.
-        Returns whether all operations are finished; `wait` then returns at once."""
-        cdef timespec until
-        cdef int answer = 0
-        cdef uint64_t until_ns
-        with nogil:
-            clock_gettime(CLOCK_MONOTONIC, &until)
-            until_ns = <uint64_t>until.tv_sec * 1000000000ULL + until.tv_nsec + <uint64_t>(seconds * 1e9)
-            until.tv_sec = until_ns // 1000000000ULL
-            until.tv_nsec = until_ns % 1000000000ULL
-            loop_lock(self.owner.lock_owner)
-            while self.call.finished < self.call.count and answer == 0:
-                answer = pthread_cond_timedwait(&self.condition, &self.owner.lock_owner.mutex, &until)
-            loop_unlock(self.owner.lock_owner)
-        return self.done
-
-    def end(self):
-        """Forget a finished call (simulators, which do not wait)."""
-        if self.queued and self.done:
-            self.owner.lock()
-            call_end(self.owner.engine, &self.call)
-            self.owner.unlock(False)
-            pthread_cond_destroy(&self.condition)
-            self.queued = False
-            self.owner.calls.discard(self)
 
 
 cdef class Engine:
@@ -311,36 +217,7 @@ cdef class Engine:
 
         Raises ValueError, before anything begins, if one reaches outside the buffer.
         """
-        cdef Call call = Call.__new__(Call)
-        cdef pthread_condattr_t attributes
-        cdef uint64_t i, needed, room = buffer.shape[0] if buffer is not None else 0
-        if ios.shape[0] == 0 or ios.shape[0] % <Py_ssize_t>sizeof(io_t):
-            raise ValueError(f"{ios.shape[0]} bytes of operations: must be a multiple of {sizeof(io_t)}, at least one")
-        if not 1 <= depth <= 1024:
-            raise ValueError(f"depth {depth}: must be 1 to 1024")
-        memset(&call.call, 0, sizeof(call_t))
-        call.owner = self
-        call.ios = ios
-        call.buffer = buffer
-        call.call.ios = <io_t*>&ios[0]
-        call.call.buffer = &buffer[0] if room else <uint8_t*>NULL
-        call.call.count = ios.shape[0] // sizeof(io_t)
-        for i in range(call.call.count):
-            if call.call.ios[i].kind not in (1, 2, 6):
-                continue
-            # block status: the length is that of the volume's range, its answer fills a block
-            needed = BLOCK_SIZE if call.call.ios[i].kind == 6 else call.call.ios[i].length
-            if call.call.ios[i].buffer_offset > room or needed > room - call.call.ios[i].buffer_offset:
-                raise ValueError(f"operation {i}: {needed} bytes at {call.call.ios[i].buffer_offset} "
-                                 f"reach outside a buffer of {room}")
-        call.call.depth = depth
-        pthread_condattr_init(&attributes)
-        pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
-        pthread_cond_init(&call.condition, &attributes)
-        pthread_condattr_destroy(&attributes)
-        call.call.waiter = &call.condition
-        call.queued = True
-        self.calls.add(call)
+        cdef Call call = call_new(self, self.calls, self.engine, self.lock_owner, ios, buffer, depth)
         self.lock()
         call_begin(self.engine, &call.call)
         self.unlock(True)

@@ -14,8 +14,8 @@ from typing import Protocol
 
 import numpy as np
 
-from repstore._fast.control import Call
 from repstore._fast.simulated import DiskFlush, DiskRead, DiskWrite
+from repstore._fast.waiting import Call
 from repstore.format import BLOCK_SIZE
 from repstore.sim.clock import START_NS
 from repstore.sim.disk import DiskAsk, past_the_end

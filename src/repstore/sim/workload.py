@@ -22,7 +22,7 @@ from random import Random
 
 import numpy as np
 
-from repstore._fast.control import IO_FIELDS, Call
+from repstore._fast.waiting import IO_FIELDS, Call
 from repstore.format import BLOCK_SIZE
 from repstore.sim import history
 from repstore.sim.expectation import ZEROS, Expectation

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repstore import config, errors
-from repstore._fast.control import IO_FIELDS
 from repstore._fast.layout import BLOCK_SIZE
+from repstore._fast.waiting import IO_FIELDS
 
 FUA = 1              # flag of a write, trim or write-zeroes: durable before it is done
 NO_HOLE = 2          # flag of write-zeroes: the range stays allocated

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repstore import config, errors
-from repstore._fast.control import Call, Engine
+from repstore._fast.control import Engine
 from repstore._fast.layout import BLOCK_SIZE
+from repstore._fast.waiting import Call
 from repstore.volume.operations import (
     BLOCK_STATUS,
     FUA,
