@@ -37,32 +37,33 @@ class Content:
 
 
 def test_who_was_away_longest_learns_from_one_who_has_just_learned(tmp_path: Path) -> None:
-    """n3 goes, n2 goes, n2 returns and learns from n1; n1 dies, and n3 must learn from n2 all
-    that n2 got as copies, not only what it wrote to its own log."""
+    """The last goes, the second goes, returns and learns from the first; the first dies, and the last must
+    learn from the second all that it got as copies, not only what it wrote to its own log."""
     with ClusterHarness(tmp_path, Shape(store_bytes=24 * MIB, volume_bytes=SIZE, min_copies=1)) as cluster:
         content = Content(cluster)
         cluster.start()
         cluster.wait_in_sync()
-        assert cluster.primary() == "n1"
-        content.write("n1", 1, 0, 1)
-        cluster.kill("n3")
+        first = cluster.primary()               # whoever was there first
+        second, last = sorted(set(cluster.names) - {first})
+        content.write(first, 1, 0, 1)
+        cluster.kill(last)
         cluster.wait_in_sync(2)
-        content.write("n1", 2, 0, 3)
-        cluster.kill("n2")
+        content.write(first, 2, 0, 3)
+        cluster.kill(second)
         cluster.wait_in_sync(1)
-        content.write("n1", 3, 1, 3)
-        cluster.start("n2")
+        content.write(first, 3, 1, 3)
+        cluster.start(second)
         cluster.wait_in_sync(2)
-        content.write("n1", 4, 5, 7)
-        cluster.kill("n1")
-        wait_until(lambda: cluster.primary() == "n2", "n2 leads")
-        content.write("n2", 5, 6, 11)
-        cluster.start("n3")
+        content.write(first, 4, 5, 7)
+        cluster.kill(first)
+        wait_until(lambda: cluster.primary() == second, "the second leads")
+        content.write(second, 5, 6, 11)
+        cluster.start(last)
         cluster.wait_in_sync(2)
-        content.check("n3")
-        cluster.start("n1")
-        cluster.settle("n1")
-        content.check("n1")
+        content.check(last)
+        cluster.start(first)
+        cluster.settle(first)
+        content.check(first)
         cluster.stop()
         assert {bytes(content.expected)} == set(cluster.copies_content().values())
 
