@@ -147,7 +147,7 @@ MUTANTS = (
     Mutant(40, "cleaner", "move a block although it was overwritten meanwhile", FAST + "volume.pyx",
            "here and (extent.crc == (crcs - i)[0] or extent.location == LOCATION_LOST)", "True", (CRASH_CLEANER,)),
     Mutant(42, "cleaner", "let clients take the segments that the cleaner needs", FAST + "segments.pyx",
-           "0 if segment_class == CLASS_CLEANER else store.reserve", "0", (FAULTS,)),
+           "segments_free(store) <= kept", "segments_free(store) == 0", (FAULTS,)),
     Mutant(43, "cleaner", "move a rotten block as it is", FAST + "cleaner.pyx",
            "crc32c(0, bytes, BLOCK_SIZE) != extent.crc", "False", (REPAIR + "::test_the_cleaner_of_a_replica_mends_what_it_meets",)),
     # -------------------------------------------------------------------- acknowledgement
