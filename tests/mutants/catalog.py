@@ -26,6 +26,7 @@ CRASH_CLEANER = CRASH + "::test_crashes_with_the_cleaner_at_work_leave_legal_sta
 CRASH_AGAIN = CRASH + "::test_a_second_crash_during_recovery_leaves_a_legal_state"
 CRASH_FLUSHES = CRASH + "::test_a_flush_promises_nothing_of_the_writes_that_end_while_it_runs"
 PROMISES = "tests/sim/test_promises.py"
+WINDOWS = "tests/sim/test_windows.py"
 RESYNC = "tests/sim/test_resync_rules.py"
 PAGES = "tests/sim/test_page_slots.py"
 PULLS = "tests/sim/test_pulls.py"
@@ -368,6 +369,12 @@ MUTANTS = (
            "    volume.heard = True\n"
            "    volume.heard_ns = engine.now_ns",
            (RESYNC + "::test_a_copy_that_misses_the_begin_of_its_session_asks_again",)),
+    Mutant(127, "resync", "a member that is full does not hear that its records are committed", FAST + "replica.pyx",
+           "min(header.commit, volume.last_lsn)", "<uint64_t>0",
+           (WINDOWS + "::test_a_member_that_is_full_of_uncommitted_records_learns_that_they_are_committed",)),
+    Mutant(128, "resync", "clients' records fill what the next epoch's first needs", FAST + "records.pyx",
+           "PENDING_RECORDS - (0 if control else CONTROL_RECORDS)", "PENDING_RECORDS",
+           (WINDOWS + "::test_a_log_full_of_uncommitted_records_has_room_for_the_next_epoch",)),
     # ----------------------------------------------------------------------------- repair
     Mutant(120, "repair", "take any content for a bad block", FAST + "repair.pyx",
            "any_content or header.extra == repair.extent.crc", "True", (REPAIR + "::test_content_with_another_checksum_is_not_taken",)),

@@ -4,18 +4,20 @@ from libc.stdint cimport uint8_t
 from repstore._fast.batch cimport batch_add
 from repstore._fast.layout cimport CLASS_USER, OP_COMMIT, OP_WRITE
 from repstore._fast.log cimport log_reserve, log_reserve_control
-from repstore._fast.state cimport PENDING_CRCS, PENDING_RECORDS
+from repstore._fast.state cimport CONTROL_RECORDS, PENDING_CRCS, PENDING_RECORDS
 
 
 cdef log_batch_t* reserve_record(engine_t* engine, volume_t* volume, uint32_t records, uint32_t payload_blocks,
                                  bint control) noexcept nogil:
     """Room in the open batch for records of a volume, and in what it may hold uncommitted. With
-    `control` for one without payload that brings the volume on (L6).
+    `control` for one without payload that brings the volume on (L6): the last CONTROL_RECORDS are
+    for these, since what is uncommitted when a primary dies is committed behind the next one's.
     The first record of a volume in a batch is preceded by its COMMIT mark, so that replay
     commits as we did (V2)."""
     cdef log_batch_t* batch
     cdef descriptor_t* mark
-    if (volume.pending_count + volume.unapplied_records + records > PENDING_RECORDS
+    cdef uint32_t records_most = PENDING_RECORDS - (0 if control else CONTROL_RECORDS)
+    if (volume.pending_count + volume.unapplied_records + records > records_most
             or volume.crc_count + volume.unapplied_blocks + payload_blocks > PENDING_CRCS):
         return NULL
     if control:

@@ -42,6 +42,7 @@ cdef enum:
     LANE_PAGES = 32
     BATCHES_FLYING = 4             # batches being written: few fat ones beat many thin ones
     PENDING_RECORDS = 1024         # records of a volume that are not committed yet
+    CONTROL_RECORDS = 64           # of them, those that begin an epoch
     PENDING_CRCS = 4096            # their payload blocks (16 MiB)
     VOLUMES_MAX = 256              # copies one store holds
     VOLUME_INDEX_MAX = 65536       # cluster-wide numbers

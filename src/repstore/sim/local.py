@@ -166,7 +166,7 @@ class LocalVolume:
             found += self._stamps(read, stamped_bytes)
         return found
 
-    def _stamps(self, read: Request, stamped_bytes: int) -> list[int]:
+    def _stamps(self, read: Request, stamped_bytes: int = BLOCK_SIZE) -> list[int]:
         """What an answered read gave; where one of its blocks is bad, the others one by one."""
         assert read.memory is not None
         if not read.error:

@@ -47,7 +47,6 @@ STEP_S_MOST = 0.25            # the grace period leaves that, with the drift of 
 FAR_STEP_S_MOST = 20.0
 OVERLAPS_SHARE = 0.4          # of volumes whose client has operations under way that share blocks
 LARGE_SHARE = 0.03            # of operations
-LARGE_STORE_KIB = 2048
 SECTORS_SHARE = 0.25          # of volumes whose client works in sectors
 SECTOR_BYTES = 512
 
@@ -249,9 +248,6 @@ def _draw_asks(random: Random, setup: Setup, faults: Sequence[Fault],
     kinds, weights = list(shares), list(shares.values())
     fua_share = random.choice([0.0, 0.05, 0.5])
     hot_share = random.random()                    # of operations on an eighth of the blocks
-    # stores that large overwrites of several volumes would fill before they commit: tests/sim/unmended.jsonl
-    roomy = setup.store_kib >= LARGE_STORE_KIB and len(setup.volumes) == 1
-    large_most = LARGE_BLOCKS_MOST if roomy else BLOCKS_MOST
     asks: list[PlannedAsk] = []
     count = random.randint(450, 750)
     while len(asks) < count:
@@ -265,7 +261,7 @@ def _draw_asks(random: Random, setup: Setup, faults: Sequence[Fault],
         size_blocks, block_bytes = setup.volumes[number].client_blocks, setup.volumes[number].block_bytes
         for i in range(random.choice([4, 16, 64])):
             kind = random.choices(kinds, weights)[0]
-            most = large_most if random.random() < LARGE_SHARE else BLOCKS_MOST
+            most = LARGE_BLOCKS_MOST if random.random() < LARGE_SHARE else BLOCKS_MOST
             blocks = 0 if kind == FLUSH else random.randint(1, min(most, size_blocks))
             reach = max(blocks, BLOCKS_MOST, size_blocks // 8) if random.random() < hot_share else size_blocks
             first = 0 if kind == FLUSH else random.randint(0, reach - blocks)

@@ -1,0 +1,54 @@
+"""What may be uncommitted at once is bounded, and nobody waits for ever at a bound."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from repstore.sim.clock import NS_PER_S
+from repstore.sim.cluster import SimulatedCluster
+from repstore.sim.workload import WRITE, Ask, SimulatedClient
+from tests.sim.scenarios import LIMIT_S, VOLUME
+
+PENDING_RECORDS, CONTROL_RECORDS = 1024, 64
+DEPTH = PENDING_RECORDS + 500
+SIZE_BLOCKS = 2048
+PROMPTLY_S = 2.0                 # less than it takes to eject a silent member
+
+
+def writes(count: int) -> Iterator[Ask]:
+    return (Ask(WRITE, i % SIZE_BLOCKS, 1) for i in range(count))
+
+
+def flooded() -> tuple[SimulatedCluster, SimulatedClient]:
+    """More writes are under way than may be uncommitted, and the disk of n2 stands still for a while."""
+    cluster = SimulatedCluster(1, nodes=3, store_bytes=32 << 20, segment_bytes=512 << 10)
+    cluster.create_volume(VOLUME, SIZE_BLOCKS, copies=2, min_copies=2)
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    cluster.run_for(0.1)
+    cluster.node("n2").disk.stall_until(cluster.clock.now_ns + 3 * NS_PER_S // 10)
+    client = cluster.client(VOLUME, through="n3", asks=writes(2 * DEPTH), depth=DEPTH, overlaps=True)
+    return cluster, client
+
+
+def pending(cluster: SimulatedCluster, name: str) -> int:
+    return cluster.life(name).engine.volume_state(cluster.volume(VOLUME).index).pending
+
+
+@pytest.mark.fault("disk: stands still while more writes are under way than may be uncommitted",
+                   promise="they wait for it, and go on")
+def test_a_member_that_is_full_of_uncommitted_records_learns_that_they_are_committed() -> None:
+    cluster, client = flooded()
+    cluster.run_until(lambda: client.is_done, PROMPTLY_S)
+    cluster.check(client)
+
+
+def test_a_log_full_of_uncommitted_records_has_room_for_the_next_epoch() -> None:
+    cluster, client = flooded()
+    cluster.run_until(lambda: pending(cluster, "n1") == PENDING_RECORDS - CONTROL_RECORDS, PROMPTLY_S)
+    for name in ("n1", "n2"):
+        cluster.kill(name)
+    for name in ("n1", "n2"):
+        cluster.start(name)
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    cluster.check(client)
