@@ -29,7 +29,7 @@ from repstore.sim.timeline import timeline
 from repstore.sim.workload import Operation, SimulatedClient, stamped
 
 CORPUS = [json.loads(line) for line in (Path(__file__).parent / "corpus.jsonl").read_text().splitlines()]
-QUICK_SEEDS = range(100_000, 100_060)
+QUICK_SEEDS = range(100_000, 100_025)
 
 
 @pytest.mark.parametrize("entry", CORPUS, ids=lambda entry: str(entry["plan"]["seed"]))
