@@ -5,10 +5,13 @@
      compares actions, and nothing depends on addresses or hashes.
   C3 Times are rounded up to the quantum: what falls into one of them happens at one time, as
      what arrives while a real loop is busy is all there in its next round.
+  C4 What comes for something that stands still waits for the end of that, in the order it came,
+     also when a second standstill begins before the first has ended.
 """
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Callable
 
 Action = Callable[[], None]
@@ -92,3 +95,40 @@ class NodeClock:
     def step(self, step_ns: int) -> None:
         """Put it forward (or back) at once."""
         self._base_ns, self._since_ns = self.now_ns + step_ns, self._clock.now_ns
+
+
+class Standstill:
+    """The times in which something does nothing, and what came for it meanwhile (C4)."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self._clock = clock
+        self._until_ns = 0
+        self._waiting: deque[Action] = deque()
+        self._catching_up = False
+
+    @property
+    def is_on(self) -> bool:
+        """Whether nothing is done now."""
+        return self._until_ns > self._clock.now_ns
+
+    def last_until(self, until_ns: int) -> None:
+        """Stand still from now until then, or longer if that was asked for."""
+        self._until_ns = max(self._until_ns, until_ns)
+
+    def put_off(self, action: Action) -> bool:
+        """Whether `action` has to wait; if so, it is called again when its turn has come."""
+        if self._catching_up or not (self.is_on or self._waiting):
+            return False
+        if not self._waiting:
+            self._clock.at(self._until_ns, self._catch_up)
+        self._waiting.append(action)
+        return True
+
+    def _catch_up(self) -> None:
+        if self.is_on:
+            self._clock.at(self._until_ns, self._catch_up)
+            return
+        self._catching_up = True
+        while self._waiting:
+            self._waiting.popleft()()
+        self._catching_up = False

@@ -27,7 +27,7 @@ from repstore.node.control import NodeControl, NodeIdentity
 from repstore.replication.engine_control import EngineEvent
 from repstore.replication.situation import Identity
 from repstore.replication.volume_config import NodeConfig
-from repstore.sim.clock import NS_PER_S, Action, NodeClock, VirtualClock
+from repstore.sim.clock import NS_PER_S, Action, NodeClock, Standstill, VirtualClock
 from repstore.sim.config_store import ConfigFaults, NodeConfigStore
 from repstore.sim.disk import DiskAsk, SimulatedDisk
 from repstore.sim.engine import SimulatedEngine, open_engine
@@ -154,8 +154,8 @@ class NodeLife:
         self._wake_ns = 0
         self._run_asked = False
         self._inbox: list[EngineEvent] = []
-        self._stopped_until_ns = 0
-        self._control_held_until_ns = 0
+        self._stop = Standstill(world.clock)
+        self._control_hold = Standstill(world.clock)
         self._control: NodeControl | None = None
         engine.pump = self._pump
 
@@ -193,23 +193,19 @@ class NodeLife:
     @property
     def is_stopped(self) -> bool:
         """Whether a SIGSTOP is on."""
-        return self._stopped_until_ns > self._world.clock.now_ns
+        return self._stop.is_on
 
     def stop_until(self, until_ns: int) -> None:
         """SIGSTOP now, SIGCONT then (M4)."""
-        self._stopped_until_ns = max(self._stopped_until_ns, until_ns)
+        self._stop.last_until(until_ns)
 
     def hold_control_until(self, until_ns: int) -> None:
         """Python does nothing until then (M4)."""
-        self._control_held_until_ns = max(self._control_held_until_ns, until_ns)
+        self._control_hold.last_until(until_ns)
 
-    def _later(self, action: Action, *, control: bool = False) -> bool:
-        """Whether a stop is on; then the action is put off to its end."""
-        until_ns = max(self._stopped_until_ns, self._control_held_until_ns if control else 0)
-        if until_ns <= self._world.clock.now_ns:
-            return False
-        self._world.clock.at(until_ns, action)
-        return True
+    def _control_is_put_off(self, action: Action) -> bool:
+        """Whether control code cannot act now; then the action waits."""
+        return self._stop.put_off(action) or self._control_hold.put_off(action)
 
     # --------------------------------------------------------------------------- the engine
     def _told_the_time(self) -> SimulatedBackend:
@@ -219,7 +215,7 @@ class NodeLife:
 
     def run(self) -> None:
         """Turn the engine until it has nothing more to do now (M1)."""
-        if not self.alive or self._later(self.run_soon):
+        if not self.alive or self._stop.put_off(self.run_soon):
             return
         for _ in range(TURNS_MAX):
             moved = self._turn()
@@ -291,7 +287,7 @@ class NodeLife:
     def _disk_due(self, ask: DiskAsk) -> None:
         """The time of an operation has come, unless a pump or a crash was before it."""
         due = self._due.get(ask.operation)
-        if self.alive and due is not None and due[1] is ask and not self._later(partial(self._disk_due, ask)):
+        if self.alive and due is not None and due[1] is ask and not self._stop.put_off(partial(self._disk_due, ask)):
             self._finish_disk(ask)
             self.run_soon()
 
@@ -320,7 +316,7 @@ class NodeLife:
     # -------------------------------------------------------------------------- connections
     def link_up(self, link: int, kind: int) -> None:
         """See `network.Peer`."""
-        if not self.alive or self._later(partial(self.link_up, link, kind)):
+        if not self.alive or self._stop.put_off(partial(self.link_up, link, kind)):
             return
         self._world.trace.add(self.name, "link {} up", link)
         self._told_the_time().link_up(link, kind)
@@ -328,7 +324,7 @@ class NodeLife:
 
     def link_down(self, link: int) -> None:
         """See `network.Peer`."""
-        if not self.alive or self._later(partial(self.link_down, link)):
+        if not self.alive or self._stop.put_off(partial(self.link_down, link)):
             return
         self._world.trace.add(self.name, "link {} down", link)
         self._told_the_time().link_down(link)
@@ -336,14 +332,14 @@ class NodeLife:
 
     def sent(self, link: int, token: int) -> None:
         """See `network.Peer`."""
-        if not self.alive or self._later(partial(self.sent, link, token)):
+        if not self.alive or self._stop.put_off(partial(self.sent, link, token)):
             return
         self._told_the_time().sent(link, token)
         self.run_soon()
 
     def received(self, link: int, data: bytes) -> bool:
         """See `network.Peer`."""
-        if self._later(partial(self._received_late, link, data)):
+        if self._stop.put_off(partial(self._received_late, link, data)):
             return True
         self._world.trace.add(self.name, RECEIVES, link, *frame_details(data))
         is_frame = self._told_the_time().frame(link, data)
@@ -365,7 +361,7 @@ class NodeLife:
         self._inbox += self.engine.events()
 
     def _handle_events(self) -> None:
-        if not self.alive or self._later(self._handle_events, control=True):
+        if not self.alive or self._control_is_put_off(self._handle_events):
             return
         events, self._inbox = self._inbox, []
         for event in events:
@@ -384,7 +380,7 @@ class NodeLife:
 
     def _tick(self) -> None:
         """What a process does every CONFIG_POLL_S."""
-        if not self.alive or self._later(self._tick, control=True):
+        if not self.alive or self._control_is_put_off(self._tick):
             return
         self.decide(self._tick_control)
         if not self.alive:
