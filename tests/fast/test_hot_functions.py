@@ -34,8 +34,10 @@ HOT = {
         "primary_announce", "announce_run", "primary_step", "primary_frame", "acknowledged", "heartbeat",
         "ask_flush", "tell_commit", "link_member", "go_on_tail", "go_on_copying"),
     "repstore._fast.replica": (
-        "replica_frame", "accept", "take_frame", "append", "append_record", "acknowledge", "replica_step",
-        "follow_on", "grant", "replica_seal", "copy", "learn"),
+        "replica_frame", "accept", "take_frame", "acknowledge", "replica_step", "follow_on", "grant",
+        "replica_seal"),
+    "repstore._fast.stream": ("stream_append", "append_record", "well_formed", "body_intact"),
+    "repstore._fast.learner": ("learner_begin", "learner_copy"),
     "repstore._fast.transfer": (
         "transfer_record", "transfer_copies", "read_blocks", "transfer_read_done", "send_piece",
         "transfer_fetch", "send_fetched", "transfers_go_on"),

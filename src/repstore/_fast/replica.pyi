@@ -1,4 +1,4 @@
-"""Appending what the primary sends, sealing, learning; see replica.pxd for the rules.
+"""Following a primary: sessions, seals, tails, answers; see replica.pxd for the rules.
 
 Native only: nothing of it is seen from Python.
 """

@@ -1,41 +1,33 @@
-"""Appending what the primary sends, sealing, learning; see replica.pxd for the rules."""
+"""Following a primary: sessions, seals, tails, answers; see replica.pxd for the rules."""
 from libc.errno cimport EAGAIN
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from repstore._fast.batch cimport batch_add, batch_crc, batch_header, batch_next_payload, payload_of
-from repstore._fast.checksum cimport crc32c_blocks
-from repstore._fast.events cimport (
-    EVENT_DIVERGED, EVENT_PULLED, EVENT_SEALED, EVENT_STALE, event_push,
-)
+from repstore._fast.batch cimport batch_add
+from repstore._fast.events cimport EVENT_PULLED, EVENT_SEALED, EVENT_STALE, event_push
 from repstore._fast.frames cimport frame_begin, frame_send_node
 from repstore._fast.layout cimport (
-    BATCH_PAYLOAD_BLOCKS, BLOCK_SHIFT, CLASS_USER, DESCRIPTOR_BYTES, DIVERGED_FLAG, DURABLE_FLAG,
-    FRAME_ACK, FRAME_APPEND, FRAME_COPIED, FRAME_COPY, FRAME_FLUSH, FRAME_HEADER_BYTES,
-    FRAME_LEARN, FRAME_PING, FRAME_PONG, FRAME_PULL, FRAME_REJECT, FRAME_SEAL, FRAME_SEALED,
-    FRAME_TAIL, FRAME_VERIFY, FRAME_WANT, FULL_FLAG, GRANT_FLAG, JOIN_FLAG, LAST_FLAG, LEARNING_FLAG, OP_COPY,
-    OP_COPY_BAD, OP_COPY_HOLE, OP_COPY_ZERO, OP_EPOCH, OP_JOINED, OP_LEARN, OP_SEAL, OP_TRIM, OP_WRITE, OP_ZERO,
-    PAGE_BITS, PAGE_ENTRIES, VOLUME_LEARNING, descriptor_t, pending_t,
+    DURABLE_FLAG, FRAME_ACK, FRAME_APPEND, FRAME_COPIED, FRAME_COPY, FRAME_FLUSH,
+    FRAME_HEADER_BYTES, FRAME_LEARN, FRAME_PING, FRAME_PONG, FRAME_PULL, FRAME_SEAL,
+    FRAME_SEALED, FRAME_TAIL, FRAME_VERIFY, FRAME_WANT, GRANT_FLAG, JOIN_FLAG, LAST_FLAG,
+    LEARNING_FLAG, OP_JOINED, OP_SEAL, VOLUME_LEARNING, descriptor_t,
 )
-from repstore._fast.log cimport log_reserve, log_reserve_control
+from repstore._fast.learner cimport is_of_session, learner_begin, learner_copy
+from repstore._fast.log cimport log_reserve_control
 from repstore._fast.primary cimport changes_rotate, primary_stop
-from repstore._fast.records cimport reserve_record
-from repstore._fast.segments cimport is_lost, space_left
+from repstore._fast.segments cimport space_left
 from repstore._fast.state cimport (
-    BARRIER_DONE, BARRIER_IDLE, BARRIER_JOIN, BARRIER_LOGGED, BARRIER_SEAL, BARRIER_WANTED,
-    BARRIER_APPLIED, MISSING_COPIES, MISSING_RECORDS, PENDING_RECORDS, RECORD_BLOCKS, ROLE_PRIMARY, ROLE_REPLICA, due, log_batch_t, parked_frame_t,
+    BARRIER_APPLIED, BARRIER_DONE, BARRIER_IDLE, BARRIER_JOIN, BARRIER_LOGGED, BARRIER_SEAL, BARRIER_WANTED,
+    MISSING_COPIES, PENDING_RECORDS, ROLE_PRIMARY, ROLE_REPLICA, due, log_batch_t, parked_frame_t,
 )
+from repstore._fast.stream cimport WANT_AFTER_NS, ask_again, stream_append, stream_reject
 from repstore._fast.transfer cimport transfer_record, transfer_tail_end
 from repstore._fast.verify cimport verify_frame
-from repstore._fast.volume cimport (
-    LOOKUP_LOADING, LOOKUP_OK, changes_begin, page_need, record_chain, volume_commit,
-    volume_truncate,
-)
+from repstore._fast.volume cimport changes_begin, volume_commit
 
 
 cdef enum:
     INBOX_BYTES_MAX = 67108864     # a primary's window of one volume is 16 MiB
-    WANT_AFTER_NS = 300000000      # a member that hears nothing asks to be served
     WANT_AGAIN_NS = 1000000000
     UNHEARD_NS = 2000000000        # four heartbeats
     SELF_BIT = 0x80000000
@@ -125,7 +117,7 @@ cdef void replica_frame(engine_t* engine, volume_t* volume, uint32_t node, const
     elif header.type == FRAME_PULL:
         send_tail(engine, volume, node, header)
     elif header.epoch < volume.sealed_epoch:
-        reject(engine, volume, node, 0)
+        stream_reject(engine, volume, node, 0)
     elif volume.role == ROLE_PRIMARY or header.epoch > volume.sealed_epoch:
         return                                 # of an epoch we have not read about: it comes again
     elif header.type == FRAME_PING:
@@ -205,24 +197,24 @@ cdef bint take_frame(engine_t* engine, volume_t* volume, const frame_header_t* h
                      const uint8_t* body) noexcept nogil:
     """Carry out one frame. False: no room now, try the same frame again later."""
     if header.type == FRAME_TAIL:
-        if not append(engine, volume, header, meta, body):
+        if not stream_append(engine, volume, header, meta, body):
             return False
         volume.pull_ended |= header.flags & LAST_FLAG != 0
         return True
     if header.type == FRAME_LEARN:
-        return learn(engine, volume, header)
+        return learner_begin(engine, volume, header)
     if not volume.missing:
         volume.heard = True
         volume.heard_ns = engine.now_ns
     if header.type == FRAME_APPEND:
-        if not append(engine, volume, header, meta, body):
+        if not stream_append(engine, volume, header, meta, body):
             return False
         if header.flags & DURABLE_FLAG:
             volume.ask_durable_lsn = max(volume.ask_durable_lsn, volume.last_lsn)
     elif header.type == FRAME_VERIFY:
         verify_frame(engine, volume, header, meta)
     elif header.type == FRAME_COPY:
-        return copy(engine, volume, header, meta, body)
+        return learner_copy(engine, volume, header, meta, body)
     elif header.type == FRAME_FLUSH:
         volume.ask_durable_lsn = max(volume.ask_durable_lsn, min(header.lsn, volume.last_lsn))
         volume.told_durable_lsn = ~<uint64_t>0      # answer in any case: it may know of no flush of ours
@@ -232,13 +224,6 @@ cdef bint take_frame(engine_t* engine, volume_t* volume, const frame_header_t* h
     volume.known_commit = max(volume.known_commit, header.commit)
     volume.floor_lsn = max(volume.floor_lsn, header.extra)
     return True
-
-
-cdef void reject(engine_t* engine, volume_t* volume, uint32_t node, int flags) noexcept nogil:
-    cdef frame_header_t header
-    frame_begin(engine, &header, FRAME_REJECT, volume.index, volume.sealed_epoch)
-    header.flags = <uint8_t>flags
-    frame_send_node(engine, node, &header, NULL, 0, NULL, 0, 0)
 
 
 cdef void grant(engine_t* engine, volume_t* volume, uint32_t node, const frame_header_t* header) noexcept nogil:
@@ -259,265 +244,6 @@ cdef void grant(engine_t* engine, volume_t* volume, uint32_t node, const frame_h
     answer.commit = volume.commit_lsn
     answer.extra = space_left(&engine.store)
     frame_send_node(engine, node, &answer, NULL, 0, NULL, 0, 0)
-
-
-# ------------------------------------------------------------------------------------ append
-
-cdef bint well_formed(const volume_t* volume, const frame_header_t* header, const uint8_t* meta, uint32_t* count) noexcept nogil:
-    """Do the records, their checksums and the body fit together, and into the volume?"""
-    cdef const descriptor_t* records = <const descriptor_t*>meta
-    cdef uint32_t payload_blocks = header.body_bytes >> BLOCK_SHIFT, payload = 0, i
-    cdef uint64_t lsn = header.lsn
-    if payload_blocks > BATCH_PAYLOAD_BLOCKS or header.body_bytes != payload_blocks << BLOCK_SHIFT:
-        return False
-    if header.meta_bytes < payload_blocks * 4 or (header.meta_bytes - payload_blocks * 4) % DESCRIPTOR_BYTES:
-        return False
-    count[0] = (header.meta_bytes - payload_blocks * 4) // DESCRIPTOR_BYTES
-    for i in range(count[0]):
-        if (records[i].volume != volume.index or records[i].blocks == 0 or records[i].lba >= volume.size_blocks
-                or records[i].blocks > volume.size_blocks - records[i].lba
-                or payload_of(&records[i]) > (BATCH_PAYLOAD_BLOCKS if header.type == FRAME_COPY else RECORD_BLOCKS)):
-            return False
-        if header.type != FRAME_COPY and records[i].lsn != lsn:
-            return False
-        lsn += records[i].blocks
-        payload += payload_of(&records[i])
-    return payload == payload_blocks
-
-
-cdef bint body_intact(const uint8_t* meta, uint32_t count, const uint8_t* body, uint32_t payload_blocks) noexcept nogil:
-    cdef const uint32_t* crcs = <const uint32_t*>(meta + count * DESCRIPTOR_BYTES)
-    cdef uint32_t[64] found
-    cdef uint32_t i
-    crc32c_blocks(body, payload_blocks, found)
-    for i in range(payload_blocks):
-        if found[i] != crcs[i]:
-            return False
-    return True
-
-
-cdef inline bint stream_operation(const descriptor_t* record) noexcept nogil:
-    return (record.operation == OP_WRITE or record.operation == OP_TRIM or record.operation == OP_ZERO
-            or record.operation == OP_EPOCH)
-
-
-cdef bint append(engine_t* engine, volume_t* volume, const frame_header_t* header, const uint8_t* meta,
-                 const uint8_t* body) noexcept nogil:
-    """Records of the stream go to our own log as they are (R1). Those we have are passed over, so
-    a frame that stopped half-way can be taken again. What does not fit is asked for anew."""
-    cdef const descriptor_t* records = <const descriptor_t*>meta
-    cdef const uint32_t* crcs
-    cdef uint32_t count = 0, i, payload = 0
-    cdef uint64_t chain = header.chain
-    if not well_formed(volume, header, meta, &count) or not body_intact(meta, count, body, header.body_bytes >> BLOCK_SHIFT):
-        ask_again(engine, volume, MISSING_RECORDS)
-        return True
-    crcs = <const uint32_t*>(meta + count * DESCRIPTOR_BYTES)
-    for i in range(count):
-        if not stream_operation(&records[i]) or records[i].lsn > volume.last_lsn + 1:
-            ask_again(engine, volume, MISSING_RECORDS)
-            return True
-        if records[i].lsn == volume.last_lsn + 1:
-            if chain != volume.chain_last:
-                diverged(engine, volume, header)
-                return True
-            if header.type == FRAME_APPEND:            # it goes on where we end: what is committed of ours may
-                volume.known_commit = max(volume.known_commit, min(header.commit, volume.last_lsn))    # make room
-            if not append_record(engine, volume, &records[i], crcs + payload, body + (<size_t>payload << BLOCK_SHIFT)):
-                return False
-            chain = volume.chain_last
-            volume.missing &= ~MISSING_RECORDS
-        else:
-            chain = record_chain(chain, &records[i], crcs + payload, 1)
-            volume.told_ack_lsn = ~<uint64_t>0          # it comes again because our word did not count: say it again
-            if not agrees(volume, records[i].lsn + records[i].blocks - 1, chain):
-                diverged(engine, volume, header)
-                return True
-        payload += payload_of(&records[i])
-    return True
-
-
-cdef void diverged(engine_t* engine, volume_t* volume, const frame_header_t* header) noexcept nogil:
-    """What comes is not of our history: the candidate here goes on without that tail, or the primary without us."""
-    if header.type == FRAME_TAIL:
-        event_push(engine, EVENT_DIVERGED, volume.index, <uint32_t>volume.pulling, volume.sealed_epoch, 0, 0, 0, 0, NULL)
-        volume.pulling = -1
-    else:
-        reject(engine, volume, volume.primary_node, DIVERGED_FLAG)
-
-
-cdef bint agrees(const volume_t* volume, uint64_t lsn, uint64_t chain) noexcept nogil:
-    """Is this our running hash behind `lsn`? Of records long committed we no longer know it."""
-    cdef uint32_t i
-    cdef const pending_t* entry
-    if lsn == volume.last_lsn:
-        return chain == volume.chain_last
-    if lsn == volume.commit_lsn:
-        return chain == volume.chain_commit
-    for i in range(volume.pending_count):
-        entry = &volume.pending[(volume.pending_head + i) % PENDING_RECORDS]
-        if entry.lsn + entry.blocks - 1 == lsn:
-            return chain == entry.chain
-    return True
-
-
-cdef void ask_again(engine_t* engine, volume_t* volume, int what) noexcept nogil:
-    """Something is missing or damaged: our session with the primary starts anew. Frames that come
-    meanwhile do not put that off, however many they are, unless they are what was missing."""
-    if not volume.missing:
-        volume.heard = False
-        volume.want_ns = engine.now_ns + WANT_AFTER_NS
-    volume.missing |= what
-
-
-cdef bint append_record(engine_t* engine, volume_t* volume, const descriptor_t* record, const uint32_t* crcs,
-                        const uint8_t* body) noexcept nogil:
-    cdef uint32_t payload = payload_of(record), i, first
-    cdef log_batch_t* batch = reserve_record(engine, volume, 1, payload, record.operation == OP_EPOCH)
-    cdef descriptor_t* own
-    if batch == NULL:
-        return False
-    own = batch_add(batch.buffer)
-    memcpy(own, record, DESCRIPTOR_BYTES)
-    own.source = 0
-    first = batch_header(batch.buffer).payload_blocks
-    memcpy(batch_next_payload(batch.buffer, payload), body, <size_t>payload << BLOCK_SHIFT)
-    for i in range(payload):
-        batch_crc(batch.buffer, first + i)[0] = crcs[i]
-    volume.chain_last = record_chain(volume.chain_last, record, crcs, 1)
-    volume.last_lsn += record.blocks
-    volume.unapplied_records += 1
-    volume.unapplied_blocks += payload
-    engine.store.coming_blocks += payload
-    engine.store.counters.user_blocks += payload
-    return True
-
-
-# ------------------------------------------------------------------------------------ resync
-
-cdef bint pages_here(engine_t* engine, volume_t* volume, uint64_t lba, uint64_t blocks) noexcept nogil:
-    """Are the map and bitmap pages of a range in memory? Starts reading those that are not."""
-    cdef uint32_t number, g
-    cdef bint here = True
-    for number in range(<uint32_t>(lba // PAGE_ENTRIES), <uint32_t>((lba + blocks - 1) // PAGE_ENTRIES) + 1):
-        here &= page_need(engine, volume, &volume.map, number) == LOOKUP_OK
-    for g in range(volume.change_count):
-        for number in range(<uint32_t>(lba // PAGE_BITS), <uint32_t>((lba + blocks - 1) // PAGE_BITS) + 1):
-            here &= page_need(engine, volume, &volume.changes[g], number) == LOOKUP_OK
-    return here
-
-
-cdef bint learn(engine_t* engine, volume_t* volume, const frame_header_t* header) noexcept nogil:
-    """The primary starts to bring us back: our map is incomplete until it says so. With FULL
-    everything we had is dropped first."""
-    cdef log_batch_t* batch
-    cdef descriptor_t* record
-    cdef bint full = header.flags & FULL_FLAG != 0
-    if header.epoch == volume.learn_epoch and header.extra <= volume.learn_serial:
-        return True                            # heard before, or of a session that a later one has ended
-    if volume.unapplied_records or (full and not pages_here(engine, volume, 0, volume.size_blocks)):
-        return False
-    if not full and volume_commit(engine, volume, header.commit) == LOOKUP_LOADING:
-        return False                           # what both logs share is ours to keep
-    volume_truncate(engine, volume, volume.commit_lsn)     # what they do not is void
-    batch = log_reserve_control(engine, 2)
-    if batch == NULL:
-        return False
-    record = batch_add(batch.buffer)
-    record.volume = volume.index
-    record.epoch = header.epoch
-    record.operation = OP_LEARN
-    record.lsn = header.lsn
-    record.lba = header.commit                 # the base: up to here our logs agree
-    record.request = header.chain
-    if full:
-        record = batch_add(batch.buffer)
-        record.volume = volume.index
-        record.operation = OP_COPY_HOLE
-        record.blocks = <uint32_t>volume.size_blocks
-        record.lsn = header.lsn
-        copy_logged(volume, header.lsn)
-    volume.marked_batch = 0
-    volume.last_lsn = header.lsn
-    volume.chain_last = header.chain
-    volume.unproved_lsn = 0                    # nothing of it was ours
-    volume.known_commit = header.lsn
-    volume.heard = True
-    volume.missing = 0
-    volume.heard_ns = engine.now_ns
-    volume.copies_taken = 0
-    volume.copies_said = 0
-    volume.copy_logged_blocks = 0
-    volume.learn_unapplied = True
-    volume.learn_serial = header.extra
-    volume.learn_epoch = header.epoch
-    volume.barriers[BARRIER_JOIN] = BARRIER_IDLE
-    return True
-
-
-cdef void copy_logged(volume_t* volume, uint64_t commit_lsn) noexcept nogil:
-    """A copy, as of this commit, waits for its batch: nothing newer may be committed below it."""
-    if volume.copies_unapplied == 0:
-        volume.copies_commit_lsn = commit_lsn
-    volume.copies_unapplied += 1
-
-
-cdef inline bint copy_operation(const descriptor_t* record) noexcept nogil:
-    return (record.operation == OP_COPY or record.operation == OP_COPY_ZERO or record.operation == OP_COPY_HOLE
-            or (record.operation == OP_COPY_BAD and is_lost(record.source)))
-
-
-cdef inline bint is_of_session(const volume_t* volume, const frame_header_t* header) noexcept nogil:
-    """Of the session as learner that we are in, or were in last."""
-    return header.epoch == volume.learn_epoch and header.chain == volume.learn_serial
-
-
-cdef bint copy(engine_t* engine, volume_t* volume, const frame_header_t* header, const uint8_t* meta,
-               const uint8_t* body) noexcept nogil:
-    """A run of committed blocks for our map; it goes through the log like everything else."""
-    cdef const descriptor_t* record = <const descriptor_t*>meta
-    cdef uint32_t count = 0
-    if not is_of_session(volume, header) or header.lsn <= volume.copies_taken:
-        return True                            # of a session that is over; or it comes twice
-    if (header.lsn != volume.copies_taken + 1 or header.commit < volume.commit_lsn     # one was lost, or overtaken
-            or not well_formed(volume, header, meta, &count) or count != 1
-            or not copy_operation(record)
-            or not body_intact(meta, 1, body, header.body_bytes >> BLOCK_SHIFT)):
-        ask_again(engine, volume, MISSING_COPIES)
-        return True
-    if not pages_here(engine, volume, record.lba, record.blocks):
-        return False
-    while volume.copy_logged_blocks < record.blocks:
-        count = record.blocks - volume.copy_logged_blocks
-        if record.operation == OP_COPY:
-            count = min(count, <uint32_t>RECORD_BLOCKS)
-        if not copy_blocks(engine, volume, header, record, count, meta, body):
-            return False                       # taken up again from there
-        volume.copy_logged_blocks += count
-    volume.copy_logged_blocks = 0
-    volume.copies_taken = header.lsn
-    return True
-
-
-cdef bint copy_blocks(engine_t* engine, volume_t* volume, const frame_header_t* header, const descriptor_t* record,
-                      uint32_t count, const uint8_t* meta, const uint8_t* body) noexcept nogil:
-    """The next `count` blocks of a run as one record of our log. False: it has no room now."""
-    cdef uint32_t done = volume.copy_logged_blocks, payload = count if record.operation == OP_COPY else 0, i, first
-    cdef log_batch_t* batch = log_reserve(engine, CLASS_USER, 1, payload)
-    cdef descriptor_t* own
-    if batch == NULL:
-        return False
-    own = batch_add(batch.buffer)
-    memcpy(own, record, DESCRIPTOR_BYTES)
-    own.lsn = header.commit
-    own.lba = record.lba + done
-    own.blocks = count
-    copy_logged(volume, own.lsn)
-    first = batch_header(batch.buffer).payload_blocks
-    memcpy(batch_next_payload(batch.buffer, payload), body + (<size_t>done << BLOCK_SHIFT), <size_t>payload << BLOCK_SHIFT)
-    for i in range(payload):
-        batch_crc(batch.buffer, first + i)[0] = (<const uint32_t*>(meta + DESCRIPTOR_BYTES))[done + i]
-    return True
 
 
 # ------------------------------------------------------------------------------- seals, tails

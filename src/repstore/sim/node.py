@@ -286,10 +286,11 @@ class NodeLife:
 
     def _disk_due(self, ask: DiskAsk) -> None:
         """The time of an operation has come, unless a pump or a crash was before it."""
-        due = self._due.get(ask.operation)
-        if self.alive and due is not None and due[1] is ask and not self._stop.put_off(partial(self._disk_due, ask)):
-            self._finish_disk(ask)
-            self.run_soon()
+        _, waited_for = self._due.get(ask.operation, (0, None))
+        if not self.alive or waited_for is not ask or self._stop.put_off(partial(self._disk_due, ask)):
+            return
+        self._finish_disk(ask)
+        self.run_soon()
 
     def _finish_disk(self, ask: DiskAsk) -> None:
         del self._due[ask.operation]
