@@ -17,6 +17,7 @@ import ctypes
 import faulthandler
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from repstore.cli.processes import ServingNode
@@ -32,7 +33,7 @@ def hold_gil(seconds: float, journal: Path) -> None:
     begun_s = time.monotonic()
     process.usleep(int(seconds * 1_000_000))
     ended_s = time.monotonic()
-    with journal.open("a") as file:
+    with suppress(OSError), journal.open("a") as file:      # some tests fill the file system
         file.write(f"{begun_s} {ended_s}\n")
 
 
