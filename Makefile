@@ -139,7 +139,7 @@ sanitize-thread: build
 	$(call timed,sanitize-thread: unit tests,$(call sanitized,thread,$(SANITIZED) "not slow and not client"))
 	$(call timed,sanitize-thread: 100 seeds,$(call sanitized,thread,python -m repstore.cli sim --seeds 1..100))
 
-# every byte in use of small stores, flipped in turn; about an hour and a half on one core
+# every byte in use of small stores, flipped in turn; 70 minutes of one core, shared by all there are
 soak-flip: build
 	$(call timed,soak-flip,$(BIN)/python -m tests.check.corruption $(ARGS))
 
