@@ -24,7 +24,7 @@ MINUTES ?= 60
 FUZZ_SECONDS ?= 300
 SANITIZE_MINUTES ?= 60
 
-.PHONY: build check test mutants demo bench bench-quick bench-verify soak soak-fuzz soak-kill soak-model soak-sim soak-real soak-flip seeds faults lint types \
+.PHONY: build check test mutants demo bench bench-quick bench-verify bench-sim soak soak-fuzz soak-kill soak-model soak-sim soak-real soak-flip seeds faults lint types \
 	unit slow clients packages-clients sanitize sanitize-address sanitize-thread clean
 
 build: $(VENV)/.built
@@ -86,6 +86,10 @@ demo: build packages-clients
 
 bench: build packages-clients
 	$(BIN)/python -m bench $(ARGS)
+
+# what the simulator costs: simulated seconds and client operations in a second of one processor
+bench-sim: build
+	$(BIN)/python -m bench.simulated $(ARGS)
 
 bench-quick: build packages-clients
 	$(BIN)/python -m bench --quick $(ARGS)

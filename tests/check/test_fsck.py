@@ -149,13 +149,13 @@ def test_a_damaged_batch_header_leaves_its_blocks_without_a_record() -> None:
     found = [block for block in range(parts.geometry.segment_base, parts.geometry.total_blocks)
              if bytes(image[block * BLOCK_SIZE:block * BLOCK_SIZE + 4]) == b"RPBT"]
     hit = 0
-    for block in found:
+    for block in found[::3]:
         flip(image, block, 140)
         report = judged(image)
         flip(image, block, 140)
         assert set(report.counts) <= {"record"}
         hit += report.counts["record"] > 0
-    assert hit > 5
+    assert hit > 2
     assert judged(image).verdict == "clean"
 
 
