@@ -388,6 +388,9 @@ MUTANTS = (
            "bits[i >> 3] |= <uint8_t>(1 << (i & 7))", "pass", (REPAIR + "::test_a_lost_change_bitmap_says_that_everything_changed",)),
     Mutant(125, "repair", "what lived in the segments is not counted anew", FAST + "pages.pyx",
            "engine.store.recount = True", "pass", (REPAIR + "::test_a_lost_map_page_comes_back_from_another_copy",)),
+    Mutant(129, "repair", "a copy that returns drops what nobody else has", FAST + "volume.pyx",
+           "return apply_copy(engine, volume, record, &crc, own.location)", "return apply_copy(engine, volume, record, &crc, record.source)",
+           (REPAIR + "::test_a_learner_keeps_a_block_that_its_primary_lost_and_gives_it_back",)),
     # ----------------------------------------------------------------------- coordination
     Mutant(130, "coordination", "swap without comparing, in memory", COORDINATION + "memory.py",
            "expected_revision != (ABSENT if present is None else present.revision)", "False", (CONFORMANCE,)),

@@ -145,6 +145,30 @@ def test_a_learner_gets_a_block_that_is_bad_on_the_primary_from_a_third_copy() -
     assert read(cluster, "n1", BLOCK) == (0, [5000])
 
 
+@pytest.mark.fault("disk: a block that is bad on the last copy in sync",
+                   promise="mended from a copy that returns, if that has it still")
+def test_a_learner_keeps_a_block_that_its_primary_lost_and_gives_it_back() -> None:
+    cluster = filled(copies=2)
+    block = SIZE_BLOCKS - 1                       # written last: the change bitmap has it
+    cluster.kill("n2")
+    cluster.run_until(lambda: cluster.volume(VOLUME).in_sync_nodes() == (0,), LIMIT_S)
+    rot(cluster.node("n1").disk, location(cluster, "n1", block))
+    cluster.start("n2")
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    assert lost(cluster, "n1") == [(1, block)]    # it was met, and n2 was not in sync
+    cluster.run_for(2)
+    assert read(cluster, "n1", block) == (0, [1000 + block])
+    assert mended(cluster, "n1") == 1
+    assert lost(cluster, "n1") == []
+    cluster.kill("n2")                            # what it kept, it keeps when it replays its log
+    cluster.start("n2")
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    cluster.kill("n1")
+    cluster.run_until(lambda: cluster.volume(VOLUME).in_sync_nodes() == (1,), LIMIT_S)
+    cluster.life("n2").control.on_event(("attach", 0, VOLUME), cluster.clock.now_s)
+    assert read(cluster, "n2", block) == (0, [1000 + block])
+
+
 def test_a_learner_joins_with_a_block_that_nobody_has_and_keeps_it_as_bad() -> None:
     cluster = filled()
     cluster.kill("n3")

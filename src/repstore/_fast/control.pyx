@@ -367,7 +367,7 @@ cdef class Engine:
             live_blocks=store.live_blocks, capacity_blocks=store.capacity_blocks, requests=self.engine.requests_used,
             completed_sequence=store.log.completed_sequence, flushed_sequence=store.log.flushed_sequence,
             cleaned_segments=store.cleaner.cleaned_segments, events_lost=self.engine.events.lost,
-            lost_blocks=self.engine.repairs.lost_count)
+            lost_blocks=self.engine.repairs.lost_count, repairs=self.engine.repairs.count)
         self.unlock(False)
         return counters
 

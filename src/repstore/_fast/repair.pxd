@@ -11,6 +11,8 @@ Rules
      block that changed meanwhile keeps its newer content
   H4 a block that nobody can give is lost: an error of that block alone, asked for again after
      LOST_AGAIN_NS at the earliest
+  H5 a copy that returns is told of lost blocks; one that it has still, with the checksum, it keeps, and
+     gives when it is in sync and asked
 """
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 

@@ -358,7 +358,6 @@ cdef int apply_record(engine_t* engine, volume_t* volume, const descriptor_t* re
                       const uint32_t* crcs, uint32_t location) noexcept nogil:
     """One record of a completed batch. Negative: the log contradicts itself."""
     cdef uint8_t op = record.operation
-    cdef uint32_t crc
     if op == OP_WRITE or op == OP_TRIM or op == OP_ZERO or op == OP_EPOCH:
         return pend(engine, volume, record, crcs, location)
     if op == OP_COMMIT:
@@ -366,8 +365,7 @@ cdef int apply_record(engine_t* engine, volume_t* volume, const descriptor_t* re
     if op == OP_MOVE or op == OP_BAD:
         return apply_move(engine, volume, record, crcs, location)
     if op == OP_COPY_BAD:
-        crc = <uint32_t>record.request
-        return apply_copy(engine, volume, record, &crc, record.source)
+        return apply_copy_bad(engine, volume, record)
     if op == OP_COPY or op == OP_COPY_ZERO or op == OP_COPY_HOLE:
         if op == OP_COPY_ZERO:
             location = LOCATION_ZERO
@@ -400,6 +398,17 @@ cdef int apply_copy(engine_t* engine, volume_t* volume, const descriptor_t* reco
         volume.copies_unapplied -= 1
         volume.copies_commit_lsn = record.lsn
     return state
+
+
+cdef int apply_copy_bad(engine_t* engine, volume_t* volume, const descriptor_t* record) noexcept nogil:
+    """A block that nobody in sync can give. We may have it still: what has its checksum is that block
+    (H5 of repair.pxd)."""
+    cdef extent_t own
+    cdef uint32_t crc = <uint32_t>record.request
+    cdef int state = volume_lookup(volume, record.lba, &own)
+    if state == LOOKUP_OK and record.source == LOCATION_BAD and is_data(own.location) and own.crc == crc:
+        return apply_copy(engine, volume, record, &crc, own.location)
+    return apply_copy(engine, volume, record, &crc, record.source)
 
 
 cdef void pass_barrier(volume_t* volume, int kind) noexcept nogil:

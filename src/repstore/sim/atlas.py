@@ -2,7 +2,8 @@
 
   A1 With an atlas a block of data is never damaged on so many copies that an in-sync set can be
      left without it: at most `min_copies` - 1 of its copies, always the same ones. Then every
-     block can be had from some in-sync copy, whatever crashes.
+     block can be had from some in-sync copy, whatever crashes; what nobody flushed may be on the
+     damaged copy alone when power was lost.
   A2 Without an atlas any copy of any block may be damaged: it must read right or not at all.
   A3 A disk that loses or misplaces what it acknowledged cannot be told from one that was never
      asked. Only `bad_disk` does so, in either mode, and only where `min_copies` > 1.
@@ -53,6 +54,9 @@ class Damage:
     anywhere: bool = False                                             # a disk lost or misplaced data
     metadata: bool = False                                             # a store may not open
     fenced: bool = False                                               # a store may have failed
+    unflushed: set[tuple[int, int]] = field(default_factory=set)       # those that no flush covered then
+    power_was_cut: bool = False                                        # of some machine
+    must_recover: bool = False                                         # all is healed, and can be had (A1)
 
     def may_strike(self, node: int, block: DataBlock) -> bool:
         """Whether the atlas allows for it (A1)."""
@@ -66,8 +70,13 @@ class Damage:
         return place >= plan.copies or (place + block.lba // CHUNK_BLOCKS) % plan.copies < plan.min_copies - 1
 
     def is_damaged(self, volume: int, span: range) -> bool:
-        """Whether an operation on these blocks may end with EIO."""
-        return self.anywhere or any((volume, block) in self.blocks for block in span)
+        """Whether these blocks may be errors."""
+        blocks = self.blocks
+        if self.must_recover:
+            if not self.power_was_cut:
+                return False
+            blocks = self.unflushed            # power may have taken the other copies of these
+        return self.anywhere or any((volume, block) in blocks for block in span)
 
     @property
     def any(self) -> bool:

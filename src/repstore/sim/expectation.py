@@ -62,6 +62,10 @@ class Expectation:
         """A write that gives the stamps from `first_stamp` on was asked for."""
         self._asked.append((first_stamp, self.now()))
 
+    def is_sure(self, block: int) -> bool:
+        """Whether one content is left that it may have, whatever power takes."""
+        return block not in self._unsure
+
     def fail(self, block: int, stamp: int) -> None:
         """A write ended with an error."""
         self._failed.setdefault(block, set()).add(stamp)

@@ -262,7 +262,7 @@ def rot(scene: Scene, fault: Fault) -> bool:
         scene.note("rot in {} of volume {}, block {} at {}", fault.node, block.volume, block.lba,
                    block.location)
         disk.rot(block.location * BLOCK_SIZE + byte, 1 << scene.random.randrange(8))
-        scene.damage.blocks.add((block.volume, block.lba))
+        scene.damaged(block)
     return bool(victims)
 
 
@@ -274,7 +274,7 @@ def bad_sector(scene: Scene, fault: Fault) -> bool:
         scene.note("bad sector in {} of volume {}, block {} at {}", fault.node, block.volume, block.lba,
                    block.location)
         disk.faults.unreadable.add(block.location)
-        scene.damage.blocks.add((block.volume, block.lba))
+        scene.damaged(block)
     return bool(victims)
 
 

@@ -65,7 +65,6 @@ class Oracle:
         self._scene = scene
         self._promises = [Promises() for _ in scene.clients]
         self._committed_when_asked: dict[int, int] = {}        # by identity of a flush under way
-        self.power_was_cut = False
         for number, client in enumerate(scene.clients):
             client.on_asked = partial(self._on_asked, number)
             client.on_answered = partial(self._on_answered, number)
@@ -103,7 +102,7 @@ class Oracle:
     def _check_volume(self, promises: Promises, config: VolumeConfig) -> None:
         damage = self._scene.damage
         if config.incarnation != promises.incarnation:
-            assert self.power_was_cut or damage.anywhere, \
+            assert damage.power_was_cut or damage.anywhere, \
                 f"{config.name}: incarnation {config.incarnation}, and no power was lost (O5)"
             promises.incarnation = config.incarnation
             promises.acknowledged_lsn = promises.flushed_lsn

@@ -9,7 +9,8 @@
      within CONVERGE_S of virtual time. Where a store does not open any more and nothing may
      replace it, a copy may never come back, and with too few copies nothing is answered: right
      data, or none.
-  R3 Then everything is read, through the clients and from the disks.
+  R3 Then everything is read, through the clients and from the disks. With an atlas nothing of it may
+     be an error: to the clients at once, on the disks when every copy has been scrubbed.
 """
 from __future__ import annotations
 
@@ -18,6 +19,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 
+from repstore import config
+from repstore._fast import inspection
 from repstore.sim.clock import NS_PER_S
 from repstore.sim.faults import strike
 from repstore.sim.oracles import Oracle
@@ -26,12 +29,10 @@ from repstore.sim.scene import Scene
 from repstore.sim.trace import Trace
 from repstore.sim.workload import FLUSH, Ask
 
-# Damage that the atlas allows for is mended from another copy: what it allows for must be right.
-MUST_RECOVER = True
-
 CONVERGE_S = 60.0
 REST_S = 20.0
 CHECK_NS = 50_000_000         # between two looks of the oracle at everything
+SCRUB_BYTES_S = 64 * config.MIB
 SETTLE_S = 3.0                # a lease, so that no stale read is about
 
 
@@ -81,14 +82,18 @@ def _play(scene: Scene, oracle: Oracle) -> None:
         clock.at(scene.began_ns + fault.at_ns, partial(_strike, scene, oracle, fault))
     cluster.run_for(plan.length_ns / NS_PER_S)
     scene.heal()
-    if scene.condemned or (scene.damage.any and not MUST_RECOVER):
+    if scene.condemned:
         if cluster.comes_to(lambda: _all_done(scene), CONVERGE_S):
             _read_everything(scene)
         return
     cluster.run_until(lambda: _all_done(scene), CONVERGE_S, lambda: f"{_unanswered(scene)} (liveness)")
     cluster.run_until(scene.all_healthy, CONVERGE_S, lambda: f"{_unhealthy(scene)} (liveness)")
+    if plan.setup.atlas:
+        scene.damage.must_recover = True
     _read_everything(scene)
     cluster.run_until(lambda: _all_done(scene), CONVERGE_S, lambda: f"{_unanswered(scene)} (liveness)")
+    if plan.setup.atlas and scene.damage.any:
+        _scrub_everything(scene)
     cluster.run_until(oracle.copies_rest, REST_S, lambda: "copies do not come to rest (liveness)")
     oracle.check()
     oracle.compare_copies()
@@ -102,7 +107,7 @@ def _strike(scene: Scene, oracle: Oracle, fault: Fault) -> None:
     if scene.is_healed:
         return
     if fault.kind.startswith("cut power"):
-        oracle.power_was_cut = True
+        scene.damage.power_was_cut = True
     strike(scene, fault)
     oracle.check()
 
@@ -115,6 +120,24 @@ def _read_everything(scene: Scene) -> None:
         client.stale_reads = False
         client.ask_more([Ask(FLUSH), *client.all_blocks()])
     cluster.comes_to(lambda: _all_done(scene), CONVERGE_S)
+
+
+def _scrub_everything(scene: Scene) -> None:
+    """Have every copy of every volume read, and what is bad in it mended."""
+    for number in range(len(scene.plan.setup.volumes)):
+        for life in [node.life for node in scene.nodes if node.life is not None]:
+            index = scene.clients[number].index
+            if index in life.engine.volume_indexes():
+                inspection.scrub_start(life.engine, index, 0, SCRUB_BYTES_S)
+                life.run()
+        scene.cluster.run_until(lambda: not _is_mending(scene), CONVERGE_S,
+                                lambda: "a scrub does not end (liveness)")
+
+
+def _is_mending(scene: Scene) -> bool:
+    """Whether a scrub runs, or a block that one met is being repaired."""
+    return any(inspection.scrub_state(node.life.engine)[0] or node.life.engine.stats()["repairs"]
+               for node in scene.nodes if node.life is not None)
 
 
 def _unanswered(scene: Scene) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from random import Random
 
 from repstore import config, errors
-from repstore.sim.atlas import Damage
+from repstore.sim.atlas import Damage, DataBlock
 from repstore.sim.clock import NS_PER_S
 from repstore.sim.cluster import SimulatedCluster
 from repstore.sim.node import SimulatedNode, StartCrash
@@ -66,6 +66,14 @@ class Scene:
     def note(self, what: str, *details: object) -> None:
         """A line of the trace."""
         self.cluster.trace.add("fault", what, *details)
+
+    def damaged(self, block: DataBlock) -> None:
+        """A copy of this block was damaged."""
+        place = (block.volume, block.lba)
+        self.damage.blocks.add(place)
+        client = next(client for client in self.clients if client.index == block.volume)
+        if not client.is_flushed(block.lba):
+            self.damage.unflushed.add(place)
 
     # ------------------------------------------------------------------------------- clients
     def _client(self, number: int, volume: VolumePlan) -> SimulatedClient:

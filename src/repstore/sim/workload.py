@@ -245,6 +245,11 @@ class SimulatedClient:
         return [Ask(READ, first, min(step, self.size_blocks - first))
                 for first in range(0, self.size_blocks, step)]
 
+    def is_flushed(self, lba: int) -> bool:
+        """Whether no part of this block of the volume waits for a flush."""
+        parts = BLOCK_SIZE // self.block_bytes
+        return all(self.expectation.is_sure(part) for part in range(lba * parts, (lba + 1) * parts))
+
     # ------------------------------------------------------------------------ after a loss
     def _begin_survey(self) -> None:
         """Read everything before anything else: what is there must be a prefix (W3)."""
