@@ -23,6 +23,7 @@ class Version:
     """One content that a block was given, in the order they were asked for."""
     stamp: int
     answered: int             # number of the answer, NEVER without one
+    contested: bool = False   # it was answered, and met another one: its place among them is not known
 
 
 @dataclass
@@ -75,9 +76,11 @@ class Expectation:
         self._failed.pop(block, None)
         self.settle(block, stamp)
 
-    def contest(self, block: int) -> None:
+    def contest(self, block: int, stamp: int) -> None:
         """A write was answered that met another one on this block: either may be the last."""
         self._contested.add(block)
+        for version in self._versions.get(block, ()):
+            version.contested |= version.stamp == stamp
 
     def settle(self, block: int, stamp: int) -> None:
         """This is what the block holds: it was acknowledged, or read (W1)."""
@@ -87,10 +90,13 @@ class Expectation:
         if versions is None:
             self._versions[block] = [Version(stamp, self._events)]
             return
+        before = []
         while versions and versions[-1].stamp != stamp:
-            versions.pop()                       # asked for later, and never happened
-        if not versions:
-            versions.append(Version(stamp, self._events))
+            version = versions.pop()             # asked for later, and never happened; or before this one
+            if version.contested:
+                before.append(version)
+        this = versions.pop() if versions else Version(stamp, self._events)
+        versions += [*reversed(before), this]
         if versions[-1].answered == NEVER:
             versions[-1].answered = self._events
 

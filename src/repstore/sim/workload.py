@@ -326,7 +326,7 @@ class SimulatedClient:
         else:
             for i, block in enumerate(operation.span):
                 if block in operation.met:
-                    expectation.contest(block)
+                    expectation.contest(block, operation.stamp_at(i))
                     continue
                 expectation.acknowledge(block, operation.stamp_at(i))
                 if operation.ask.fua or self._always_durable:
