@@ -356,6 +356,8 @@ def test_the_command_keeps_its_position_and_goes_on_from_there(
     kept.write_bytes(b"what")
     assert run(command) == 2
     assert "interrupted check" in capsys.readouterr().err
+    assert run([*command[:-1], str(tmp_path / "nowhere" / "position")]) == 2      # before it reads anything
+    assert "no file can be made there" in capsys.readouterr().err
 
 
 def test_the_document_has_every_kind_of_finding() -> None:

@@ -374,6 +374,16 @@ def test_the_command_says_so_with_its_exit_code(tmp_path: Path, capsys: pytest.C
     assert [step["line"] for step in told["contradiction"]["steps"]] == [2, 3]
 
 
+def test_an_interrupted_check_says_so_and_gives_no_verdict(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(history_check, "check_file", interrupted)
+    assert app.run(["check", "history", str(tmp_path)]) == 130
+    assert capsys.readouterr() == ("", "repstore: interrupted: there is no verdict\n")
+
+
 def test_a_larger_history_is_checked(tmp_path: Path) -> None:
     path = tmp_path / "history"
     write_history(path, operations=20_000, blocks=64, clients=16)

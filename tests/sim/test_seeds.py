@@ -118,7 +118,10 @@ def test_a_plan_that_is_none_is_refused(data: bytes) -> None:
 @pytest.mark.parametrize("arguments", [
     ["--seeds", "9..5"], ["--seeds", "many"], ["--seed", "-1"], ["--seed", "x"], [],
     ["--seed", "1", "--seeds", "1..2"], ["--plan", "/nowhere"], ["--seeds", "1..2", "--minimize"],
-    ["--seeds", "1..2", "--jobs", "0"]])
+    ["--seeds", "1..2", "--jobs", "0"], ["--seeds", "1..2", "--minutes", "0"],
+    ["--seeds", "1..2", "--minutes", "-1"], ["--seeds", "1..2", "--minutes", "nan"],
+    ["--seed", "1", "--minutes", "1"], ["--seed", "1", "--save", "/nowhere/plan"],
+    ["--seed", "1", "--trace", "/nowhere/trace"]])
 def test_a_command_that_can_never_be_right_exits_with_64(
         arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert command(["sim", *arguments]) == 64

@@ -7,6 +7,7 @@
 """
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -47,8 +48,11 @@ class Position(msgspec.Struct):
 
 
 def load(path: Path) -> Position:
-    """What an interrupted check left at `path`; an empty position if there is nothing. ConfigError."""
+    """What an interrupted check left at `path`; an empty position if there is nothing. ConfigError, also
+    where none could be kept."""
     if not path.exists():
+        if not os.access(path.parent, os.W_OK):
+            raise errors.ConfigError(f"{path}: no file can be made there")
         return Position()
     try:
         if path.stat().st_size > config.POSITION_BYTES_MAX:

@@ -9,7 +9,7 @@ import typer
 
 from repstore import errors
 from repstore.check import history as history_check
-from repstore.cli.options import Json, complain
+from repstore.cli.options import EXIT_INTERRUPTED, Json, complain
 from repstore.cli.show import print_json
 
 EXIT_INCONSISTENT = 1
@@ -26,6 +26,9 @@ def history(
     except errors.ConfigError as error:
         complain(str(error))
         raise typer.Exit(EXIT_UNUSABLE) from None
+    except KeyboardInterrupt:
+        complain("interrupted: there is no verdict")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     if json:
         print_json(dataclasses.asdict(verdict))
     else:

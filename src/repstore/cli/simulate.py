@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,7 +41,14 @@ def simulate(seed: Seed = None, seeds: Seeds = None, plan: PlanFile = None, mini
     if seeds is not None:
         if minimize or save or trace:
             raise errors.ConfigError("--minimize, --save and --trace are for a single run")
+        if minutes is not None and not 0 < minutes < inf:
+            raise errors.ConfigError(f"--minutes {minutes}: must be more than 0")
         return _many(seeds, jobs, minutes, as_json)
+    if minutes is not None:
+        raise errors.ConfigError("--minutes is for --seeds")
+    for output in (save, trace):
+        if output is not None:
+            _must_be_writable(output)
     return _one(seed, plan, minimize, save, trace, as_json)
 
 
@@ -64,6 +72,14 @@ def _one(seed: int | None, plan_file: Path | None, minimize: bool, save: Path | 
     else:
         _show(outcome, plan)
     return EXIT_REFUSED if outcome.failure else 0
+
+
+def _must_be_writable(path: Path) -> None:
+    """Before a run of which nothing could be kept."""
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise errors.ConfigError(f"{path}: {error.strerror}") from None
 
 
 def _bytes_of(path: Path | None) -> bytes:
@@ -113,7 +129,7 @@ def _many(text: str, jobs: int, minutes: float | None, as_json: bool) -> int:
             complain(f"{summary.seeds} of {len(wanted)} seeds, {len(summary.failures)} failed, "
                      f"{summary.simulated_s / 3600:.2f} simulated hours in {summary.wall_s:.0f} s")
 
-    summary = run_seeds(wanted, jobs, tell, float("inf") if minutes is None else minutes * 60)
+    summary = run_seeds(wanted, jobs, tell, inf if minutes is None else minutes * 60)
     if as_json:
         print(json.dumps(summary.as_dict()))
     else:

@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import errno
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from random import Random
@@ -23,6 +23,9 @@ from repstore._fast.simulated import DiskFlush, DiskRead, DiskWrite
 from repstore.format import BLOCK_SIZE
 
 SECTOR_BYTES = 512
+# kinds of faults, by what an armed write does
+WRITE_FAULTS = {"eio": "write error", "enospc": "full disk", "lost": "lost write", "torn": "torn write",
+                "misdirected": "misdirected write", "stale": "stale write"}
 
 DiskAsk = DiskRead | DiskWrite | DiskFlush
 
@@ -72,6 +75,7 @@ class SimulatedDisk:
         self.flushes = 0
         self.faults = ArmedFaults()
         self.struck: list[str] = []                 # what faults did, for the trace
+        self.counts: Counter[str] = Counter()       # armed faults that met an operation, by kind
         self.superseded: dict[int, bytes] = {}      # by block of interest: what stood there before
         self.stalled_until_ns = 0                   # nothing is answered before that
         self.stale: list[tuple[int, bytes, bytes]] = []     # offset, before, after: may fall back
@@ -165,6 +169,7 @@ class SimulatedDisk:
         faults = self.faults
         if faults.failing_reads:
             faults.failing_reads -= 1
+            self.counts["read error"] += 1
             self.struck.append(f"read of {ask.length} at {ask.offset} fails")
             return -errno.EIO, None
         if faults.unreadable and any(block in faults.unreadable for block in _blocks(ask.offset, ask.length)):
@@ -183,6 +188,7 @@ class SimulatedDisk:
 
     def _strike_write(self, ask: DiskWrite, how: str) -> int:
         """One write meets an armed fault; its result."""
+        self.counts[WRITE_FAULTS[how]] += 1
         self.struck.append(f"write of {len(ask.data)} at {ask.offset}: {how}")
         part: DiskWrite | None = None
         if how == "stale":
@@ -205,11 +211,13 @@ class SimulatedDisk:
         covered = self._covered.pop(operation)
         how = self.faults.flushes.popleft() if self.faults.flushes else ""
         if how == "fails":
+            self.counts["flush error"] += 1
             self.struck.append(f"flush of {covered} writes fails")
             return -errno.EIO
         writes = self._done[:covered]
         del self._done[:covered]
         if how:
+            self.counts["forgetful flush"] += 1
             self._lose(writes)
         else:
             for write in writes:

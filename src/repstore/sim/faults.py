@@ -1,9 +1,10 @@
 """What goes wrong, one function a kind: it strikes now, and ends by itself.
 
-    strike(scene, fault)        True if it met something
+    strike(scene, fault)        True if it met something at once
 
   F1 A fault that meets nothing (a node that is down already, a block that may not be damaged)
-     does nothing and is not counted.
+     does nothing and is not counted. What waits in a disk for its next operation is counted by the
+     disk, when one meets it. Cuts and outages count when they begin.
   F2 Everything a fault does is drawn from its own numbers and the streams of the seed.
 """
 from __future__ import annotations
@@ -119,8 +120,7 @@ def hold_control(scene: Scene, fault: Fault) -> bool:
 # ----------------------------------------------------------------------------------- links
 
 def drop_links(scene: Scene, fault: Fault) -> bool:
-    scene.cluster.network.drop(fault.node, fault.other)
-    return True
+    return scene.cluster.network.drop(fault.node, fault.other)
 
 
 def _cut(scene: Scene, fault: Fault, ways: list[tuple[str, str]]) -> bool:
@@ -200,7 +200,7 @@ def _arm_write(how: str) -> Callable[[Scene, Fault], bool]:
         else:
             scene.damage.anywhere = scene.damage.metadata = True
         scene.cluster.node(fault.node).disk.faults.writes.append(how)
-        return True
+        return False
     return arm
 
 
@@ -208,19 +208,19 @@ def stale_write(scene: Scene, fault: Fault) -> bool:
     disk = scene.cluster.node(fault.node).disk
     _arm_write("stale")(scene, fault)
     _after(scene, fault, lambda: scene.note("{} stale writes fall back", disk.fall_back()))
-    return True
+    return False
 
 
 def flush_error(scene: Scene, fault: Fault) -> bool:
     scene.damage.fenced = True
     scene.cluster.node(fault.node).disk.faults.flushes.append("fails")
-    return True
+    return False
 
 
 def forgetful_flush(scene: Scene, fault: Fault) -> bool:
     scene.damage.fenced = scene.damage.anywhere = scene.damage.metadata = True
     scene.cluster.node(fault.node).disk.faults.flushes.append("forgets")
-    return True
+    return False
 
 
 def stall(scene: Scene, fault: Fault) -> bool:
@@ -239,7 +239,7 @@ def slow_disk(scene: Scene, fault: Fault) -> bool:
 def read_error(scene: Scene, fault: Fault) -> bool:
     scene.damage.anywhere = scene.damage.metadata = True
     scene.cluster.node(fault.node).disk.faults.failing_reads += 1 + int(fault.share * 3)
-    return True
+    return False
 
 
 # -------------------------------------------------------------------------- damaged blocks

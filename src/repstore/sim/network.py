@@ -134,11 +134,12 @@ class SimulatedNetwork:
         for end in [end for end in self._ends.values() if end.owner is owner]:
             self._clock.after(self._random.randint(0, BREAK_MOST_NS), partial(self._break, end))
 
-    def drop(self, one: str, other: str) -> None:
-        """Break the connections between two nodes, by name."""
-        for end in [end for end in self._ends.values()
-                    if end.owner.name == one and end.other.owner.name == other]:
+    def drop(self, one: str, other: str) -> bool:
+        """Break the connections between two nodes, by name. False: there was none."""
+        ends = [end for end in self._ends.values() if end.owner.name == one and end.other.owner.name == other]
+        for end in ends:
             self._clock.after(self._random.randint(0, BREAK_MOST_NS), partial(self._break, end))
+        return bool(ends)
 
     def cut(self, sender: str, receiver: str) -> None:
         """Nothing moves from `sender` to `receiver` any more."""

@@ -158,6 +158,8 @@ def _count(outcome: Outcome, scene: Scene) -> None:
     outcome.errors = sum(client.errors for client in scene.clients)
     outcome.crashes = scene.crashes
     counts: Counter[str] = Counter(scene.struck)
+    for node in scene.nodes:
+        counts += node.disk.counts
     for what, count in cluster.network.struck.items():
         counts["message " + what] += count
     for what, count in cluster.config_faults.struck.items():
