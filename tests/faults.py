@@ -27,6 +27,7 @@ AREAS = {
     "network": "Networks",
     "coordination": "The coordination store",
     "process": "Processes",
+    "clock": "Clocks",
     "input": "Bad input",
 }
 NO_PROOF = ("skip", "skipif", "xfail")

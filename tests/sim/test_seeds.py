@@ -38,10 +38,6 @@ def test_what_once_found_a_bug_finds_none(entry: dict[str, object]) -> None:
     assert outcome.failure == "", f"{entry['reason']}\n{timeline(outcome)}"
 
 
-@pytest.mark.fault("disk: lost, misdirected, torn and stale writes, failing flushes, stalls",
-                   promise="right data or an error, never wrong data")
-@pytest.mark.fault("network: delay, cuts, one-way partitions, half-open links",
-                   promise="nothing acknowledged is lost; healed, it converges")
 def test_seeds_break_no_promise_and_are_worth_their_time() -> None:
     """`make test` runs 2,000 of them by the command, with the same bounds."""
     summary = run_seeds(QUICK_SEEDS, jobs=1)
