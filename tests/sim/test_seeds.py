@@ -4,10 +4,13 @@
 where that was possible, and what was wrong. Plans, not seeds: what a seed draws changes as the
 simulator grows.
 """
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -147,6 +150,34 @@ def test_the_shortest_list_has_what_it_takes_and_no_more() -> None:
 
     assert list(shortest(range(100), fails)) == [3, 77]
     assert len(tried) < 80
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_is_ended_says_what_was_found_and_leaves_no_process(number: signal.Signals) -> None:
+    program = "import sys; from repstore.cli.app import run; sys.exit(run(sys.argv[1:]))"
+    arguments = ["sim", "--seeds", "1..9999", "--json"]
+    with subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True,
+                          start_new_session=True) as sim:
+        while len(processes_of(sim.pid)) < 4:              # itself, the resource tracker, two workers
+            assert sim.poll() is None
+        sim.send_signal(number)
+        said = json.loads(sim.communicate(timeout=120)[0])
+    assert (sim.returncode, said["interrupted"]) == (130, True)
+    give_up_s = time.monotonic() + 30
+    while processes_of(sim.pid):                           # their pipes are closed already
+        assert time.monotonic() < give_up_s
+
+
+def processes_of(session: int) -> list[int]:
+    """Who runs in this session (field 6 of /proc/PID/stat)."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = place.read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session and fields[0] != "Z":
+                found.append(int(place.parent.name))
+    return found
 
 
 # ------------------------------------------------------------- faults on purpose must be seen

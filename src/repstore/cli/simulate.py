@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from math import inf
 from pathlib import Path
@@ -129,7 +130,12 @@ def _many(text: str, jobs: int, minutes: float | None, as_json: bool) -> int:
             complain(f"{summary.seeds} of {len(wanted)} seeds, {len(summary.failures)} failed, "
                      f"{summary.simulated_s / 3600:.2f} simulated hours in {summary.wall_s:.0f} s")
 
-    summary = run_seeds(wanted, jobs, tell, inf if minutes is None else minutes * 60)
+    # SIGTERM is an interrupt, too: it shows what was found, and the workers end with us
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        summary = run_seeds(wanted, jobs, tell, inf if minutes is None else minutes * 60)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if as_json:
         print(json.dumps(summary.as_dict()))
     else:
