@@ -138,6 +138,9 @@ cdef void accept(engine_t* engine, volume_t* volume, uint32_t node, const frame_
         volume.primary_node = node
         volume.role = ROLE_REPLICA
         volume.epoch = header.epoch
+        if not volume.missing and header.type != FRAME_LEARN:
+            volume.heard = True
+            volume.heard_ns = engine.now_ns    # when it comes: one that waits is no news
     if volume.inbox != NULL or not take_frame(engine, volume, header, meta, body):
         park(engine, volume, header, meta, body)
 
@@ -164,6 +167,8 @@ cdef void park(engine_t* engine, volume_t* volume, const frame_header_t* header,
         volume.inbox_tail.next = parked
     volume.inbox_tail = parked
     volume.inbox_bytes += count
+    if header.type == FRAME_APPEND and volume.flags & VOLUME_LEARNING == 0:       # copies come in their turn
+        volume.inbox_commit = max(volume.inbox_commit, header.commit)
 
 
 cdef void inbox_drop(volume_t* volume) noexcept nogil:
@@ -174,6 +179,7 @@ cdef void inbox_drop(volume_t* volume) noexcept nogil:
         free(parked)
     volume.inbox_tail = NULL
     volume.inbox_bytes = 0
+    volume.inbox_commit = 0
 
 
 cdef void empty_inbox(engine_t* engine, volume_t* volume) noexcept nogil:
@@ -191,6 +197,7 @@ cdef void empty_inbox(engine_t* engine, volume_t* volume) noexcept nogil:
         free(parked)
         engine.more = True
     volume.inbox_tail = NULL
+    volume.inbox_commit = 0
 
 
 cdef bint take_frame(engine_t* engine, volume_t* volume, const frame_header_t* header, const uint8_t* meta,
@@ -203,9 +210,6 @@ cdef bint take_frame(engine_t* engine, volume_t* volume, const frame_header_t* h
         return True
     if header.type == FRAME_LEARN:
         return learner_begin(engine, volume, header)
-    if not volume.missing:
-        volume.heard = True
-        volume.heard_ns = engine.now_ns
     if header.type == FRAME_APPEND:
         if not stream_append(engine, volume, header, meta, body):
             return False
@@ -387,6 +391,7 @@ cdef void say_want(engine_t* engine, volume_t* volume) noexcept nogil:
     that both logs share."""
     cdef frame_header_t header
     cdef uint32_t last_epoch = 0
+    inbox_drop(volume)                         # of the session that is over: what we lack comes again
     volume.told_ack_lsn = UNTOLD
     frame_begin(engine, &header, FRAME_WANT, volume.index, volume.epoch)
     if volume.pending_count:

@@ -82,8 +82,8 @@ cdef bint stream_append(engine_t* engine, volume_t* volume, const frame_header_t
             if chain != volume.chain_last:
                 diverged(engine, volume, header)
                 return True
-            if header.type == FRAME_APPEND:            # it goes on where we end: what is committed of ours may
-                volume.known_commit = max(volume.known_commit, min(header.commit, volume.last_lsn))    # make room
+            if header.type == FRAME_APPEND:            # it goes on where we end: what is committed of ours may make room
+                volume.known_commit = max(volume.known_commit, min(max(header.commit, volume.inbox_commit), volume.last_lsn))
             if not append_record(engine, volume, &records[i], crcs + payload, body + (<size_t>payload << BLOCK_SHIFT)):
                 return False
             chain = volume.chain_last
