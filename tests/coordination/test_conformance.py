@@ -13,6 +13,7 @@ from repstore.coordination.interface import ABSENT
 from repstore.sim.clock import VirtualClock
 from repstore.sim.config_store import ConfigFaults, NodeConfigStore
 from repstore.sim.conformance.config_store import ConfigStoreSuite, Connect, Fault
+from repstore.sim.control_thread import ControlThread
 
 
 def refuse(operation: str, key: str) -> None:
@@ -82,7 +83,8 @@ class TestSimulatedDoor(ConfigStoreSuite):
     def connect(self, fate: str) -> Connect:
         self.clock, self.faults = VirtualClock(), ConfigFaults(Random(1))
         store = MemoryConfigStore()
-        return lambda: NodeConfigStore(store, self.faults, "n1", self.clock)
+        control = ControlThread(self.clock, lambda action: False, lambda: False, lambda: None)
+        return lambda: NodeConfigStore(store, self.faults, "n1", self.clock, control)
 
     @pytest.fixture
     def unavailable(self) -> Fault:

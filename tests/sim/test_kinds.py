@@ -23,7 +23,8 @@ OUTCOMES = (
     ("process", plans.CLIENT, "a client goes on through another node, and each write happens once"),
 )
 TOLD = {"rough links": "messages doubled, swapped and dropped", "config away": "away for one node",
-        "config away for all": "away for all", "config late": "watches late", "stop": "a clean stop",
+        "config away for all": "away for all", "config late": "watches late",
+        "config slow": "slow calls", "stop": "a clean stop",
         "config unknown": "swaps of unknown outcome", "cut off": "a node cut off",
         "half open": "half-open links", "pause": "SIGSTOP", "hold control": "Python held",
         "move client": "a client moves"}

@@ -176,7 +176,7 @@ def test_a_store_that_may_only_be_read_is_not_opened_for_writing() -> None:
 
 
 def test_what_is_not_a_store_is_said_to_be_none() -> None:
-    with pytest.raises(errors.ConfigError, match="image is not a store: 4096 bytes, at least 786432"):
+    with pytest.raises(errors.ConfigError, match=r"image is not a store: 1 whole blocks .*, at least 192"):
         superblock.read(MemoryDevice(bytearray(BLOCK_SIZE)), "image")
     with pytest.raises(errors.ConfigError, match="image is not a store: no superblock"):
         superblock.read(MemoryDevice(bytearray(config.MIB)), "image")

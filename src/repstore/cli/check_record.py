@@ -136,10 +136,7 @@ class RecordingProxy:
         observer = NbdObserver(next(self._numbers), self._open)
         writers = [writer]
         try:
-            if isinstance(self._server, Path):
-                up_reader, up_writer = await asyncio.open_unix_connection(self._server, limit=READ_BYTES)
-            else:
-                up_reader, up_writer = await asyncio.open_connection(*self._server, limit=READ_BYTES)
+            up_reader, up_writer = await self._connect()
             writers.append(up_writer)
             async with asyncio.TaskGroup() as pumps:
                 pumps.create_task(_pump(reader, up_writer, observer.from_client))
@@ -153,6 +150,17 @@ class RecordingProxy:
             observer.closed()
             for each in writers:
                 each.close()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection to the server, which may be away for a while: its clients come again."""
+        try:
+            if isinstance(self._server, Path):
+                return await asyncio.open_unix_connection(self._server, limit=READ_BYTES)
+            return await asyncio.open_connection(*self._server, limit=READ_BYTES)
+        except OSError as error:
+            complain(f"a client is turned away, the server {self._server} is not there: "
+                     f"{error.strerror or error}")
+            raise
 
     def _open(self, export: str, size_bytes: int) -> Recorder:
         """All connections of a recording are to one export."""

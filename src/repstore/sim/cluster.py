@@ -144,15 +144,22 @@ class SimulatedCluster:
         A client whose acknowledged writes were lost is told so, and attaches anew.
         """
         life = self.life(through)
-        now_s = life.node.clock.now_s
+        control, clock = life.control, life.node.clock
         try:
-            life.control.attach(name, now_s)
+            control.attach(name, clock.now_s)
         except errors.FencedError:
-            life.control.detach(name)
-            life.control.attach(name, now_s)
-        attach = self.volume(name).attach
-        assert attach is not None
-        client.attach(life, attach.incarnation)
+            control.detach(name)
+            control.attach(name, clock.now_s)
+        known = control.volumes[client.index]
+        if known.session is None or known.volume.attach is None:
+            raise errors.FencedError(f"volume {name!r}: attached elsewhere since")
+        client.attach(life, known.volume.attach.incarnation)
+
+    def close(self) -> None:
+        """End what stands in the middle of something; nothing can happen any more."""
+        for node in self.world.nodes.values():
+            if node.life is not None:
+                node.life.stop_deciding()
 
     # -------------------------------------------------------------------------------- time
     def run_for(self, duration_s: float) -> None:

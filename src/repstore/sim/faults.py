@@ -23,6 +23,7 @@ from repstore.sim.scene import Scene
 
 START_OPERATIONS_MOST = 24    # of the disk, until a small store has its first checkpoint
 SLOW_LINK_NS_MOST = 2_000_000_000
+SLOW_CONFIG_NS_MOST = 2_000_000_000     # of a request, and of its answer
 SLOW_DISK_FACTOR_MOST = 200
 ROUGH_SHARE_MOST = 0.2
 BLOCKS_STRUCK_MOST = 6        # by one rot or bad sector: damage comes in neighbourhoods
@@ -191,6 +192,13 @@ def config_late(scene: Scene, fault: Fault) -> bool:
     return True
 
 
+def config_slow(scene: Scene, fault: Fault) -> bool:
+    faults = scene.cluster.config_faults
+    faults.slow_most_ns[fault.node] = 1 + int(SLOW_CONFIG_NS_MOST * fault.share ** 2)
+    _after(scene, fault, lambda: void(faults.slow_most_ns.pop(fault.node, None)))
+    return True
+
+
 # ---------------------------------------------------------------------- disks that say so
 
 def _arm_write(how: str) -> Callable[[Scene, Fault], bool]:
@@ -314,7 +322,8 @@ def clock_step(scene: Scene, fault: Fault) -> bool:
 def move_client(scene: Scene, fault: Fault) -> bool:
     number = int(fault.share * len(scene.clients))
     client = scene.clients[number]
-    if _running(scene, fault.node) is None or (client.is_attached and client.through == fault.node):
+    if _running(scene, fault.node) is None or client.is_attaching or (
+            client.is_attached and client.through == fault.node):
         return False
     scene.attach(client, number, fault.node)
     return True
@@ -331,6 +340,7 @@ STRIKES: dict[str, Callable[[Scene, Fault], bool]] = {
     "half open": half_open, "rough links": rough_links,
     "config away": config_away, "config away for all": config_away_for_all,
     "config unknown": config_unknown, "config late": config_late,
+    "config slow": config_slow,
     "write error": _arm_write("eio"), "full disk": _arm_write("enospc"), "flush error": flush_error,
     "stall": stall, "slow disk": slow_disk,
     "rot": rot, "bad sector": bad_sector,

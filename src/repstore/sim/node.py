@@ -10,6 +10,8 @@ one run of its process: engine, control, connections. A crash ends the life and 
   M4 A process that is stopped (SIGSTOP) does nothing; its clock, its disk and its peers go on.
      What comes for it meanwhile is there when it goes on. Its control code may be held alone.
   M5 An error that the control code does not handle ends the process, as it would a real one.
+  M6 What it asks of a slow coordination store it waits for in the middle of a decision; its engine
+     goes on (`ControlThread`).
 """
 from __future__ import annotations
 
@@ -29,6 +31,7 @@ from repstore.replication.situation import Identity
 from repstore.replication.volume_config import NodeConfig
 from repstore.sim.clock import NS_PER_S, Action, NodeClock, Standstill, VirtualClock
 from repstore.sim.config_store import ConfigFaults, NodeConfigStore
+from repstore.sim.control_thread import ControlThread
 from repstore.sim.disk import DiskAsk, SimulatedDisk
 from repstore.sim.engine import SimulatedEngine, open_engine
 from repstore.sim.network import SimulatedNetwork
@@ -130,6 +133,7 @@ class SimulatedNode:
         assert life is not None, f"{self.name} does not run"
         life.alive = False
         self.life = None
+        life.stop_deciding()
         self._world.network.crash(life)
         self._world.trace.add(self.name, f"{how}: {crash()}")
 
@@ -156,6 +160,9 @@ class NodeLife:
         self._inbox: list[EngineEvent] = []
         self._stop = Standstill(world.clock)
         self._control_hold = Standstill(world.clock)
+        self._control_thread = ControlThread(
+            world.clock, self._control_is_put_off,
+            lambda: self.name in world.config_faults.slow_most_ns, self._run_if_woken)
         self._control: NodeControl | None = None
         engine.pump = self._pump
 
@@ -180,7 +187,8 @@ class NodeLife:
         node, world = self.node, self._world
         self.process = process
         host_boot = node.boot_id.hex()
-        store = NodeConfigStore(world.config, world.config_faults, self.name, world.clock)
+        store = NodeConfigStore(world.config, world.config_faults, self.name, world.clock,
+                                self._control_thread)
         record = NodeConfig(name=node.name, id=node.number, store_path=node.name, store_uuid=self.store_uuid,
                             peer_socket=node.name, host_boot_id=host_boot, pid=process, boot_id=self.boot_id)
         admin.register_node(store, record)
@@ -366,34 +374,41 @@ class NodeLife:
             return
         events, self._inbox = self._inbox, []
         for event in events:
-            self._world.trace.add(self.name, "event {!r}", event)
-            self.decide(partial(self.control.on_event, event, self.node.clock.now_s))
-            if not self.alive:
-                return
-        self._run_if_woken()
+            self.decide(partial(self._handle_event, event))
+
+    def _handle_event(self, event: EngineEvent) -> None:
+        self._world.trace.add(self.name, "event {!r}", event)
+        self.control.on_event(event, self.node.clock.now_s)
 
     def decide(self, action: Action) -> None:
-        """Have the control code do something; an error it does not handle ends it (M5)."""
+        """Have the control code do something, as soon as it can and after what it was asked before."""
+        if self.alive and not self._control_is_put_off(partial(self.decide, action)):
+            self._control_thread.decide(partial(self._decide, action))
+
+    def stop_deciding(self) -> None:
+        """Nothing that it was asked is decided any more, also not what it stands in the middle of."""
+        self._control_thread.end()
+
+    def _decide(self, action: Action) -> None:
+        """An error that the control code does not handle ends it (M5)."""
         try:
             action()
         except errors.RepstoreError as error:
             self.node.kill(f"dies of {type(error).__name__}: {error}")
+            return
+        self._run_if_woken()
 
     def _tick(self) -> None:
         """What a process does every CONFIG_POLL_S."""
-        if not self.alive or self._control_is_put_off(self._tick):
-            return
-        self.decide(self._tick_control)
-        if not self.alive:
-            return
-        for other in self.control.peers_to_connect():
-            far = self._world.nodes[other.id].life
-            if far is not None:
-                self._world.network.connect(self, far)
-        self._run_if_woken()
-        self._world.clock.after(TICK_NS, self._tick)
+        if self.alive and not self._control_is_put_off(self._tick):
+            self.decide(self._tick_control)
 
     def _tick_control(self) -> None:
-        now_s = self.node.clock.now_s
-        self.control.poll_config(now_s)
-        self.control.tick(now_s)
+        clock, world = self.node.clock, self._world
+        self.control.poll_config(clock.now_s)
+        self.control.tick(clock.now_s)
+        for other in self.control.peers_to_connect():
+            far = world.nodes[other.id].life
+            if far is not None:
+                world.network.connect(self, far)
+        world.clock.after(TICK_NS, self._tick)

@@ -31,7 +31,7 @@ SHORTEST_FAULT_S = 0.005
 PROCESS = ("kill", "kill all", "stop", "kill at start", "cut power", "cut power of all", "pause",
            "hold control")
 LINKS = ("drop links", "cut one way", "cut off", "slow link", "half open", "rough links")
-CONFIG = ("config away", "config away for all", "config unknown", "config late")
+CONFIG = ("config away", "config away for all", "config unknown", "config late", "config slow")
 DISK = ("write error", "full disk", "flush error", "stall", "slow disk")
 DATA_HERE = ("rot", "bad sector")                       # of blocks of data, told apart by volume and block
 DATA_DISK = ("rot metadata", "lost write", "misdirected write", "torn write", "stale write",

@@ -64,6 +64,9 @@ def run(plan: Plan) -> Outcome:
         broken = isinstance(error, AssertionError)
         outcome.failure = str(error) if broken else f"{type(error).__name__}: {error}"
         outcome.detail = traceback.format_exc()
+    finally:
+        if scene is not None:
+            scene.cluster.close()
     if scene is not None:
         _count(outcome, scene)
     return outcome

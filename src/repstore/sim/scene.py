@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from random import Random
 
 from repstore import config, errors
@@ -96,13 +97,18 @@ class Scene:
         return Ask(ask.kind, ask.first, ask.blocks, ask.fua, self.began_ns + ask.at_ns)
 
     def attach(self, client: SimulatedClient, number: int, through: str) -> None:
-        """Have a client go on through a node, if that can be done just now."""
-        volume = self.plan.setup.volumes[number]
+        """Have a client go on through a node, as soon as that has time for it, if it can be done then."""
+        life = self.cluster.life(through)
+        client.attaching = life
+        life.decide(partial(self._attach, client, self.plan.setup.volumes[number].name, through))
+
+    def _attach(self, client: SimulatedClient, volume: str, through: str) -> None:
         try:
-            self.cluster.attach(client, volume.name, through=through)
-            self.cluster.trace.add(through, "client of {} attaches", volume.name)
+            self.cluster.attach(client, volume, through=through)
+            self.cluster.trace.add(through, "client of {} attaches", volume)
         except errors.RepstoreError as error:
-            self.cluster.trace.add(through, "client of {} is not attached: {}", volume.name, error)
+            self.cluster.trace.add(through, "client of {} is not attached: {}", volume, error)
+        client.attaching = None
 
     # ------------------------------------------------------------------------------ operator
     def _look(self) -> None:
@@ -115,7 +121,7 @@ class Scene:
                 self.start(node.name)
         running = [node.name for node in self.nodes if node.life is not None]
         for number, client in enumerate(self.clients):
-            if running and not client.is_attached:
+            if running and not client.is_attached and not client.is_attaching:
                 self.attach(client, number, self.random.choice(running))
         self.cluster.clock.after(OPERATOR_NS, self._look)
 

@@ -130,6 +130,7 @@ class SimulatedClient:
         self.losses = 0
         self.stopped = False
         self.session_over = False
+        self.attaching: NodeLife | None = None    # that was asked to serve it
         self.may_fail: Callable[[range], bool] = lambda span: False
         self.stale_reads = False                  # leases do not hold: reads may be late
         self.on_asked: Callable[[Operation], None] = lambda operation: None
@@ -157,6 +158,11 @@ class SimulatedClient:
     def is_attached(self) -> bool:
         """Whether the node it goes through runs, and its session goes on."""
         return self._life is not None and self._life.alive and not self.session_over
+
+    @property
+    def is_attaching(self) -> bool:
+        """Whether a node that runs has been asked to serve it, and has not answered."""
+        return self.attaching is not None and self.attaching.alive
 
     @property
     def through(self) -> str:

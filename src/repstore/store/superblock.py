@@ -138,8 +138,8 @@ def read(device: Device, name: str) -> Found:
 
 def _read_quorum(device: Device, name: str) -> Found:
     if device.size_bytes < config.STORE_BYTES_MIN:
-        raise errors.ConfigError(f"{name} is not a store: {device.size_bytes} bytes, "
-                                 f"at least {config.STORE_BYTES_MIN}")
+        raise errors.ConfigError(f"{name} is not a store: {device.size_bytes // BLOCK_SIZE} whole blocks of "
+                                 f"{BLOCK_SIZE} bytes, at least {config.STORE_BYTES_MIN // BLOCK_SIZE}")
     ends = [_read_copy(device, 0, 0), _read_copy(device, device.size_bytes // BLOCK_SIZE - 1, 3)]
     geometries = list(dict.fromkeys(copy[0].geometry for copy in ends if copy))
     for geometry in geometries:
