@@ -71,11 +71,10 @@ def run(data: bytes) -> None:
             for at in range(0, len(stream), size):
                 theirs.sendall(stream[at:at + size])
             theirs.shutdown(socket.SHUT_WR)
-    events = running.until(lambda events: any(event[:2] == ("down", number) for event in events[before:]))
+        # closed before, with an echo unread, the kernel would reset it, and what was sent last be lost
+        events = running.until(lambda events: any(event[:2] == ("down", number) for event in events[before:]))
     seen = [event[2:] for event in events[before:] if event[:2] == ("frame", number)]
-    assert seen == cut(stream)[:len(seen)]
-    # what stood before garbage comes up; a link that the kernel reset may lose its last words
-    assert len(seen) == len(cut(stream)) or not stream
+    assert seen == cut(stream)                # what stood before garbage comes up
 
 
 def pieces(script: Script) -> list[bytes]:
