@@ -135,9 +135,14 @@ SANITIZED = python -m pytest -q -p no:cacheprovider $(NOT_SANITIZED) $(ARGS) -m
 NOT_SANITIZED = --ignore tests/fast/test_hot_functions.py --ignore tests/model --ignore tests/mutants \
 	--ignore tests/cluster/test_gil.py --ignore tests/test_bench.py --ignore tests/test_demo.py
 
+SLOW = "slow and not client"
+
 sanitize-address: build
 	$(call timed,sanitize-address: unit tests,$(call sanitized,address,$(SANITIZED) "not slow and not client"))
-	$(call timed,sanitize-address: slow tests,$(call sanitized,address,$(SANITIZED) "slow and not client"))
+	$(call timed,sanitize-address: slow checks,$(call sanitized,address,$(SANITIZED) $(SLOW) tests/check))
+	$(call timed,sanitize-address: slow simulations,$(call sanitized,address,$(SANITIZED) $(SLOW) tests/sim))
+	$(call timed,sanitize-address: other slow tests,$(call sanitized,address,$(SANITIZED) $(SLOW) \
+		--ignore tests/check --ignore tests/sim))
 
 sanitize-thread: build
 	$(call timed,sanitize-thread: unit tests,$(call sanitized,thread,$(SANITIZED) "not slow and not client"))

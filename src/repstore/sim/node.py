@@ -195,7 +195,7 @@ class NodeLife:
         identity = NodeIdentity(node.name, Identity(node.number, self.store_uuid, self.boot_id), host_boot,
                                 self._random.randbytes(16).hex())
         self._control = NodeControl(identity, self.engine, store, world.is_gone, node.clock.now_s)
-        self._tick()
+        self.decide(self._tick)
 
     # ------------------------------------------------------------------------------- stops
     @property
@@ -399,11 +399,7 @@ class NodeLife:
         self._run_if_woken()
 
     def _tick(self) -> None:
-        """What a process does every CONFIG_POLL_S."""
-        if self.alive and not self._control_is_put_off(self._tick):
-            self.decide(self._tick_control)
-
-    def _tick_control(self) -> None:
+        """What the control loop of a process does every CONFIG_POLL_S."""
         clock, world = self.node.clock, self._world
         self.control.poll_config(clock.now_s)
         self.control.tick(clock.now_s)
@@ -411,4 +407,4 @@ class NodeLife:
             far = world.nodes[other.id].life
             if far is not None:
                 world.network.connect(self, far)
-        world.clock.after(TICK_NS, self._tick)
+        world.clock.after(TICK_NS, partial(self.decide, self._tick))
