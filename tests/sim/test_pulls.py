@@ -151,3 +151,35 @@ def test_a_candidate_leads_without_a_tail_that_does_not_fit_its_log() -> None:
     hold_control(cluster, "n3", 10)            # n2 alone stands
     cluster.kill("n1")
     cluster.run_until(lambda: cluster.volume(VOLUME).in_sync_nodes() == (N2,), 5)
+
+
+def test_what_a_pull_lacked_is_asked_of_the_primary_that_comes() -> None:
+    """n3 misses records of a tail, is sealed once more, and misses the first ones of the new primary."""
+    cluster, client = led_by_n1(5)
+    cluster.network.cut("n1", "n3")
+    begin_lsn = last_lsn(cluster, "n3")
+    client.ask_more([Ask(WRITE, 0, 8)])
+    cluster.run_until(lambda: last_lsn(cluster, "n2") == begin_lsn + 8, LIMIT_S)
+    spoilt: list[int] = []
+
+    def spoil(sender: str, header: np.void, data: bytes) -> bytes:
+        if sender == "n2" and header["body_bytes"] and header["type"] not in spoilt:
+            spoilt.append(int(header["type"]))
+            return data[:-1] + bytes([data[-1] ^ 1])
+        return data
+
+    hold_control(cluster, "n2", 1)
+    hold_control(cluster, "n3", 4)
+    cluster.kill("n1")
+    on_the_way(cluster, spoil)
+    for name in ("n2", "n3"):
+        ask(cluster, name, "seal", 2)
+    cluster.run_for(0.01)
+    ask(cluster, "n3", "pull", N2)
+    cluster.run_until(lambda: FRAME_APPEND in spoilt, LIMIT_S)
+    assert spoilt == [FRAME_TAIL, FRAME_APPEND]
+    cluster.run_until(lambda: last_lsn(cluster, "n3") == last_lsn(cluster, "n2"), PROMPTLY_S)
+    cluster.start("n1")
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    cluster.attach(client, VOLUME, through="n2")
+    cluster.check(client)

@@ -53,7 +53,6 @@ cdef void replica_follow(engine_t* engine, volume_t* volume, uint32_t epoch, uin
         changes_begin(engine, volume, volume.commit_lsn)
     if not same:
         volume.heard = False
-        volume.missing = 0
         begin_session(volume)
         volume.want_ns = engine.now_ns + (WANT_AFTER_NS if member else 0)
 
@@ -61,7 +60,8 @@ cdef void replica_follow(engine_t* engine, volume_t* volume, uint32_t epoch, uin
 cdef void begin_session(volume_t* volume) noexcept nogil:
     """A primary is heard, or heard of, for the first time at its epoch (R5)."""
     volume.pulling = -1
-    inbox_drop(volume)                         # what waits there was pulled
+    inbox_drop(volume)                         # what waits there was pulled,
+    volume.missing = 0                         # and what a pull lacked comes now, or is asked for
     volume.told_ack_lsn = UNTOLD
     volume.unproved_lsn = volume.last_lsn
 
