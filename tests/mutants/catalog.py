@@ -292,7 +292,7 @@ MUTANTS = (
            (PULLS + "::test_what_a_member_pulled_does_not_count_as_the_new_primarys",), rule="R-proof"),
     Mutant(114, "membership", "go on with a pull when a primary is heard", FAST + "replica.pyx",
            "volume.pulling = -1\n"
-           "inbox_drop(volume)                         # what waits there was pulled",
+           "inbox_drop(volume)                         # what waits there was pulled,",
            "inbox_drop(volume)",
            (PULLS + "::test_what_a_member_pulled_does_not_count_as_the_new_primarys",), rule="R-told"),
     Mutant(115, "membership", "begin a pull when a primary was heard", FAST + "replica.pyx",
@@ -375,6 +375,12 @@ MUTANTS = (
     Mutant(128, "resync", "clients' records fill what the next epoch's first needs", FAST + "records.pyx",
            "PENDING_RECORDS - (0 if control else CONTROL_RECORDS)", "PENDING_RECORDS",
            (WINDOWS + "::test_a_log_full_of_uncommitted_records_has_room_for_the_next_epoch",)),
+    Mutant(134, "resync", "what a pull lacked is still lacking in the session that follows", FAST + "replica.pyx",
+           "volume.missing = 0                         # and what a pull lacked comes now, or is asked for", "pass",
+           (PULLS + "::test_what_a_pull_lacked_is_asked_of_the_primary_that_comes",)),
+    Mutant(135, "resync", "a record that comes again is taken in silence", FAST + "stream.pyx",
+           "~<uint64_t>0", "volume.told_ack_lsn",
+           (RESYNC + "::test_a_record_that_comes_again_is_acknowledged_again",)),
     # ----------------------------------------------------------------------------- repair
     Mutant(120, "repair", "take any content for a bad block", FAST + "repair.pyx",
            "any_content or header.extra == repair.extent.crc", "True", (REPAIR + "::test_content_with_another_checksum_is_not_taken",)),

@@ -31,6 +31,7 @@ from tests.sim.rules import (
     on_the_way,
     only,
     sealed,
+    sent_by,
     tell,
 )
 from tests.sim.scenarios import LIMIT_S, VOLUME
@@ -113,6 +114,29 @@ def test_a_gap_in_the_stream_is_asked_for_at_once() -> None:
     client.ask_more([Ask(WRITE, 16, 4)])
     cluster.run_until(lambda: client.is_done, PROMPTLY_S)
     assert in_sync(cluster) == 2
+
+
+def test_a_record_that_comes_again_is_acknowledged_again() -> None:
+    """Its primary forgot what was said before the session resumed, so it sends anew."""
+    cluster = cluster_of(24, copies=2, min_copies=2)
+    client = cluster.client(VOLUME, through="n1", asks=iter([]))
+    records: list[bytes] = []
+
+    def keep(sender: str, header: np.void, data: bytes) -> bytes:
+        if sender == "n1" and header["type"] == FRAME_APPEND and header["body_bytes"]:
+            records.append(data)
+        return data
+
+    on_the_way(cluster, keep)
+    written(cluster, client, Ask(WRITE, 0, 4))
+    cluster.run_for(0.1)                       # what there is to say is said
+    acknowledged = sent_by(cluster, "n2", FRAME_ACK)
+    cluster.run_for(0.1)
+    assert not acknowledged
+    tell(cluster, "n2", "n1", records[-1])
+    cluster.run_for(0.01)
+    held_lsn = cluster.life("n2").engine.volume_state(1).last_lsn
+    assert [int(header["lsn"]) for header in acknowledged] == [held_lsn]
 
 
 def test_a_member_out_of_reach_counts_until_the_config_says_otherwise() -> None:
