@@ -379,8 +379,11 @@ MUTANTS = (
            "volume.missing = 0                         # and what a pull lacked comes now, or is asked for", "pass",
            (PULLS + "::test_what_a_pull_lacked_is_asked_of_the_primary_that_comes",)),
     Mutant(135, "resync", "a record that comes again is taken in silence", FAST + "stream.pyx",
-           "~<uint64_t>0", "volume.told_ack_lsn",
+           "volume.told_ack_lsn = UNTOLD                # it comes again because our word did not count: say it again", "pass",
            (RESYNC + "::test_a_record_that_comes_again_is_acknowledged_again",)),
+    Mutant(136, "resync", "a copy that returns hears nothing, where nothing was ever committed", FAST + "primary.pyx",
+           "volume.told_commit_lsn = UNTOLD        # to it, and that its session began", "volume.told_commit_lsn = 0",
+           (RESYNC + "::test_a_copy_that_returns_with_all_there_is_hears_that_its_session_begins",)),
     # ----------------------------------------------------------------------------- repair
     Mutant(120, "repair", "take any content for a bad block", FAST + "repair.pyx",
            "any_content or header.extra == repair.extent.crc", "True", (REPAIR + "::test_content_with_another_checksum_is_not_taken",)),

@@ -83,6 +83,11 @@ def sent_by(cluster: SimulatedCluster, name: str, kind: int) -> list[np.void]:
     return headers
 
 
+def last_lsn(cluster: SimulatedCluster, name: str) -> int:
+    """Where what a copy has written ends."""
+    return cluster.life(name).engine.volume_state(1).last_lsn
+
+
 def durable_engine(cluster: SimulatedCluster, name: str) -> SimulatedEngine:
     """What a power cut just now would leave of a node, at the least."""
     image = bytearray(cluster.node(name).disk._durable)

@@ -1,7 +1,10 @@
-"""What a store presents as its boot: a power cut taints, the death of a process does not."""
+"""What a store presents as its boot: a power cut taints, a process's death does not; and what that leaves."""
+import ctypes
+import gc
 import mmap
 
 import numpy as np
+import pytest
 
 from repstore._fast.simulated import DiskWrite
 from repstore.format import BLOCK_SIZE
@@ -10,6 +13,7 @@ from repstore.sim.durability import RecordedVolume, write
 from repstore.sim.engine import open_engine
 from repstore.sim.local import VOLUME_INDEX, PlainDisk
 from repstore.sim.workload import IO, WRITE
+from tests.sim.rules import cluster_of, endless_writes
 from tests.sim.scenarios import LIMIT_S, VOLUME, healthy_cluster
 
 
@@ -84,3 +88,36 @@ def test_a_life_writes_nothing_to_its_log_before_its_name_is_durable() -> None:
             engine.backend.disk_done(ask.operation, *disk.finish(ask.operation))
     assert logged > 0
     call.end()
+
+
+class HeapUse(ctypes.Structure):
+    """struct mallinfo2 of glibc."""
+    _fields_ = [(name, ctypes.c_size_t) for name in (
+        "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks",
+        "keepcost")]
+
+
+def heap_bytes() -> int:
+    """What is in use of the memory that C code asked for."""
+    gc.collect()
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallinfo2"):
+        pytest.skip("this C library has no mallinfo2")
+    libc.mallinfo2.restype = HeapUse
+    use = libc.mallinfo2()
+    return int(use.uordblks + use.hblkhd)
+
+
+def test_an_engine_that_ends_in_the_middle_of_its_work_gives_its_memory_back() -> None:
+    """Requests, blocks on their way to a copy that comes back: each holds a buffer."""
+    used_bytes = []
+    for _ in range(4):
+        cluster = cluster_of(1, copies=3, min_copies=1)
+        cluster.client(VOLUME, through="n1", asks=endless_writes(), depth=8)
+        cluster.run_for(0.1)
+        for node in cluster.world.nodes.values():
+            cluster.kill(node.name)
+        cluster.close()
+        del cluster, node
+        used_bytes.append(heap_bytes())
+    assert used_bytes[-1] - used_bytes[1] < 100_000        # in each of two, eight writes of 16 KiB

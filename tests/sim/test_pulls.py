@@ -8,17 +8,12 @@ from repstore._fast.layout import FRAME_ACK, FRAME_APPEND, FRAME_COMMIT, FRAME_P
 from repstore.sim.clock import NS_PER_S
 from repstore.sim.cluster import SimulatedCluster
 from repstore.sim.workload import WRITE, Ask, SimulatedClient
-from tests.sim.rules import HEADER_BYTES, cluster_of, on_the_way, sealed, sent_by, tell
+from tests.sim.rules import HEADER_BYTES, cluster_of, last_lsn, on_the_way, sealed, sent_by, tell
 from tests.sim.scenarios import LIMIT_S, VOLUME
 
 OLD, NEW = range(8, 32, 8), range(64, 80, 8)     # blocks of what n1 alone has, and of what n2 acknowledges
 N2 = 1
 PROMPTLY_S = 2.0                 # less than it takes to notice that a member is silent
-
-
-def last_lsn(cluster: SimulatedCluster, name: str) -> int:
-    """Where what a copy has written ends."""
-    return cluster.life(name).engine.volume_state(1).last_lsn
 
 
 def sealed_epoch(cluster: SimulatedCluster, name: str) -> int:

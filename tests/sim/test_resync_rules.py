@@ -28,6 +28,7 @@ from tests.sim.rules import (
     cluster_of,
     endless_writes,
     frame,
+    last_lsn,
     on_the_way,
     only,
     sealed,
@@ -135,8 +136,7 @@ def test_a_record_that_comes_again_is_acknowledged_again() -> None:
     assert not acknowledged
     tell(cluster, "n2", "n1", records[-1])
     cluster.run_for(0.01)
-    held_lsn = cluster.life("n2").engine.volume_state(1).last_lsn
-    assert [int(header["lsn"]) for header in acknowledged] == [held_lsn]
+    assert [int(header["lsn"]) for header in acknowledged] == [last_lsn(cluster, "n2")]
 
 
 def test_a_member_out_of_reach_counts_until_the_config_says_otherwise() -> None:
@@ -211,6 +211,26 @@ def test_a_copy_that_misses_the_begin_of_its_session_asks_again() -> None:
     cluster.start("n2")
     cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
     assert lost_until_ns[0]
+
+
+def test_a_copy_that_returns_with_all_there_is_hears_that_its_session_begins() -> None:
+    """Nothing was ever committed, so there is no commit to tell; and nobody writes."""
+    cluster = SimulatedCluster(6, nodes=2, store_bytes=2 << 20, segment_bytes=64 << 10)
+    lost: list[int] = []
+
+    def lose_the_first(sender: str, header: np.void, data: bytes) -> bytes | None:
+        if sender == "n2" and header["type"] == FRAME_ACK and 1 not in lost:
+            lost.append(int(header["lsn"]))
+            return None
+        return data
+
+    on_the_way(cluster, lose_the_first)
+    cluster.create_volume(VOLUME, SIZE_BLOCKS, copies=2, min_copies=2)
+    cluster.run_until(lambda: 1 in lost, LIMIT_S)
+    cluster.kill("n2")
+    cluster.start("n2")
+    client = cluster.client(VOLUME, through="n1", asks=iter([Ask(READ, 0, 4)]))
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
 
 
 def test_a_joiner_flushes_all_that_it_was_asked_about() -> None:

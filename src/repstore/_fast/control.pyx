@@ -42,7 +42,7 @@ from repstore._fast.primary cimport (
     primary_add_member, primary_join, primary_lead, primary_learner, primary_resume,
     primary_session, primary_set_members, primary_stop,
 )
-from repstore._fast.replica cimport inbox_drop, replica_follow, replica_pull, replica_seal
+from repstore._fast.replica cimport replica_follow, replica_pull, replica_seal
 from repstore._fast.frames cimport frame_begin, frame_send_node
 from repstore._fast.layout cimport FRAME_SEAL, LOCATION_HOLE, frame_header_t
 from repstore._fast.root cimport root_size
@@ -309,7 +309,6 @@ cdef class Engine:
             if state == LOOKUP_LOADING:
                 raise BlockingIOError("the copy's map is being read")
             transfers_forget(self.engine, volume)
-            inbox_drop(volume)
             tree_retire(&volume.map, &self.engine.store.slots)
             for i in range(volume.change_count):
                 tree_retire(&volume.changes[i], &self.engine.store.slots)

@@ -22,14 +22,14 @@ from repstore._fast.log cimport (
 )
 from repstore._fast.merkle cimport merkle_free
 from repstore._fast.page_tree cimport slots_free
-from repstore._fast.pages cimport page_loaded
+from repstore._fast.pages cimport loads_free, page_loaded
 from repstore._fast.recount cimport recount_step
 from repstore._fast.repair cimport repair_step, repairs_free
 from repstore._fast.replication cimport (
     replication_frame, replication_link_down, replication_link_up, replication_step,
 )
 from repstore._fast.requests cimport request_release, requests_free, requests_init
-from repstore._fast.scrub cimport scrub_page_read, scrub_step
+from repstore._fast.scrub cimport scrub_free, scrub_page_read, scrub_step
 from repstore._fast.service cimport service_drop, service_progress, service_read_done
 from repstore._fast.state cimport (
     BARRIERS, BARRIER_APPLIED, BARRIER_DONE, BARRIER_FLUSHING, CLIENT_NODE, EVENTS_MAX, LINKS_MAX,
@@ -37,7 +37,7 @@ from repstore._fast.state cimport (
     TOKEN_CHECKPOINT, TOKEN_CLEANER, TOKEN_FLUSH, TOKEN_PAGE, TOKEN_READ, TOKEN_SCRUB, TOKEN_TRANSFER,
     VOLUME_INDEX_MAX, due, event_t, link_t, log_batch_t, log_t, store_t, token, volume_t,
 )
-from repstore._fast.transfer cimport transfer_read_done, transfer_sent
+from repstore._fast.transfer cimport transfer_read_done, transfer_sent, transfers_free
 from repstore._fast.verify cimport verify_step
 from repstore._fast.volume cimport volume_apply, volume_free
 
@@ -69,18 +69,21 @@ cdef engine_t* engine_new(uint32_t node) noexcept nogil:
 
 
 cdef void engine_free(engine_t* engine) noexcept nogil:
-    """Nothing may be under way any more."""
+    """No disk, socket or frontend may touch its memory any more; what waited for them goes with it."""
+    transfers_free(engine)
+    repairs_free(engine)
+    scrub_free(engine)
     while engine.volume_count:
         engine.volume_count -= 1
         volume_free(engine.volumes[engine.volume_count])
     if engine.has_store:
+        loads_free(engine)
         log_free(engine)
         checkpoint_free(engine)
         cleaner_free(engine)
         slots_free(&engine.store.slots)
         free(engine.store.segments)
         free(engine.store.plan)
-    repairs_free(engine)
     merkle_free(engine)
     requests_free(engine)
     free(engine.by_index)

@@ -8,6 +8,7 @@ from libc.string cimport memcpy
 
 from repstore._fast.control cimport Engine
 from repstore._fast.layout cimport BLOCK_SHIFT, PAGE_ENTRIES, extent_t
+from repstore._fast.merkle cimport crc_of_zeros
 from repstore._fast.page_tree cimport page_t, tree_page
 from repstore._fast.pages cimport read_now
 from repstore._fast.scrub cimport scrub_begin, scrub_end
@@ -27,7 +28,7 @@ cdef packed struct segment_state_record_t:
     uint16_t reserved
 
 
-cdef uint64_t HAS_CONTENT = <uint64_t>1 << 32, UNKNOWN = ~<uint64_t>0
+cdef uint64_t UNKNOWN = ~<uint64_t>0
 NOT_KNOWN = UNKNOWN
 
 SEGMENT_FIELDS = (
@@ -62,14 +63,15 @@ def read_map(Engine engine not None, index, unsigned long long first, unsigned c
 
 
 def map_checksums(Engine engine not None, index, unsigned long long[::1] out not None):
-    """Fill `out` with what the committed map names for every block of a copy: HAS_CONTENT and its
-    checksum, 0 where it reads as zeros, NOT_KNOWN where the block is lost or its map page is not in
-    memory. Asking reads no page: it changes nothing.
+    """Fill `out` with the checksum of every block of a copy, as its committed map names it: that of
+    zeros for a hole too, NOT_KNOWN where the block is lost or its map page is not in memory. Asking
+    reads no page: it changes nothing.
 
     Raises LookupError without a copy here, ValueError for an `out` of another size than the volume.
     """
     cdef volume_t* volume = engine.volume(index)
     cdef uint64_t i
+    cdef uint32_t zeros = crc_of_zeros()
     cdef page_t* page
     cdef extent_t* extent
     if out.shape[0] != <Py_ssize_t>volume.size_blocks:
@@ -78,10 +80,10 @@ def map_checksums(Engine engine not None, index, unsigned long long[::1] out not
     for i in range(volume.size_blocks):
         page = tree_page(&volume.map, <uint32_t>(i // PAGE_ENTRIES))
         if page == NULL or page.data == NULL:
-            out[i] = 0 if page == NULL or page.reference.slot == 0 else UNKNOWN
+            out[i] = zeros if page == NULL or page.reference.slot == 0 else UNKNOWN
             continue
         extent = <extent_t*>page.data + i % PAGE_ENTRIES
-        out[i] = UNKNOWN if is_lost(extent.location) else HAS_CONTENT | extent.crc if is_data(extent.location) else 0
+        out[i] = UNKNOWN if is_lost(extent.location) else extent.crc if is_data(extent.location) else zeros
     engine.unlock(False)
 
 

@@ -17,3 +17,4 @@ cdef int merkle_prepare(engine_t* engine, const volume_t* volume, uint64_t lsn, 
 cdef void merkle_free(engine_t* engine) noexcept nogil
 cdef void merkle_reach(engine_t* engine, const volume_t* volume) noexcept nogil
 cdef void merkle_take(engine_t* engine, volume_t* volume, uint32_t number) noexcept nogil
+cdef uint32_t crc_of_zeros() noexcept nogil

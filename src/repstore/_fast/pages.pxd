@@ -26,6 +26,7 @@ cdef inline uint64_t slot_block(const store_t* store, uint32_t slot, bint second
 
 
 cdef void page_load(engine_t* engine, volume_t* volume, page_tree_t* tree, uint32_t number) noexcept nogil
+cdef void loads_free(engine_t* engine) noexcept nogil
 cdef void page_loaded(engine_t* engine, uint32_t load_index, int32_t result) noexcept nogil
 cdef void page_lost(engine_t* engine, volume_t* volume, page_tree_t* tree, uint32_t number) noexcept nogil
 cdef int read_now(engine_t* engine, uint64_t block, void* buffer, uint32_t blocks) noexcept nogil

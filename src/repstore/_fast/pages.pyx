@@ -117,6 +117,14 @@ cdef void page_load(engine_t* engine, volume_t* volume, page_tree_t* tree, uint3
     read_block(engine, load, page, i)
 
 
+cdef void loads_free(engine_t* engine) noexcept nogil:
+    """The engine ends."""
+    cdef uint32_t i
+    for i in range(PAGE_LOADS):
+        if engine.store.loads[i].busy:
+            free(engine.store.loads[i].buffer)
+
+
 cdef void read_block(engine_t* engine, page_load_t* load, const page_t* page, uint32_t load_index) noexcept nogil:
     engine.backend.disk(engine.backend.context, DISK_READ,
                         slot_block(&engine.store, page.reference.slot, load.second) << BLOCK_SHIFT, load.buffer,

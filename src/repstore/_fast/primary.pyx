@@ -18,7 +18,8 @@ from repstore._fast.quorum cimport copies_in_sync, durable_on_all, member_counts
 from repstore._fast.records cimport add_record, reserve_record
 from repstore._fast.service cimport service_drop
 from repstore._fast.state cimport (
-    MEMBER_IN_SYNC, MEMBER_JOINING, MEMBER_LEARNER, PENDING_RECORDS, ROLE_NONE, ROLE_PRIMARY, SENT_BATCH, due, token,
+    MEMBER_IN_SYNC, MEMBER_JOINING, MEMBER_LEARNER, PENDING_RECORDS, ROLE_NONE, ROLE_PRIMARY, SENT_BATCH, UNTOLD, due,
+    token,
 )
 from repstore._fast.transfer cimport copies_flying, transfer_copies, transfer_record, transfers_forget
 from repstore._fast.volume cimport LOOKUP_OK, changes_begin, changes_drop, page_need, record_chain
@@ -81,7 +82,7 @@ cdef void primary_lead(engine_t* engine, volume_t* volume, uint32_t epoch, uint3
     volume.leading = True
     volume.held = True
     volume.chain_sent = volume.chain_last
-    volume.told_commit_lsn = 0
+    volume.told_commit_lsn = UNTOLD
     volume.learn_serials = engine.now_ns       # never one that an earlier primary gave out
     primary_session(volume, session)
     # what the dead primary acknowledged is in our tail: nobody reads before it is committed
@@ -306,7 +307,7 @@ cdef void go_on_tail(engine_t* engine, volume_t* volume, member_t* member) noexc
     if member.tail_next > volume.last_lsn and volume.unapplied_records == 0:
         member.tailing = False
         member.streaming = True
-        volume.told_commit_lsn = 0             # it may not know what was committed
+        volume.told_commit_lsn = UNTOLD        # to it, and that its session began
 
 
 cdef bint append_epoch(engine_t* engine, volume_t* volume) noexcept nogil:
@@ -446,7 +447,8 @@ cdef void ask_flush(engine_t* engine, volume_t* volume, member_t* member) noexce
 
 
 cdef void tell_commit(engine_t* engine, volume_t* volume) noexcept nogil:
-    """The next records tell the members what is committed; when none come, a frame does."""
+    """The next records tell the members what is committed, and one that returned that its session began;
+    when none come, a frame does."""
     cdef frame_header_t header
     cdef uint32_t i
     if volume.told_commit_lsn == volume.commit_lsn or volume.member_count == 0:

@@ -28,4 +28,3 @@ cdef void replica_frame(engine_t* engine, volume_t* volume, uint32_t node, const
                         const uint8_t* meta, const uint8_t* body) noexcept nogil
 cdef void replica_step(engine_t* engine, volume_t* volume) noexcept nogil
 cdef void replica_link(engine_t* engine, volume_t* volume, uint32_t node) noexcept nogil
-cdef void inbox_drop(volume_t* volume) noexcept nogil

@@ -18,12 +18,13 @@ from repstore._fast.primary cimport changes_rotate, primary_stop
 from repstore._fast.segments cimport space_left
 from repstore._fast.state cimport (
     BARRIER_APPLIED, BARRIER_DONE, BARRIER_IDLE, BARRIER_JOIN, BARRIER_LOGGED, BARRIER_SEAL, BARRIER_WANTED,
-    MISSING_COPIES, PENDING_RECORDS, ROLE_PRIMARY, ROLE_REPLICA, due, log_batch_t, parked_frame_t,
+    MISSING_COPIES, PENDING_RECORDS, ROLE_PRIMARY, ROLE_REPLICA, UNTOLD, due, log_batch_t,
+    parked_frame_t,
 )
 from repstore._fast.stream cimport WANT_AFTER_NS, ask_again, stream_append, stream_reject
 from repstore._fast.transfer cimport transfer_record, transfer_tail_end
 from repstore._fast.verify cimport verify_frame
-from repstore._fast.volume cimport changes_begin, volume_commit
+from repstore._fast.volume cimport changes_begin, inbox_drop, volume_commit
 
 
 cdef enum:
@@ -31,9 +32,6 @@ cdef enum:
     WANT_AGAIN_NS = 1000000000
     UNHEARD_NS = 2000000000        # four heartbeats
     SELF_BIT = 0x80000000
-
-
-cdef uint64_t UNTOLD = ~<uint64_t>0    # the next session begins with an answer, whatever was answered before
 
 
 # ------------------------------------------------------------------------ what Python decides
@@ -171,17 +169,6 @@ cdef void park(engine_t* engine, volume_t* volume, const frame_header_t* header,
         volume.inbox_commit = max(volume.inbox_commit, header.commit)
 
 
-cdef void inbox_drop(volume_t* volume) noexcept nogil:
-    cdef parked_frame_t* parked
-    while volume.inbox != NULL:
-        parked = volume.inbox
-        volume.inbox = parked.next
-        free(parked)
-    volume.inbox_tail = NULL
-    volume.inbox_bytes = 0
-    volume.inbox_commit = 0
-
-
 cdef void empty_inbox(engine_t* engine, volume_t* volume) noexcept nogil:
     cdef parked_frame_t* parked
     cdef const frame_header_t* header
@@ -221,7 +208,7 @@ cdef bint take_frame(engine_t* engine, volume_t* volume, const frame_header_t* h
         return learner_copy(engine, volume, header, meta, body)
     elif header.type == FRAME_FLUSH:
         volume.ask_durable_lsn = max(volume.ask_durable_lsn, min(header.lsn, volume.last_lsn))
-        volume.told_durable_lsn = ~<uint64_t>0      # answer in any case: it may know of no flush of ours
+        volume.told_durable_lsn = UNTOLD            # answer in any case: it may know of no flush of ours
         if header.flags & JOIN_FLAG and volume.barriers[BARRIER_JOIN] == BARRIER_IDLE:
             volume.barriers[BARRIER_JOIN] = BARRIER_WANTED
             volume.join_lsn = header.lsn       # it may have overtaken what it is about

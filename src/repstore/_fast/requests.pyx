@@ -65,7 +65,11 @@ cdef int requests_init(engine_t* engine) noexcept nogil:
 
 cdef void requests_free(engine_t* engine) noexcept nogil:
     cdef int pool
+    cdef uint32_t i
     cdef void* buffer
+    for i in range(REQUESTS_MAX if engine.requests != NULL else 0):
+        if engine.requests[i].state != REQUEST_FREE:
+            request_release(engine, &engine.requests[i])
     free(engine.requests)
     engine.requests = NULL
     for pool in range(4):

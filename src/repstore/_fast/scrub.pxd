@@ -14,5 +14,6 @@ from repstore._fast.state cimport engine_t, volume_t
 
 cdef void scrub_begin(engine_t* engine, volume_t* volume, uint64_t first, uint64_t rate_bytes_s) noexcept nogil
 cdef void scrub_end(engine_t* engine) noexcept nogil
+cdef void scrub_free(engine_t* engine) noexcept nogil
 cdef void scrub_step(engine_t* engine) noexcept nogil
 cdef void scrub_page_read(engine_t* engine, uint64_t second, int32_t result) noexcept nogil

@@ -162,6 +162,12 @@ cdef void check_page(engine_t* engine, volume_t* volume, scrub_t* scrub,
                             check.blocks + second * BLOCK_SIZE, BLOCK_SIZE, token(TOKEN_SCRUB, second))
 
 
+cdef void scrub_free(engine_t* engine) noexcept nogil:
+    """The engine ends."""
+    if engine.scrub.check.flying:
+        buffer_put(engine, engine.scrub.check.blocks, 2)
+
+
 cdef void scrub_page_read(engine_t* engine, uint64_t second, int32_t result) noexcept nogil:
     """The disk answered for one of the two blocks."""
     cdef scrub_t* scrub = &engine.scrub

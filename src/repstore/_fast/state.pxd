@@ -57,6 +57,9 @@ cdef enum:
     PAGE_LOADS = 64                # metadata pages being read at once
     VERIFY_PAGES = 64              # pages that a verification looks at exactly
 
+cdef extern from "<stdint.h>":
+    const uint64_t UNTOLD "UINT64_MAX"         # for told_*_lsn: say it in any case, whatever was said before
+
 
 # --------------------------------------------------------------------- completion tokens
 cdef enum token_kind_t:

@@ -12,7 +12,7 @@ from repstore._fast.layout cimport (
 )
 from repstore._fast.records cimport reserve_record
 from repstore._fast.state cimport (
-    MISSING_RECORDS, PENDING_RECORDS, RECORD_BLOCKS, log_batch_t,
+    MISSING_RECORDS, PENDING_RECORDS, RECORD_BLOCKS, UNTOLD, log_batch_t,
 )
 from repstore._fast.volume cimport record_chain
 
@@ -90,7 +90,7 @@ cdef bint stream_append(engine_t* engine, volume_t* volume, const frame_header_t
             volume.missing &= ~MISSING_RECORDS
         else:
             chain = record_chain(chain, &records[i], crcs + payload, 1)
-            volume.told_ack_lsn = ~<uint64_t>0          # it comes again because our word did not count: say it again
+            volume.told_ack_lsn = UNTOLD                # it comes again because our word did not count: say it again
             if not agrees(volume, records[i].lsn + records[i].blocks - 1, chain):
                 diverged(engine, volume, header)
                 return True

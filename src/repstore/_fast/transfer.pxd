@@ -23,3 +23,4 @@ cdef bint transfer_scrub(engine_t* engine, volume_t* volume, uint64_t lba, uint3
                          const extent_t* extents) noexcept nogil
 cdef void transfers_go_on(engine_t* engine) noexcept nogil
 cdef void transfers_forget(engine_t* engine, volume_t* volume) noexcept nogil
+cdef void transfers_free(engine_t* engine) noexcept nogil

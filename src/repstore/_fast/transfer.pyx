@@ -60,6 +60,14 @@ cdef void transfer_end(engine_t* engine, transfer_t* transfer) noexcept nogil:
     transfer.busy = False
 
 
+cdef void transfers_free(engine_t* engine) noexcept nogil:
+    """The engine ends."""
+    cdef uint32_t i
+    for i in range(TRANSFERS):
+        if engine.transfers[i].busy:
+            transfer_end(engine, &engine.transfers[i])
+
+
 cdef void transfers_forget(engine_t* engine, volume_t* volume) noexcept nogil:
     """The volume goes away, or its role ends: what is still being read is not sent."""
     cdef uint32_t i

@@ -30,6 +30,7 @@ cdef inline pending_t* pending_at(volume_t* volume, uint32_t i) noexcept nogil:
 cdef volume_t* volume_new(engine_t* engine, uint32_t index, const uint8_t* uuid, const char* name,
                           uint64_t size_blocks) noexcept nogil
 cdef void volume_free(volume_t* volume) noexcept nogil
+cdef void inbox_drop(volume_t* volume) noexcept nogil
 cdef int volume_attach(engine_t* engine, volume_t* volume) noexcept nogil
 cdef void volume_detach(engine_t* engine, volume_t* volume) noexcept nogil
 

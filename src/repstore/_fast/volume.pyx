@@ -19,7 +19,8 @@ from repstore._fast.segments cimport (
     is_data, is_lost, segment_gain, segment_hold, segment_let_go, segment_lose, segment_of,
 )
 from repstore._fast.state cimport (
-    BARRIER_APPLIED, BARRIER_JOIN, BARRIER_LOGGED, BARRIER_SEAL, CHANGES_KEPT, PENDING_CRCS, VOLUME_INDEX_MAX, VOLUMES_MAX, store_t,
+    BARRIER_APPLIED, BARRIER_JOIN, BARRIER_LOGGED, BARRIER_SEAL, CHANGES_KEPT, PENDING_CRCS, VOLUME_INDEX_MAX, VOLUMES_MAX,
+    parked_frame_t, store_t,
 )
 from repstore._fast.verify_state cimport VERIFY_CAPTURING, VERIFY_WAITING
 
@@ -50,12 +51,25 @@ cdef volume_t* volume_new(engine_t* engine, uint32_t index, const uint8_t* uuid,
 
 cdef void volume_free(volume_t* volume) noexcept nogil:
     cdef uint32_t i
+    inbox_drop(volume)
     tree_free(&volume.map)
     for i in range(volume.change_count):
         tree_free(&volume.changes[i])
     free(volume.pending)
     free(volume.pending_crcs)
     free(volume)
+
+
+cdef void inbox_drop(volume_t* volume) noexcept nogil:
+    """Frames of its primary that wait for room are taken no more."""
+    cdef parked_frame_t* parked
+    while volume.inbox != NULL:
+        parked = volume.inbox
+        volume.inbox = parked.next
+        free(parked)
+    volume.inbox_tail = NULL
+    volume.inbox_bytes = 0
+    volume.inbox_commit = 0
 
 
 cdef int volume_attach(engine_t* engine, volume_t* volume) noexcept nogil:

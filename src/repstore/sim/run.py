@@ -89,8 +89,12 @@ def _play(scene: Scene, oracle: Oracle) -> None:
         if cluster.comes_to(lambda: _all_done(scene), CONVERGE_S):
             _read_everything(scene)
         return
-    cluster.run_until(lambda: _all_done(scene), CONVERGE_S, lambda: f"{_unanswered(scene)} (liveness)")
-    cluster.run_until(scene.all_healthy, CONVERGE_S, lambda: f"{_unhealthy(scene)} (liveness)")
+    cluster.run_until(lambda: _all_done(scene) or scene.is_given_up(), CONVERGE_S,
+                      lambda: f"{_unanswered(scene)} (liveness)")
+    cluster.run_until(lambda: scene.all_healthy() or scene.is_given_up(), CONVERGE_S,
+                      lambda: f"{_unhealthy(scene)} (liveness)")
+    if scene.is_given_up():
+        return
     if plan.setup.atlas:
         scene.damage.must_recover = True
     _read_everything(scene)

@@ -64,6 +64,19 @@ class Scene:
         """Every volume has all its copies."""
         return all(self.cluster.is_healthy(volume.name) for volume in self.plan.setup.volumes)
 
+    def is_given_up(self) -> bool:
+        """Whether a volume stands still for good: the only copy in sync lies on the bad disk, lost some of
+        what it had acknowledged, and knows it."""
+        bad = self.plan.setup.bad_disk
+        return self.damage.anywhere and any(
+            config.in_sync_nodes() == (bad,) and self._is_incomplete(bad, config.index)
+            for config in (self.cluster.volume(volume.name) for volume in self.plan.setup.volumes))
+
+    def _is_incomplete(self, node: int, index: int) -> bool:
+        life = self.cluster.world.nodes[node].life
+        return (life is not None and not life.is_starting and index in life.engine.volume_indexes()
+                and life.engine.volume_state(index).learning)
+
     def note(self, what: str, *details: object) -> None:
         """A line of the trace."""
         self.cluster.trace.add("fault", what, *details)
