@@ -384,6 +384,10 @@ MUTANTS = (
     Mutant(136, "resync", "a copy that returns hears nothing, where nothing was ever committed", FAST + "primary.pyx",
            "volume.told_commit_lsn = UNTOLD        # to it, and that its session began", "volume.told_commit_lsn = 0",
            (RESYNC + "::test_a_copy_that_returns_with_all_there_is_hears_that_its_session_begins",)),
+    Mutant(137, "resync", "go on alone without a record that no disk gives back", POLICY + "leadership.py",
+           "return event.node in self.installed and not any(\n"
+           "    node != event.node and node in here.peers for node in self.installed)", "return False",
+           (TRANSCRIPTS,)),
     # ----------------------------------------------------------------------------- repair
     Mutant(120, "repair", "take any content for a bad block", FAST + "repair.pyx",
            "any_content or header.extra == repair.extent.crc", "True", (REPAIR + "::test_content_with_another_checksum_is_not_taken",)),

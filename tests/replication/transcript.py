@@ -10,7 +10,7 @@ actions anew; the diff is the review.
     up 2 [boot=b9] [disk=d9] | down 2 | died 2 | started 2 | tick | fenced
     sealed 2 epoch=2 last=10 commit=8 [chain=7] [learning] | pulled 2 last=12
     want 2 epoch=1 last=10 [learning=5] | caught_up 2 | ready 2 | silent 2 | diverged 2
-    stale 4 | session 3 | full 2
+    stale 4 | session 3 | full 2 | unreadable 2
     won | lost | unknown | unavailable | landed     how its swap ended (landed: as the read shows)
     config epoch=2 primary=2 in_sync=2,3                          somebody else's swap
 """
@@ -176,6 +176,7 @@ def event_of(verb: str, names: list[str], options: Options) -> PolicyEvent:
         "started": events.NodeStarted(node), "tick": events.Tick(),
         "caught_up": events.LearnerCaughtUp(7, node), "ready": events.JoinReady(7, node),
         "silent": events.MemberSilent(7, node), "diverged": events.Diverged(7, node),
+        "unreadable": events.Unreadable(7, node),
         "stale": events.Stale(7, node), "session": events.RequestSession(7, node)}
     return simple[verb]
 

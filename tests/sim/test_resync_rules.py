@@ -18,10 +18,12 @@ from repstore._fast.layout import (
     JOIN_FLAG,
     frame_header_t,
 )
+from repstore.format import BLOCK_SIZE
 from repstore.sim.clock import NS_PER_S
 from repstore.sim.cluster import SimulatedCluster
 from repstore.sim.network import Peer
 from repstore.sim.workload import FLUSH, READ, WRITE, Ask, SimulatedClient
+from tests.sim.bad_blocks import UnreadableBlocks
 from tests.sim.rules import (
     HEADER_BYTES,
     SIZE_BLOCKS,
@@ -137,6 +139,25 @@ def test_a_record_that_comes_again_is_acknowledged_again() -> None:
     tell(cluster, "n2", "n1", records[-1])
     cluster.run_for(0.01)
     assert [int(header["lsn"]) for header in acknowledged] == [last_lsn(cluster, "n2")]
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_record_that_the_primarys_disk_does_not_give_back_is_no_loss_of_all_copies(others: int) -> None:
+    """A member lacks it, so nobody was told of it. It learns it from another; if there is none it leads."""
+    cluster = cluster_of(8, copies=2 + others, min_copies=2 + others)
+    client = cluster.client(VOLUME, through="n1", asks=iter([Ask(WRITE, 0, 8)]))
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    begin_lsn = last_lsn(cluster, "n1")
+    cluster.network.cut("n1", "n2")
+    client.ask_more([Ask(WRITE, 2, 4)])
+    cluster.run_until(lambda: last_lsn(cluster, "n1") == begin_lsn + 4, LIMIT_S)
+    disk = cluster.node("n1").disk
+    UnreadableBlocks(disk).blocks = set(range(len(disk.image) // BLOCK_SIZE))
+    cluster.network.mend([("n1", "n2")])
+    cluster.network.drop("n1", "n2")
+    cluster.run_until(lambda: client.is_done and cluster.is_healthy(VOLUME), LIMIT_S)
+    assert cluster.primary(VOLUME) == ("n1" if others else "n2")
+    cluster.check(client)
 
 
 def test_a_member_out_of_reach_counts_until_the_config_says_otherwise() -> None:

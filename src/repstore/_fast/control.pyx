@@ -27,7 +27,7 @@ from repstore._fast.exports cimport (
 )
 from repstore._fast.frontend cimport rs_frontend
 from repstore._fast.layout cimport (
-    BLOCK_SHIFT, DIRECTORY_ENTRIES, PAGE_BITS, PAGE_ENTRIES, VOLUME_LEARNING,
+    BLOCK_SHIFT, DIRECTORY_ENTRIES, PAGE_BITS, PAGE_ENTRIES,
     page_reference_t, tree_entry_t, volume_entry_t,
 )
 from repstore._fast.loading cimport (
@@ -53,7 +53,7 @@ from repstore._fast.state cimport (
 )
 from repstore._fast.transfer cimport transfers_forget
 from repstore._fast.volume cimport (
-    LOOKUP_LOADING, volume_attach, volume_detach, volume_free, volume_incomplete, volume_new, volume_set_range,
+    LOOKUP_LOADING, is_incomplete, volume_attach, volume_detach, volume_free, volume_incomplete, volume_new, volume_set_range,
     volume_truncate,
 )
 from repstore._fast.waiting cimport Call, call_new
@@ -242,7 +242,7 @@ cdef class Engine:
         state = VolumeState(
             volume.index, volume.name.decode(), bytes(volume.uuid[:16]).hex(), volume.size_blocks, ROLES[volume.role],
             volume.epoch, volume.sealed_epoch, volume.incarnation, volume.local_lsn, volume.commit_lsn,
-            volume.durable_lsn, volume.chain_local, bool(volume.flags & VOLUME_LEARNING), volume.learn_base,
+            volume.durable_lsn, volume.chain_local, bool(is_incomplete(volume)), volume.learn_base,
             volume.last_grant_ns / 1e9,
             tuple(sorted(m["node"] for m in members if m["state"] == 1)),
             tuple(sorted(m["node"] for m in members if m["state"] != 1)),

@@ -26,6 +26,7 @@ cdef enum event_kind_t:
     EVENT_BAD_BLOCK = 16
     EVENT_MENDED_BLOCK = 17
     EVENT_LOST_BLOCK = 18
+    EVENT_UNREADABLE = 19
 
 
 cdef void event_push(engine_t* engine, uint32_t kind, uint32_t volume, uint32_t node, uint32_t epoch,

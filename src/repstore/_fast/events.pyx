@@ -55,6 +55,8 @@ def decode_event(kind, volume, node, epoch, a, b, c, d, text):
         return ("member_silent", volume, node)
     if kind == EVENT_DIVERGED:
         return ("diverged", volume, node)
+    if kind == EVENT_UNREADABLE:
+        return ("unreadable", volume, node)
     if kind == EVENT_STALE:
         return ("stale", volume, epoch)
     if kind == EVENT_REQUEST_SESSION:

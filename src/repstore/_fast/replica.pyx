@@ -24,7 +24,7 @@ from repstore._fast.state cimport (
 from repstore._fast.stream cimport WANT_AFTER_NS, ask_again, stream_append, stream_reject
 from repstore._fast.transfer cimport transfer_record, transfer_tail_end
 from repstore._fast.verify cimport verify_frame
-from repstore._fast.volume cimport changes_begin, inbox_drop, volume_commit
+from repstore._fast.volume cimport changes_begin, inbox_drop, is_incomplete, volume_commit
 
 
 cdef enum:
@@ -294,7 +294,7 @@ cdef void go_on_barriers(engine_t* engine, volume_t* volume) noexcept nogil:
 cdef void tell_sealed(engine_t* engine, volume_t* volume) noexcept nogil:
     """Durably sealed: tell everyone who asked where our log ends."""
     cdef frame_header_t header
-    cdef uint32_t node, learning = LEARNING_FLAG if volume.flags & VOLUME_LEARNING else 0
+    cdef uint32_t node, learning = LEARNING_FLAG if is_incomplete(volume) else 0
     if volume.sealing_nodes & SELF_BIT:
         event_push(engine, EVENT_SEALED, volume.index, engine.node, volume.sealed_epoch, volume.local_lsn,
                    volume.commit_lsn, volume.chain_local, learning, NULL)

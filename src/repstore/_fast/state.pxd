@@ -513,6 +513,7 @@ cdef struct volume_t:
     uint64_t heard_ns              # when it last did
     uint64_t want_ns               # when to ask the primary to serve us
     uint64_t last_grant_ns
+    uint64_t unreadable_lsn        # of a pending record that our disk does not give back; 0: none is known
     uint64_t told_ack_lsn
     uint64_t told_durable_lsn
     uint64_t told_commit_lsn

@@ -4,7 +4,7 @@ from libc.string cimport memcpy, memset
 
 from repstore._fast.backend cimport DISK_READ
 from repstore._fast.checksum cimport crc32c_blocks
-from repstore._fast.events cimport EVENT_DIVERGED, event_push
+from repstore._fast.events cimport EVENT_UNREADABLE, event_push
 from repstore._fast.frames cimport frame_begin, frame_send, frame_send_node
 from repstore._fast.layout cimport (
     ANY_FLAG, BLOCK_SHIFT, DESCRIPTOR_BYTES, FETCH_DATA, FETCH_LATER, FETCH_NONE, FETCH_ZEROS, FRAME_APPEND,
@@ -148,10 +148,11 @@ cdef void read_part_done(engine_t* engine, transfer_t* transfer) noexcept nogil:
 
 
 cdef void tail_failed(engine_t* engine, transfer_t* transfer) noexcept nogil:
-    """A pending record cannot be read back. A member that lacks it leaves, and learns the blocks
-    when they are committed; a candidate asks another member."""
+    """A pending record cannot be read back: this copy is incomplete until it is committed or void. Who leads
+    what a member lacks is Python's decision; a candidate asks another member."""
+    transfer.volume.unreadable_lsn = max(transfer.volume.unreadable_lsn, transfer.lsn)
     if transfer.kind == FRAME_APPEND and transfer.volume.role == ROLE_PRIMARY:
-        event_push(engine, EVENT_DIVERGED, transfer.volume.index, transfer.node, transfer.volume.epoch,
+        event_push(engine, EVENT_UNREADABLE, transfer.volume.index, transfer.node, transfer.volume.epoch,
                    0, 0, 0, 0, NULL)
     transfer_end(engine, transfer)
 

@@ -11,7 +11,7 @@ Rules
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from repstore._fast.layout cimport (
-    PAGE_BITS, PAGE_ENTRIES, descriptor_t, extent_t, pending_t,
+    PAGE_BITS, PAGE_ENTRIES, VOLUME_LEARNING, descriptor_t, extent_t, pending_t,
 )
 from repstore._fast.page_tree cimport page_t, page_tree_t
 from repstore._fast.state cimport PENDING_RECORDS, engine_t, log_batch_t, volume_t
@@ -30,6 +30,11 @@ cdef inline pending_t* pending_at(volume_t* volume, uint32_t i) noexcept nogil:
 cdef volume_t* volume_new(engine_t* engine, uint32_t index, const uint8_t* uuid, const char* name,
                           uint64_t size_blocks) noexcept nogil
 cdef void volume_free(volume_t* volume) noexcept nogil
+cdef inline bint is_incomplete(const volume_t* volume) noexcept nogil:
+    """May it neither lead nor count? Its map, or what it would give others of its log, is not all there."""
+    return volume.flags & VOLUME_LEARNING != 0 or volume.unreadable_lsn > volume.commit_lsn
+
+
 cdef void inbox_drop(volume_t* volume) noexcept nogil
 cdef int volume_attach(engine_t* engine, volume_t* volume) noexcept nogil
 cdef void volume_detach(engine_t* engine, volume_t* volume) noexcept nogil

@@ -557,3 +557,5 @@ cdef void volume_truncate(engine_t* engine, volume_t* volume, uint64_t lsn) noex
     volume.last_lsn = volume.local_lsn
     volume.chain_last = volume.chain_local
     volume.durable_lsn = min(volume.durable_lsn, volume.local_lsn)
+    if volume.unreadable_lsn > volume.last_lsn:
+        volume.unreadable_lsn = 0

@@ -30,7 +30,8 @@ class LocalCopy(Protocol):
     def commit_lsn(self) -> int: ...
     @property
     def learning(self) -> bool:
-        """The map is incomplete: this copy may neither lead nor count."""
+        """Its map is incomplete, or its disk does not give back a record of its log that nobody has
+        committed: this copy may neither lead nor count."""
     @property
     def last_grant_s(self) -> float:
         """When this replica last let the primary read from its own disk (boot clock)."""

@@ -74,6 +74,13 @@ class Diverged:
 
 
 @dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Our disk does not give back a record that nobody has committed, and that this member lacks."""
+    index: int
+    node: int
+
+
+@dataclass(frozen=True, slots=True)
 class ResyncFull:
     """No change bitmap reaches back far enough: every block is copied."""
     index: int
@@ -193,7 +200,7 @@ class Tick:
 
 
 VolumeEvent = (Sealed | Pulled | Want | LearnerCaughtUp | JoinReady | MemberSilent | Diverged
-               | ResyncFull | Stale | RequestSession)
+               | Unreadable | ResyncFull | Stale | RequestSession)
 NodeEvent = LinkUp | LinkDown | AttachRequest | Fenced | NoSpace | BadBlock | MendedBlock | LostBlock
 PolicyEvent = (VolumeEvent | LinkUp | LinkDown | Fenced | ConfigRead | SwapDone | NodeDied | NodeStarted
                | Tick)
@@ -201,6 +208,7 @@ PolicyEvent = (VolumeEvent | LinkUp | LinkDown | Fenced | ConfigRead | SwapDone 
 _BY_NAME: dict[str, type[VolumeEvent | NodeEvent]] = {
     "sealed": Sealed, "pulled": Pulled, "want": Want, "learner_caught_up": LearnerCaughtUp,
     "join_ready": JoinReady, "member_silent": MemberSilent, "diverged": Diverged,
+    "unreadable": Unreadable,
     "resync_full": ResyncFull, "stale": Stale, "request_session": RequestSession,
     "link_up": LinkUp, "link_down": LinkDown, "attach": AttachRequest, "fenced": Fenced,
     "no_space": NoSpace, "bad_block": BadBlock, "mended_block": MendedBlock, "lost_block": LostBlock,

@@ -14,6 +14,9 @@
      news of the new one. (Frames of a link, and events of the engine, keep their order.)
   L6 Proposals follow from the state, not from the event that caused it: a swap that lost
      against an attach is simply proposed again on top of the new config.
+  L7 A record that our disk does not give back, and that a member lacks, was acknowledged by
+     nobody. If others in sync are here it leaves, and learns the blocks from who has them. If not,
+     nobody can give them: we resign, and it leads without that record, which clients send again.
 """
 from __future__ import annotations
 
@@ -43,6 +46,7 @@ from repstore.replication.events import (
     PolicyEvent,
     RequestSession,
     ResyncFull,
+    Unreadable,
     Want,
 )
 from repstore.replication.situation import Identity, Situation
@@ -98,16 +102,22 @@ class Leader:
                 self.learners[node].phase = Phase.CAUGHT_UP
             case JoinReady(node=node) if self._phase(node) is Phase.JOINING:
                 self.learners[node].phase = Phase.READY
-            case Diverged(node=node) if node in self.installed:
-                self.leaving[node] = "its log differs from ours"
+            case Diverged(node=node) | Unreadable(node=node) if node in self.installed:
+                self.leaving[node] = "its log differs from ours" if isinstance(event, Diverged) \
+                    else "our disk does not give back a record that it lacks"
                 self.unfit.add(node)
-            case Diverged(node=node):
+            case Diverged(node=node) | Unreadable(node=node):
                 return self._forget(node, here, now_s)
             case ResyncFull(node=node) if node in self.learners:
                 self.learners[node].full_copy_reason = event.reason
             case RequestSession() if event.session > self.session:
                 return [ReadConfig()]
         return []
+
+    def resigns(self, event: Unreadable, here: Situation) -> bool:
+        """L7."""
+        return event.node in self.installed and not any(
+            node != event.node and node in here.peers for node in self.installed)
 
     def on_config(self, here: Situation) -> list[Action]:
         """Make the engine's sets those of the config that was just read or written."""

@@ -45,6 +45,7 @@ from repstore.replication.events import (
     PolicyEvent,
     Stale,
     SwapDone,
+    Unreadable,
 )
 from repstore.replication.leadership import Leader
 from repstore.replication.promotion import Candidate
@@ -85,6 +86,9 @@ class VolumePolicy:
                 actions += self._on_swap_done(event, now_s)
             case Stale():
                 actions += self._on_stale(event)
+            case Unreadable() if isinstance(self.role, Leader) and self.role.resigns(event, self.here):
+                self.role = Follower(now_s)    # our copy says that it is incomplete: it does not stand again
+                actions.append(StepDown())
             case Fenced():
                 self.fenced = True
         actions += self._take_role(local, now_s)
