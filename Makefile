@@ -136,11 +136,14 @@ NOT_SANITIZED = --ignore tests/fast/test_hot_functions.py --ignore tests/model -
 	--ignore tests/cluster/test_gil.py --ignore tests/test_bench.py --ignore tests/test_demo.py
 
 SLOW = "slow and not client"
+CRASH_STATES = tests/sim/test_crash_states.py
 
 sanitize-address: build
 	$(call timed,sanitize-address: unit tests,$(call sanitized,address,$(SANITIZED) "not slow and not client"))
 	$(call timed,sanitize-address: slow checks,$(call sanitized,address,$(SANITIZED) $(SLOW) tests/check))
-	$(call timed,sanitize-address: slow simulations,$(call sanitized,address,$(SANITIZED) $(SLOW) tests/sim))
+	$(call timed,sanitize-address: slow crash states,$(call sanitized,address,$(SANITIZED) $(SLOW) $(CRASH_STATES)))
+	$(call timed,sanitize-address: slow simulations,$(call sanitized,address,$(SANITIZED) $(SLOW) tests/sim \
+		--ignore $(CRASH_STATES)))
 	$(call timed,sanitize-address: other slow tests,$(call sanitized,address,$(SANITIZED) $(SLOW) \
 		--ignore tests/check --ignore tests/sim))
 

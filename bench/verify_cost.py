@@ -81,9 +81,9 @@ class MeasuredCopy:
         """Checksums of a wanted page."""
         return verify.unpacked_checksums(self._ask("verify page", serial=serial, place=place)["values"])
 
-    def explain(self, lba: int) -> dict[str, Any]:
+    def worth(self, first: int, blocks: int) -> verify.Worth:
         """Nothing: no block has the data that its map names."""
-        return {"state": "data"}
+        return verify.Worth(np.zeros(blocks, bool), np.zeros(blocks, np.uint64), np.zeros(blocks, np.uint64))
 
     def _ask(self, what: str, **numbers: int) -> dict[str, Any]:
         question = msgspec.json.encode(Inquiry("0" * 32, what, VOLUME_INDEX, numbers))

@@ -13,7 +13,7 @@ from repstore import errors
 from repstore.cli.check_copies import find_volume
 from repstore.cli.options import open_cluster
 from repstore.format import BLOCK_SIZE
-from repstore.node.inquiry import ask
+from repstore.node.inquiry import ASK_PREFIX, ask, decode_inquiry
 from tests.cluster.harness import wait_until
 from tests.test_cli import COMMAND, WAIT_S, Up, read_json, run
 
@@ -54,9 +54,13 @@ def rot(up: Up, node: str, lba: int) -> None:
 def has_begun(up: Up) -> bool:
     """Whether the scrub has read a part of every copy."""
     _, configs = open_cluster(up.directory)
-    with closing(configs), suppress(errors.NotFoundError, errors.UnavailableError):
+    with closing(configs), suppress(errors.NotFoundError, errors.UnavailableError, KeyError, ValueError):
         known, names = find_volume(configs, "demo")
-        states = [ask(configs, name, "scrub state", known.index) for name in names]
+        # the command's own question stands in the store, with the serial of its scrub
+        asked = [configs.get(ASK_PREFIX + name) for name in names]
+        serials = [decode_inquiry(entry.value, "ask").numbers["serial"] for entry in asked if entry]
+        states = [ask(configs, name, "scrub state", known.index, serial=serial)
+                  for name, serial in zip(names, serials, strict=True)]
         return all(state["running"] and state["next_lba"] > 0 for state in states)
     return False
 
@@ -95,12 +99,13 @@ def test_verify_proves_that_the_copies_are_equal(up: Up) -> None:
     assert "equal: 3 copies" in run("check", "verify", "demo", "--data", up.directory).stdout
 
 
-def test_an_interrupted_scrub_says_so_and_goes_on_where_it_was(up: Up) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_scrub_says_so_and_goes_on_where_it_was(up: Up, number: signal.Signals) -> None:
     rot(up, "n2", 0)
     command = [*COMMAND, "check", "scrub", "demo", "--data", str(up.directory), "--rate", "64KiB", "--json"]
     scrub = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_until(lambda: has_begun(up), "every copy is being scrubbed")
-    scrub.send_signal(signal.SIGINT)
+    scrub.send_signal(number)
     shown, complaint = scrub.communicate(timeout=WAIT_S)
     assert scrub.returncode == 130
     assert "interrupted" in complaint
@@ -114,9 +119,32 @@ def test_an_interrupted_scrub_says_so_and_goes_on_where_it_was(up: Up) -> None:
     assert all(copy["next_lba"] == SIZE_BLOCKS for copy in found.values())
 
 
+def test_a_scrub_that_another_one_ended_is_not_clean(up: Up) -> None:
+    command = [*COMMAND, "check", "scrub", "demo", "--data", str(up.directory), "--rate", "64KiB", "--json"]
+    scrub = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: has_begun(up), "every copy is being scrubbed")
+    read_json("check", "scrub", "demo", "--data", up.directory, "--rate", "256MiB", "--fresh")
+    shown, _ = scrub.communicate(timeout=WAIT_S)
+    assert scrub.returncode == 2
+    assert '"verdict":"incomplete"' in shown
+    assert "another scrub began" in shown
+
+
+def test_a_volume_is_not_equal_while_a_copy_is_away(up: Up) -> None:
+    run("node", "stop", "n3", "--data", up.directory)
+    try:
+        wait_until(lambda: "n3" in read_json("check", "verify", "demo", "--data", up.directory,
+                                             code=2).get("not_compared", []), "n3 is not in sync any more")
+        assert "not compared: n3" in run("check", "verify", "demo", "--data", up.directory, code=2).stderr
+    finally:
+        run("node", "start", "n3", "--data", up.directory)
+        verify = [*COMMAND, "check", "verify", "demo", "--data", str(up.directory)]
+        wait_until(lambda: subprocess.run(verify, capture_output=True).returncode == 0, "n3 is back")
+
+
 def test_what_cannot_be_asked_is_told(up: Up, tmp_path: Path) -> None:
-    assert "no volume" in run("check", "explain", "absent", 1, "--data", up.directory, code=1).stderr
-    assert "block 1024" in run("check", "explain", "demo", 1024, "--data", up.directory, code=1).stderr
+    assert "no volume" in run("check", "explain", "absent", 1, "--data", up.directory, code=2).stderr
+    assert "block 1024" in run("check", "explain", "demo", 1024, "--data", up.directory, code=64).stderr
     run("check", "explain", "demo", 1, "--data", tmp_path, code=3)
     run("check", "scrub", "demo", "--data", up.directory, "--rate", "fast", code=64)
 

@@ -12,7 +12,7 @@ from repstore import config, errors
 from repstore._fast.checksum import crc32c
 from repstore.check.findings import KINDS, Report
 from repstore.check.fsck import check_device, check_store
-from repstore.check.position import Position, load, save
+from repstore.check.position import fresh, load, save
 from repstore.cli.app import run
 from repstore.format import BLOCK_SIZE, LOCATION_LOST, extent_t, page_reference_t
 from repstore.sim.local import LocalVolume, PlainDisk, Request
@@ -325,7 +325,7 @@ def test_a_check_that_is_stopped_again_and_again_finds_the_same(tmp_path: Path, 
 
 def test_a_position_in_another_state_of_the_store_does_not_count(tmp_path: Path) -> None:
     image = worked_in()
-    at = Position()
+    at = fresh()
     with pytest.raises(KeyboardInterrupt):
         check_device(MemoryDevice(image), Report("image"), position=at, progress=StopAfter(8))
     assert at.segment > 0
@@ -353,9 +353,11 @@ def test_the_command_keeps_its_position_and_goes_on_from_there(
     assert run([*command, "--json"]) == 1
     assert '"counts":{"data":1}' in capsys.readouterr().out
     assert not kept.exists()
-    kept.write_bytes(b"what")
-    assert run(command) == 2
-    assert "interrupted check" in capsys.readouterr().err
+    for others in (b"what", b"{}", b'{"name":"a package"}'):
+        kept.write_bytes(others)
+        assert run(command) == 2
+        assert "interrupted check" in capsys.readouterr().err
+        assert kept.read_bytes() == others         # another's: neither taken nor deleted
     assert run([*command[:-1], str(tmp_path / "nowhere" / "position")]) == 2      # before it reads anything
     assert "no file can be made there" in capsys.readouterr().err
 
@@ -363,3 +365,25 @@ def test_the_command_keeps_its_position_and_goes_on_from_there(
 def test_the_document_has_every_kind_of_finding() -> None:
     text = (Path(__file__).resolve().parents[2] / "docs/checks.md").read_text()
     assert set(KINDS) == {line.split("`")[1] for line in text.splitlines() if line.startswith("| `")}
+
+
+def test_a_position_behind_the_last_segment_does_not_count() -> None:
+    image = worked_in()
+    at = fresh()
+    report = Report("image")
+    check_device(MemoryDevice(image), report, position=at)
+    at.segment, whole = 1_000_000, dict(report.checked)
+    again = Report("image")
+    check_device(MemoryDevice(image), again, position=at)
+    assert dict(again.checked) == whole
+
+
+@pytest.mark.parametrize("json", [False, True])
+def test_a_store_that_cannot_be_checked_is_told_in_json_too(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str], json: bool) -> None:
+    path = tmp_path / "store"
+    path.write_bytes(bytes(BLOCK_SIZE))
+    assert run(["check", "fsck", str(path), *["--json"] * json]) == 2
+    shown = capsys.readouterr()
+    assert shown.out.count('"verdict":"unusable"') == shown.out.count("\n") == json
+    assert str(path) in shown.err

@@ -3,7 +3,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -382,6 +385,24 @@ def test_an_interrupted_check_says_so_and_gives_no_verdict(
     monkeypatch.setattr(history_check, "check_file", interrupted)
     assert app.run(["check", "history", str(tmp_path)]) == 130
     assert capsys.readouterr() == ("", "repstore: interrupted: there is no verdict\n")
+    assert app.run(["check", "history", str(tmp_path), "--json"]) == 130
+    assert json.loads(capsys.readouterr().out)["verdict"] == "interrupted"
+
+
+def test_what_cannot_be_written_is_no_verdict(tmp_path: Path) -> None:
+    """Exit code 1 would say that the history contradicts itself."""
+    good = tmp_path / "good"
+    good.write_bytes(GOOD)
+    command = [sys.executable, "-m", "repstore.cli", "check", "history", str(good)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (
+        74, "repstore: the output cannot be written: No space left on device\n")
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_a_larger_history_is_checked(tmp_path: Path) -> None:

@@ -185,11 +185,18 @@ def test_a_recorder_that_was_killed_leaves_no_usable_history(proxy: Proxy) -> No
     (["--server", "nbd+unix:///demo", "--listen", "/x/in"], "names no socket"),
     (["--server", "/s", "--listen", "1.2.3.4:10"], "must be a loopback address"),
     (["--server", "/s", "--listen", "/nowhere/at/all"], "listen on /nowhere/at/all"),
+    (["--server", "/s", "--listen", "/x/in", "--block-size", "1000"], "block size 1000"),
 ])
 def test_a_wrong_address_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str],
                                     complaint: str) -> None:
     assert app.run(["check", "record", str(tmp_path / "h"), *arguments]) == 64
     assert complaint in capsys.readouterr().err
+
+
+def test_a_place_where_no_history_can_be_made_is_refused_before_anybody_connects(
+        capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.run(["check", "record", "/nowhere/h", "--server", "/s", "--listen", "/x/in"]) == 64
+    assert "/nowhere/h: no file can be made there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("text", "address"), [

@@ -67,8 +67,8 @@ class SimulatedCopy:
     def values(self, serial: int, place: int) -> verify.Checksums:
         return verify.unpacked_checksums(self._ask("verify page", serial=serial, place=place)["values"])
 
-    def explain(self, lba: int) -> dict[str, Any]:
-        return self._ask("explain", lba=lba)
+    def worth(self, first: int, blocks: int) -> verify.Worth:
+        return verify.unpacked_worth(self._ask("verify worth", first=first, blocks=blocks))
 
     def _ask(self, what: str, **numbers: int) -> dict[str, Any]:
         return self._inquiries(Asked(what, 1, numbers))
@@ -228,8 +228,8 @@ class Planted:
     def values(self, serial: int, place: int) -> verify.Checksums:
         return np.full(PAGE_ENTRIES, self.leaves[self.wanted[place]] & np.uint64(0xFFFFFFFF), np.uint32)
 
-    def explain(self, lba: int) -> dict[str, Any]:
-        return {"state": "hole"}
+    def worth(self, first: int, blocks: int) -> verify.Worth:
+        return verify.Worth(np.ones(blocks, bool), np.zeros(blocks, np.uint64), np.zeros(blocks, np.uint64))
 
 
 @pytest.mark.parametrize("pages", [1, 2, 255, 256, 257, 70_000])
@@ -246,6 +246,25 @@ def test_the_descent_finds_every_page_and_asks_for_little_else(pages: int, unlik
     levels = 1 if pages == 1 else 2 if pages <= 256 else 3 if pages <= 256**2 else 4
     most = 2 * 8 * (1 + len(places) * (levels - 1) * verify.FAN_OUT) + 2 * len(places) * PAGE_ENTRIES * 4
     assert verdict.exchanged_bytes <= most
+
+
+class Judged(Planted):
+    """A copy of one page of which other blocks are good than on the other ones."""
+
+    def __init__(self, good: Sequence[int]) -> None:
+        super().__init__(np.array([len(good)], np.uint64))
+        self._good = good
+
+    def worth(self, first: int, blocks: int) -> verify.Worth:
+        good = np.isin(np.arange(first, first + blocks), self._good)
+        return verify.Worth(good, np.ones(blocks, np.uint64), np.ones(blocks, np.uint64))
+
+
+def test_the_right_side_is_told_of_every_block_by_itself() -> None:
+    verdict = Verdict("v", ("a", "b"))
+    verify.verify(verdict, {"a": Judged(range(3)), "b": Judged(range(3, 5))}, lambda: 1)
+    assert verdict.differences == [Difference(0, 3, ("b",), "a"), Difference(3, 2, ("b",), "b"),
+                                   Difference(5, PAGE_ENTRIES - 5, ("b",), "")]
 
 
 class StopAt:

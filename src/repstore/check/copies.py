@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from repstore import errors
 from repstore._fast import inspection
@@ -35,6 +36,7 @@ from repstore.store.superblock import Superblock
 
 STATES = {LOCATION_HOLE: "hole", LOCATION_ZERO: "zeros", LOCATION_BAD: "bad", LOCATION_LOST: "lost"}
 OPERATIONS = {OP_WRITE: "write", OP_MOVE: "move", OP_COPY: "copy"}
+Walked = dict[int, list[tuple[int, NDArray[np.void]]]]      # of segments: header's place, payload
 
 
 class Question(Protocol):
@@ -73,7 +75,8 @@ class CopyInquiries:
             "explain": self._explain, "scrub start": self._scrub_start, "scrub stop": self._scrub_stop,
             "scrub state": self._scrub_state, "verify start": self._verify_start,
             "verify state": self._verify_state, "verify nodes": self._verify_nodes,
-            "verify page": self._verify_page}
+            "verify page": self._verify_page, "verify worth": self._verify_worth}
+        self._scrub_serial = 0                   # of the scrub that was begun last
         self._tree: tuple[int, list[verify.Digests]] = (0, [])        # of which verification
 
     def __call__(self, question: Question) -> dict[str, Any]:
@@ -84,28 +87,36 @@ class CopyInquiries:
 
     # ------------------------------------------------------------------------------ explain
     def _explain(self, index: int, numbers: dict[str, int]) -> dict[str, Any]:
-        lba = numbers["lba"]
-        entry = np.zeros(1, extent_t)
-        inspection.read_map(self._engine, index, lba, entry.view(np.uint8))
         copy = self._engine.volume_state(index)
-        location, crc = int(entry["location"][0]), int(entry["crc"][0])
-        found: dict[str, Any] = {
-            "role": copy.role, "epoch": copy.epoch, "commit_lsn": copy.commit_lsn, "learning": copy.learning,
-            "state": STATES.get(location, "data"), "location": location, "checksum": crc}
-        if found["state"] == "data":
-            found |= self._explain_data(index, lba, location, crc)
+        return {"role": copy.role, "epoch": copy.epoch, "commit_lsn": copy.commit_lsn,
+                "learning": copy.learning} | self._explain_run(index, numbers["lba"], 1)[0]
+
+    def _explain_run(self, index: int, first: int, blocks: int) -> list[dict[str, Any]]:
+        """State, place, checksum and record of blocks."""
+        entries = np.zeros(blocks, extent_t)
+        inspection.read_map(self._engine, index, first, entries.view(np.uint8))
+        walked: Walked = {}
+        found = []
+        for i, entry in enumerate(entries):
+            location, crc = int(entry["location"]), int(entry["crc"])
+            found.append({"state": STATES.get(location, "data"), "location": location, "checksum": crc})
+            if found[-1]["state"] == "data":
+                found[-1] |= self._explain_data(index, first + i, location, crc, walked)
         return found
 
-    def _explain_data(self, index: int, lba: int, location: int, crc: int) -> dict[str, Any]:
-        """Segment, checksum and record of a block; the record is found by walking the headers."""
+    def _explain_data(self, index: int, lba: int, location: int, crc: int, walked: Walked) -> dict[str, Any]:
+        """Segment, checksum and record of a block; the record is found by walking the segment's headers,
+        once for all blocks in it."""
         geometry = self._state.geometry
         numbers, offsets = store_maps.segments_of(geometry, np.array([location], np.uint32))
         number, offset = int(numbers[0]), int(offsets[0])
         found: dict[str, Any] = {"segment": number, "offset": offset, "medium": self._medium(location, crc)}
-        segment = store_maps.read_segments(self._engine, geometry)[number]
         device = EngineDevice(self._engine)
-        reader = SegmentReader(device, self._state, number, int(segment["generation"]))
-        for start, payload in reader.batches():
+        if number not in walked:
+            segment = store_maps.read_segments(self._engine, geometry)[number]
+            reader = SegmentReader(device, self._state, number, int(segment["generation"]))
+            walked[number] = list(reader.batches())
+        for start, payload in walked[number]:
             if start + len(payload) >= offset:
                 break
         else:
@@ -144,16 +155,19 @@ class CopyInquiries:
         if inspection.scrub_state(self._engine)[0] and inspection.scrub_state(self._engine)[1] != index:
             raise errors.BusyError("another volume is being scrubbed here")
         inspection.scrub_start(self._engine, index, numbers["first"], numbers["rate_bytes_s"])
+        self._scrub_serial = numbers["serial"]
         return self._scrub_state(index, numbers)
 
     def _scrub_stop(self, index: int, numbers: dict[str, int]) -> dict[str, Any]:
+        state = self._scrub_state(index, numbers)
         inspection.scrub_stop(self._engine)
-        return self._scrub_state(index, numbers)
+        return state | {"running": False}
 
     def _scrub_state(self, index: int, numbers: dict[str, int]) -> dict[str, Any]:
-        running, volume, next_lba, read_blocks, bad_blocks, bad_pages = inspection.scrub_state(self._engine)
-        if volume != index:
-            running, next_lba, read_blocks, bad_blocks, bad_pages = False, 0, 0, 0, 0
+        """Of the scrub with this serial: what a later one read is not the answer."""
+        if numbers["serial"] != self._scrub_serial:
+            raise LookupError("it does not go on: another scrub began here, or the node was restarted")
+        running, _, next_lba, read_blocks, bad_blocks, bad_pages = inspection.scrub_state(self._engine)
         lost = [lba for volume, lba in inspection.lost_blocks(self._engine) if volume == index]
         return {"running": running, "next_lba": next_lba, "read_blocks": read_blocks,
                 "bad_blocks": bad_blocks, "bad_pages": bad_pages,
@@ -186,3 +200,14 @@ class CopyInquiries:
         values = np.zeros(PAGE_ENTRIES, np.uint32)
         inspection.verify_values(self._engine, numbers["serial"], numbers["place"], values.view(np.uint8))
         return {"values": verify.packed(values)}
+
+    def _verify_worth(self, index: int, numbers: dict[str, int]) -> dict[str, Any]:
+        first, blocks = numbers["first"], numbers["blocks"]
+        if not 0 < blocks <= PAGE_ENTRIES:
+            raise ValueError(f"{blocks} blocks: must be 1 to {PAGE_ENTRIES}")
+        said = self._explain_run(index, first, blocks)
+        zeros = ("hole", "zeros")
+        worth = {"good": [block["state"] in zeros or block.get("medium") == "good" for block in said],
+                 "epochs": [block.get("record_epoch") or 0 for block in said],
+                 "lsns": [block.get("lsn") or 0 for block in said]}
+        return {name: verify.packed(np.array(values, np.uint64)) for name, values in worth.items()}

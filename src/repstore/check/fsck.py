@@ -21,7 +21,7 @@ from repstore import errors
 from repstore._fast.control import Engine
 from repstore.check import store_maps, store_records
 from repstore.check.findings import Report
-from repstore.check.position import Position
+from repstore.check.position import Position, fresh
 from repstore.format import BLOCK_SIZE, SUPERBLOCK_COPIES
 from repstore.store import recovery, superblock
 from repstore.store import root as roots
@@ -62,7 +62,7 @@ def check_device(device: Device, report: Report, *, data: bool = False, position
     owned = store_maps.check_pointers(engine, found.superblock.geometry, report, progress)
     store_maps.check_live(engine, found.superblock.geometry, owned, report)
     store_records.check_records(device, engine, found.superblock, owned, report, data=data,
-                                position=position or Position(), progress=progress)
+                                position=position or fresh(), progress=progress)
     report.complete = True
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -18,11 +19,12 @@ from repstore.check.findings import Finding, Report
 from repstore.store.superblock import Superblock
 
 
-class Position(msgspec.Struct):
+class Position(msgspec.Struct, forbid_unknown_fields=True):
     """The segments below `segment` were looked at."""
 
+    kept_by: Literal["repstore check fsck 1"]     # another's file is not taken for one, nor deleted
     of: str = ""                          # which state, and what was asked of it (P1)
-    segment: int = 0
+    segment: Annotated[int, msgspec.Meta(ge=0)] = 0
     unexplained: list[int] = []           # living blocks in them that no record brought
     findings: list[Finding] = []          # P2
     counts: dict[str, int] = {}
@@ -32,7 +34,7 @@ class Position(msgspec.Struct):
         """The segments come now: what was found in those that need no second look."""
         asked = "data" if data else "records"
         of = f"{state.store_uuid.hex()} {state.sequence} {state.root_crc:#010x} {asked}"
-        if self.of != of:
+        if self.of != of or self.segment > state.geometry.segment_count:
             self.of, self.segment, self.unexplained = of, 0, []
             self.findings, self.counts, self.checked = [], {}, {}
         return Report(store, findings=list(self.findings), counts=Counter(self.counts),
@@ -47,13 +49,18 @@ class Position(msgspec.Struct):
         self.checked = dict(found.checked)
 
 
+def fresh() -> Position:
+    """Nothing was looked at yet."""
+    return Position(kept_by="repstore check fsck 1")
+
+
 def load(path: Path) -> Position:
     """What an interrupted check left at `path`; an empty position if there is nothing. ConfigError, also
     where none could be kept."""
     if not path.exists():
         if not os.access(path.parent, os.W_OK):
             raise errors.ConfigError(f"{path}: no file can be made there")
-        return Position()
+        return fresh()
     try:
         if path.stat().st_size > config.POSITION_BYTES_MAX:
             raise errors.ConfigError(f"{path}: larger than {config.POSITION_BYTES_MAX} bytes")

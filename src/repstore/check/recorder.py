@@ -91,6 +91,13 @@ class Operation:
         self._recorder.end(self, until=self._recorder.now())
 
 
+def check_block_size(block_size: int) -> None:
+    """ConfigError for bytes that no block of a history can have."""
+    config.check_range("block size", block_size, config.HISTORY_SECTOR_BYTES_MIN, BLOCK_SIZE, "bytes")
+    if block_size & (block_size - 1):
+        raise errors.ConfigError(f"block size {block_size} bytes: must be a power of two")
+
+
 class Recorder:
     """A history file being written. Thread-safe."""
 
@@ -99,9 +106,7 @@ class Recorder:
                  clock: Callable[[], int] = time.monotonic_ns) -> None:
         """Make the file, of which there must be none. `initial`: what blocks hold before the
         first operation. Raises ConfigError."""
-        config.check_range("block size", block_size, config.HISTORY_SECTOR_BYTES_MIN, BLOCK_SIZE, "bytes")
-        if block_size & (block_size - 1):
-            raise errors.ConfigError(f"block size {block_size} bytes: must be a power of two")
+        check_block_size(block_size)
         config.check_range("volume size", size_bytes, 1, config.VOLUME_BYTES_MAX, "bytes")
         self.size_bytes = size_bytes
         self.block_size = block_size

@@ -8,8 +8,8 @@
      nodes that differ, so that what is exchanged is in proportion to the differences
   W3 pages that differ are taken again with all their checksums, at a later LSN, the same on all
      copies: a range of blocks is reported only if it differs there
-  W4 right is the copy whose medium has what its own map says; among several the one with the newest
-     record, and if that does not tell the primary
+  W4 right is, of each block by itself, the copy whose medium has what its own map says; among several
+     the one with the newest record, and if that does not tell the primary
   W5 it may be stopped and go on later: pages below `next_page` that differ were looked at exactly, and
      what was found stands where they differ still. Equality is always proved anew, for all pages
 """
@@ -19,8 +19,8 @@ import base64
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Any, Protocol
+from itertools import groupby, pairwise
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,13 +51,23 @@ class CopySource(Protocol):
     def values(self, serial: int, place: int) -> Checksums:
         """Checksums of a wanted page."""
 
-    def explain(self, lba: int) -> dict[str, Any]:
-        """What `check explain` says of a block here."""
+    def worth(self, first: int, blocks: int) -> Worth:
+        """How good, and how new, blocks are here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """Of a run of blocks on one copy, an entry for each."""
+
+    good: NDArray[np.bool_]          # the medium has what the map says
+    epochs: NDArray[np.uint64]       # of their records, 0: not known
+    lsns: NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Blocks `first` to `first + blocks - 1` differ between copies; `right` is the good one, or empty."""
+    """Blocks `first` to `first + blocks - 1` differ between copies; `right` is the good one of each of
+    them, or empty."""
 
     first: int
     blocks: int
@@ -109,6 +119,12 @@ def packed(numbers: Digests | Checksums) -> str:
 def unpacked_digests(text: str) -> Digests:
     """What `packed` made of digests."""
     return np.frombuffer(base64.b64decode(text), "<u8").astype(np.uint64)
+
+
+def unpacked_worth(found: Mapping[str, str]) -> Worth:
+    """What a copy said of a run of blocks."""
+    good, epochs, lsns = (unpacked_digests(found[name]) for name in ("good", "epochs", "lsns"))
+    return Worth(good.astype(bool), epochs, lsns)
 
 
 def unpacked_checksums(text: str) -> Checksums:
@@ -178,7 +194,8 @@ def _look_exactly(verdict: Verdict, copies: Mapping[str, CopySource], serial: in
         for first, blocks in _runs(unlike):
             differ = tuple(name for name, row in zip(verdict.copies, unlike, strict=True) if row[first])
             lba = page * PAGE_ENTRIES + first
-            found.append(Difference(lba, blocks, differ, _right_side(verdict, copies, lba)))
+            found += [Difference(begin, length, differ, right)
+                      for begin, length, right in _right_sides(verdict, copies, lba, blocks)]
     return found
 
 
@@ -189,13 +206,18 @@ def _runs(unlike: NDArray[np.bool_]) -> list[tuple[int, int]]:
     return [(first, end - first) for first, end in pairwise(edges) if unlike[:, first].any()]
 
 
-def _right_side(verdict: Verdict, copies: Mapping[str, CopySource], lba: int) -> str:
-    """W4; empty: no copy has what its own map says."""
-    said = {name: copies[name].explain(lba) for name in verdict.copies}
-    good = [name for name in verdict.copies
-            if said[name]["state"] in ("hole", "zeros") or said[name].get("medium") == "good"]
-    return max(good, key=lambda name: _age(said[name]), default="")       # the first of equals: the primary
+def _right_sides(verdict: Verdict, copies: Mapping[str, CopySource], first: int,
+                 blocks: int) -> list[tuple[int, int, str]]:
+    """(first block, length, right copy) of the parts of a run (W4); empty: no copy has what its map says."""
+    worth = {name: copies[name].worth(first, blocks) for name in verdict.copies}
 
+    def right(i: int) -> str:
+        good = [name for name in verdict.copies if worth[name].good[i]]
+        # the first of equals: the primary
+        return max(good, key=lambda name: (worth[name].epochs[i], worth[name].lsns[i]), default="")
 
-def _age(said: dict[str, Any]) -> tuple[int, int]:
-    return said.get("record_epoch") or 0, said.get("lsn") or 0
+    parts = []
+    for name, places in groupby(range(blocks), right):
+        place = list(places)
+        parts.append((first + place[0], len(place), name))
+    return parts

@@ -2,16 +2,20 @@
 
     exit code   0  done; `status`: healthy
                 1  it could not be done, one line on stderr says why; `status`: degraded
-                2  `status`: faulted
+                2  `status`: faulted; `check`: it could not be checked
                 3  no cluster in the directory
                64  the command, or a value in it, can never be right
+               74  what there is to say could not be written
               130  interrupted
+              141  whoever read the output went away
 
 1. Results go to stdout, everything else to stderr: what reads `--json` sees nothing else.
 2. A RepstoreError is an answer, not a traceback; anything else is a bug and shows itself.
 """
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from typing import NoReturn, cast
 
@@ -19,7 +23,15 @@ import typer
 
 from repstore import errors
 from repstore.cli import check, cluster, nodes, simulate, stores, volumes
-from repstore.cli.options import EXIT_INTERRUPTED, EXIT_REFUSED, EXIT_USAGE, complain
+from repstore.cli.options import (
+    EXIT_INTERRUPTED,
+    EXIT_NO_READER,
+    EXIT_REFUSED,
+    EXIT_UNUSABLE,
+    EXIT_UNWRITTEN,
+    EXIT_USAGE,
+    complain,
+)
 
 # typer carries the library it is built on along, under a name of its own
 UsageError = cast(type[Exception], typer.BadParameter.__bases__[0])
@@ -49,6 +61,7 @@ def run(arguments: list[str]) -> int:
     try:
         code = typer.main.get_command(app).main(
             args=arguments, prog_name="repstore", standalone_mode=False)
+        sys.stdout.flush()
     except UsageError as error:
         complain(f"{_sentence(error)}; see `repstore --help`")
         return EXIT_USAGE
@@ -57,12 +70,26 @@ def run(arguments: list[str]) -> int:
         return EXIT_USAGE
     except errors.RepstoreError as error:
         complain(str(error))
-        return EXIT_REFUSED
+        # of a check 1 is a verdict
+        return EXIT_UNUSABLE if arguments[:1] == ["check"] else EXIT_REFUSED
     except (KeyboardInterrupt, typer.Abort):
+        complain("interrupted")
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        return EXIT_REFUSED
+    except (BrokenPipeError, SystemExit):          # typer makes an exit of the first, of nothing else
+        _give_up_output()
+        return EXIT_NO_READER
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename is not None:
+            raise
+        _give_up_output()
+        complain(f"the output cannot be written: {error.strerror}")
+        return EXIT_UNWRITTEN
     return int(code or 0)
+
+
+def _give_up_output() -> None:
+    """What is left in the buffer goes nowhere: the interpreter would complain about it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _sentence(error: Exception) -> str:

@@ -1,11 +1,24 @@
 """`repstore check`: proofs that anyone can run. Each command has a module of its own."""
 from __future__ import annotations
 
+import signal
+import threading
+
 import typer
 
 from repstore.cli import check_copies, check_fsck, check_history, check_record, check_verify
 
 app = typer.Typer(help="Check what repstore promises; what is checked is not changed.", no_args_is_help=True)
+
+
+@app.callback()
+def checks() -> None:
+    """Check what repstore promises; what is checked is not changed."""
+    # one that is told to end says how far it came, like one that is interrupted
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 app.command()(check_history.history)
 app.command()(check_record.record)
 app.command()(check_fsck.fsck)

@@ -1,6 +1,7 @@
 """`repstore check explain | scrub`: what running nodes say about their copies."""
 from __future__ import annotations
 
+import secrets
 import time
 from contextlib import closing
 from typing import Annotated, Any
@@ -9,8 +10,16 @@ import msgspec
 import typer
 
 from repstore import config, errors
-from repstore.cli.check_fsck import EXIT_FINDINGS, EXIT_UNUSABLE, ProgressLine
-from repstore.cli.options import EXIT_INTERRUPTED, Data, Json, complain, open_cluster, parse_size
+from repstore.cli.check_fsck import EXIT_FINDINGS, ProgressLine
+from repstore.cli.options import (
+    EXIT_INTERRUPTED,
+    EXIT_UNUSABLE,
+    Data,
+    Json,
+    complain,
+    open_cluster,
+    parse_size,
+)
 from repstore.cli.show import print_json, print_table
 from repstore.coordination.interface import ConfigStore
 from repstore.format import BLOCK_SIZE
@@ -41,7 +50,7 @@ def explain(
     with closing(configs):
         known, names = find_volume(configs, volume)
         if lba >= known.size_bytes // BLOCK_SIZE:
-            raise errors.OutOfRangeError(f"block {lba}: the volume has {known.size_bytes // BLOCK_SIZE}")
+            raise errors.ConfigError(f"block {lba}: the volume has {known.size_bytes // BLOCK_SIZE}")
         copies = {name: _try(configs, name, "explain", known.index, lba=lba) for name in names}
     if json:
         print_json({"volume": volume, "lba": lba, "copies": copies})
@@ -74,14 +83,17 @@ def scrub(
     """Read every block of every copy of a volume; bad ones are mended from other copies, and pages of
     metadata from their second block.
     Exit code 0: none was bad, 1: some were, 2: a copy could not be scrubbed to its end."""
+    if rate < 1:
+        raise errors.ConfigError(f"rate {rate}: must be at least a byte a second")
     _, configs = open_cluster(data)
     with closing(configs):
         known, names = find_volume(configs, volume)
         before = {name: Kept() if fresh else _kept(configs, name, known.index) for name in names}
+        serial = secrets.randbits(62) + 1
         try:
-            copies = _scrub_all(configs, known.index, before, rate)
+            copies = _scrub_all(configs, known.index, before, rate, serial)
         except KeyboardInterrupt:
-            copies = {name: _stop(configs, name, known.index, kept) for name, kept in before.items()}
+            copies = {name: _stop(configs, name, known.index, kept, serial) for name, kept in before.items()}
             _show_scrub(volume, copies, "interrupted", as_json=json)
             complain("interrupted: the same command goes on from there")
             raise typer.Exit(EXIT_INTERRUPTED) from None
@@ -112,32 +124,32 @@ def _try(configs: ConfigStore, node: str, what: str, index: int, **numbers: int)
         return {"error": str(error)}
 
 
-def _scrub_all(configs: ConfigStore, index: int, before: dict[str, Kept],
-               rate_bytes_s: int) -> dict[str, dict[str, Any]]:
+def _scrub_all(configs: ConfigStore, index: int, before: dict[str, Kept], rate_bytes_s: int,
+               serial: int) -> dict[str, dict[str, Any]]:
     """Scrub all copies at once from where they stopped; returns when each is through, or cannot be
     asked any more."""
-    copies = {name: _try(configs, name, "scrub start", index, rate_bytes_s=rate_bytes_s, first=kept.next_lba)
+    copies = {name: _try(configs, name, "scrub start", index, rate_bytes_s=rate_bytes_s, first=kept.next_lba,
+                         serial=serial)
               for name, kept in before.items()}
     progress = ProgressLine()
     while any(copy.get("running") for copy in copies.values()):
         time.sleep(SCRUB_LOOK_S)
         for name, copy in copies.items():
             if copy.get("running"):
-                copies[name] = _try(configs, name, "scrub state", index)
+                copies[name] = _try(configs, name, "scrub state", index, serial=serial)
         able = [copy for copy in copies.values() if "error" not in copy]
         progress("scrub", sum(copy["next_lba"] for copy in able), sum(copy["size_blocks"] for copy in able))
     for name, copy in copies.items():
         if "error" not in copy and copy["next_lba"] < copy["size_blocks"]:
-            copies[name] = {**copy, "error": f"ended at block {copy['next_lba']} of {copy['size_blocks']}: "
-                            "the node was restarted, or another scrub began"}
+            copies[name] = {**copy, "error": f"ended at block {copy['next_lba']} of {copy['size_blocks']}"}
         elif "error" not in copy:
             _add(copy, before[name])
             _keep(configs, name, index, Kept())
     return copies
 
 
-def _stop(configs: ConfigStore, name: str, index: int, before: Kept) -> dict[str, Any]:
-    copy = _try(configs, name, "scrub stop", index)
+def _stop(configs: ConfigStore, name: str, index: int, before: Kept, serial: int) -> dict[str, Any]:
+    copy = _try(configs, name, "scrub stop", index, serial=serial)
     if "error" not in copy:
         _add(copy, before)
         _keep(configs, name, index, Kept(copy["next_lba"], copy["bad_blocks"], copy["bad_pages"]))

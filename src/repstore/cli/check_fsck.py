@@ -10,12 +10,11 @@ import typer
 from repstore import errors
 from repstore.check.findings import KINDS, Report
 from repstore.check.fsck import check_store
-from repstore.check.position import Position, load, save
-from repstore.cli.options import EXIT_INTERRUPTED, Json, complain
+from repstore.check.position import fresh, load, save
+from repstore.cli.options import EXIT_INTERRUPTED, EXIT_UNUSABLE, Json, complain
 from repstore.cli.show import print_json
 
 EXIT_FINDINGS = 1
-EXIT_UNUSABLE = 2
 
 
 def fsck(
@@ -28,7 +27,7 @@ def fsck(
 ) -> None:
     """Is a store whole? Reads only. Exit code 0: clean, 1: findings, 2: it cannot be checked."""
     report = Report(str(store))
-    position = Position()
+    position = fresh()
     try:
         if resume is not None:
             position = load(resume)
@@ -41,6 +40,8 @@ def fsck(
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except errors.RepstoreError as error:
         complain(str(error))
+        if json:
+            print_json({"store": str(store), "verdict": "unusable", "error": str(error)})
         raise typer.Exit(EXIT_UNUSABLE) from None
     if resume is not None:
         resume.unlink(missing_ok=True)

@@ -9,11 +9,10 @@ import typer
 
 from repstore import errors
 from repstore.check import history as history_check
-from repstore.cli.options import EXIT_INTERRUPTED, Json, complain
+from repstore.cli.options import EXIT_INTERRUPTED, EXIT_UNUSABLE, Json, complain
 from repstore.cli.show import print_json
 
 EXIT_INCONSISTENT = 1
-EXIT_UNUSABLE = 2
 
 
 def history(
@@ -25,9 +24,13 @@ def history(
         verdict = history_check.check_file(file)
     except errors.ConfigError as error:
         complain(str(error))
+        if json:
+            print_json({"file": str(file), "verdict": "unusable", "error": str(error)})
         raise typer.Exit(EXIT_UNUSABLE) from None
     except KeyboardInterrupt:
         complain("interrupted: there is no verdict")
+        if json:
+            print_json({"file": str(file), "verdict": "interrupted"})
         raise typer.Exit(EXIT_INTERRUPTED) from None
     if json:
         print_json(dataclasses.asdict(verdict))

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import ipaddress
 import itertools
+import os
 import signal
 import urllib.parse
 from collections.abc import Callable
@@ -19,8 +20,8 @@ import typer
 
 from repstore import config, errors
 from repstore.check.nbd_observer import NbdObserver, UnrecordableError
-from repstore.check.recorder import Recorder
-from repstore.cli.options import EXIT_REFUSED, Json, complain
+from repstore.check.recorder import Recorder, check_block_size
+from repstore.cli.options import EXIT_REFUSED, EXIT_UNUSABLE, Json, complain
 from repstore.cli.show import print_json
 
 READ_BYTES = 256 * config.KIB
@@ -43,6 +44,9 @@ def record(
     """Record what NBD clients ask and are told, until SIGINT or SIGTERM; then `check history`."""
     if file.exists():
         raise errors.ConfigError(f"{file}: is there already")
+    if not os.access(file.parent, os.W_OK):
+        raise errors.ConfigError(f"{file}: no file can be made there")
+    check_block_size(block_size)
     proxy = RecordingProxy(file, parse_address(server), parse_address(listen), block_size,
                            "zero" if fresh else "unknown")
 
@@ -52,7 +56,11 @@ def record(
         else:
             print(f"recording {server} to {file}; clients connect to {listen}", flush=True)
 
-    asyncio.run(proxy.run(ready))
+    try:
+        asyncio.run(proxy.run(ready))
+    except OSError as error:
+        complain(f"{file}: not written to its end, so it is no history: {error.strerror or error}")
+        raise typer.Exit(EXIT_UNUSABLE) from None
     if proxy.recorder is None:
         complain("nobody opened the volume: no history was written")
         raise typer.Exit(EXIT_REFUSED)

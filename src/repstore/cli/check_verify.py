@@ -14,8 +14,8 @@ import typer
 from repstore import config, errors
 from repstore.check import verify as comparing
 from repstore.cli.check_copies import Volume, find_volume
-from repstore.cli.check_fsck import EXIT_FINDINGS, EXIT_UNUSABLE, ProgressLine
-from repstore.cli.options import EXIT_INTERRUPTED, Data, Json, complain, open_cluster
+from repstore.cli.check_fsck import EXIT_FINDINGS, ProgressLine
+from repstore.cli.options import EXIT_INTERRUPTED, EXIT_UNUSABLE, Data, Json, complain, open_cluster
 from repstore.cli.show import print_json, print_table
 from repstore.coordination.interface import VALUE_BYTES_MAX, ConfigStore
 from repstore.node import load_nodes
@@ -67,9 +67,9 @@ class NodeCopy:
         """Checksums of a wanted page."""
         return comparing.unpacked_checksums(self._ask("verify page", serial=serial, place=place)["values"])
 
-    def explain(self, lba: int) -> dict[str, Any]:
-        """What `check explain` says of a block here."""
-        return self._ask("explain", lba=lba)
+    def worth(self, first: int, blocks: int) -> comparing.Worth:
+        """How good, and how new, blocks are here."""
+        return comparing.unpacked_worth(self._ask("verify worth", first=first, blocks=blocks))
 
     def _ask(self, what: str, **numbers: int) -> dict[str, Any]:
         return ask(self._configs, self._node, what, self._index, **numbers)
@@ -83,7 +83,7 @@ def verify(
     json: Json = False,
 ) -> None:
     """Are the in-sync copies of a volume equal at one LSN? Writes go on meanwhile.
-    Exit code 0: equal, 1: different, 2: they could not be compared."""
+    Exit code 0: all are equal, 1: different, 2: some or all could not be compared."""
     _, configs = open_cluster(data)
     with closing(configs):
         known, _ = find_volume(configs, volume)
@@ -99,15 +99,22 @@ def verify(
             _keep(configs, known.index, Kept())
         except KeyboardInterrupt:
             _keep(configs, known.index, Kept(verdict.next_page, verdict.differences))
-            _show(verdict, as_json=json)
+            _show(verdict, [], as_json=json)
             complain("interrupted: the same command goes on from there")
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except (errors.UnavailableError, errors.NotFoundError, errors.CorruptionError) as error:
             complain(str(error))
+            if json:
+                print_json({"volume": volume, "verdict": "unusable", "error": str(error)})
             raise typer.Exit(EXIT_UNUSABLE) from None
-    _show(verdict, as_json=json)
+    left_out = sorted(names[number] for number in known.placement if names[number] not in copies)
+    _show(verdict, left_out, as_json=json)
+    if left_out:
+        complain(f"not in sync, and so not compared: {', '.join(left_out)}")
     if verdict.differences:
         raise typer.Exit(EXIT_FINDINGS)
+    if left_out:
+        raise typer.Exit(EXIT_UNUSABLE)
 
 
 def _kept(configs: ConfigStore, index: int) -> Kept:
@@ -122,9 +129,9 @@ def _keep(configs: ConfigStore, index: int, kept: Kept) -> None:
     put(configs, f"{VERIFY_PREFIX}{index}", value)
 
 
-def _show(verdict: comparing.Verdict, *, as_json: bool) -> None:
+def _show(verdict: comparing.Verdict, left_out: list[str], *, as_json: bool) -> None:
     if as_json:
-        print_json({**dataclasses.asdict(verdict), "verdict": verdict.verdict})
+        print_json({**dataclasses.asdict(verdict), "verdict": verdict.verdict, "not_compared": left_out})
         return
     if verdict.differences:
         print_table(f"differences of volume {verdict.volume}",

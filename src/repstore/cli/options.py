@@ -14,9 +14,12 @@ from repstore.node.directory import ClusterDirectory
 
 EXIT_REFUSED = 1       # it could not be done; one line says why
 EXIT_FAULTED = 2       # `status` only
+EXIT_UNUSABLE = 2      # `check`: there is nothing that could be checked to its end
 EXIT_NO_CLUSTER = 3
 EXIT_USAGE = 64
+EXIT_UNWRITTEN = 74
 EXIT_INTERRUPTED = 130
+EXIT_NO_READER = 141
 
 UNITS = {"": 1, "b": 1, "kib": config.KIB, "mib": config.MIB, "gib": config.GIB, "tib": config.TIB}
 SIZE_PATTERN = r"([0-9]+(?:\.[0-9]+)?) *([a-z]*)"
