@@ -6,8 +6,11 @@ import pytest
 
 from repstore._fast.layout import FRAME_ACK, FRAME_PING, FRAME_PONG, FRAME_REJECT, FRAME_REPLY, JOIN_FLAG
 from repstore.replication.leadership import Leader, Phase
+from repstore.sim.clock import NS_PER_S
+from repstore.sim.cluster import SimulatedCluster
+from repstore.sim.disk import SECTOR_BYTES
 from repstore.sim.local import LocalVolume, PlainDisk
-from repstore.sim.workload import FLUSH, READ, WRITE, Ask, Operation
+from repstore.sim.workload import FLUSH, READ, WRITE, Ask, Operation, SimulatedClient
 from tests.sim.rules import (
     SIZE_BLOCKS,
     cluster_of,
@@ -241,3 +244,39 @@ def test_a_flush_is_answered_when_all_copies_have_flushed() -> None:
     cluster.run_until(lambda: client.is_done, LIMIT_S)
     for name in ("n1", "n2", "n3"):
         assert durable_engine(cluster, name).volume_state(index).last_lsn >= written_lsn
+
+
+def merging(cluster: SimulatedCluster, stall_s: float) -> SimulatedClient:
+    """n1 leads, and reads the rest of a block of which its client writes a sector; its disk is slow."""
+    client = cluster.client(VOLUME, through="n1", asks=iter([Ask(WRITE, 0, 64)]), block_bytes=SECTOR_BYTES)
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    cluster.node("n1").disk.stall_until(cluster.clock.now_ns + int(stall_s * NS_PER_S))
+    client.ask_more([Ask(WRITE, 18, 1)])
+    cluster.run_for(0.02)
+    return client
+
+
+def test_a_part_of_a_block_is_not_written_for_an_attach_that_is_over() -> None:
+    """It was under way when another one took over, and had not entered the log."""
+    cluster = cluster_of(1, copies=2, min_copies=1)
+    client = merging(cluster, stall_s=0.2)
+    cluster.attach(client, VOLUME, through="n2")
+    client.ask_more([Ask(READ, 16, 8)])
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    client.ask_more([Ask(READ, 16, 8)])
+    cluster.run_for(0.5)
+    assert client.is_done
+    cluster.check(client)
+
+
+def test_a_part_of_a_block_is_written_by_who_leads_when_the_rest_is_known() -> None:
+    """n1 leads no more when its disk answers: the next primary may have written that block."""
+    cluster = cluster_of(1, copies=2, min_copies=1)
+    client = merging(cluster, stall_s=12)
+    for way in (("n1", "n2"), ("n2", "n1")):
+        cluster.network.cut(*way)
+    cluster.run_until(lambda: cluster.primary(VOLUME) == "n2", LIMIT_S)
+    cluster.network.heal()
+    cluster.run_until(lambda: client.is_done and cluster.is_healthy(VOLUME), LIMIT_S)
+    cluster.life("n1").engine.check_invariants()
+    cluster.check(client)

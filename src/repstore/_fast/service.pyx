@@ -475,14 +475,18 @@ cdef void merge_done(engine_t* engine, request_t* request) noexcept nogil:
 
 cdef bint log_merged(engine_t* engine, volume_t* volume) noexcept nogil:
     """Log the completed merges. Until one is in the log it stays in `merging`, and so keeps
-    away every write that its edges do not know of."""
+    away every write that its edges do not know of. Not if another attach took over meanwhile: what
+    that one was told already would change."""
     cdef request_queue_t merging = volume.merging
     cdef request_t* request
     cdef bint moved = False
     memset(&volume.merging, 0, sizeof(request_queue_t))
     while merging.head != NULL:
         request = queue_pop(&merging)
-        if request.state == REQUEST_PARKED and not volume.held and log_write(engine, volume, request) == STARTED:
+        if request.state == REQUEST_PARKED and request.session < volume.session:
+            moved = True
+            refuse_stale(request)
+        elif request.state == REQUEST_PARKED and not volume.held and log_write(engine, volume, request) == STARTED:
             moved = True
         else:
             queue_push(&volume.merging, request)
@@ -567,7 +571,7 @@ cdef void give_back(request_t* request, int32_t error) noexcept nogil:
 
 cdef void service_drop(engine_t* engine, volume_t* volume, int32_t error) noexcept nogil:
     """We lead no more (EAGAIN), or the store failed: give back everything that waits here.
-    Reads on the disk finish by themselves."""
+    Reads on the disk finish by themselves; edges that are read then are not what the next primary has."""
     cdef request_t* request
     cdef request_queue_t* queue
     cdef request_queue_t merging = volume.merging
@@ -578,6 +582,7 @@ cdef void service_drop(engine_t* engine, volume_t* volume, int32_t error) noexce
         if request.state == REQUEST_PARKED:
             give_back(request, error)
         else:
+            request.flags |= REQUEST_AGAIN
             queue_push(&volume.merging, request)
     for i in range(3):
         queue = &volume.parked if i == 0 else &volume.waiting if i == 1 else &volume.flushing
