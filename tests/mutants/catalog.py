@@ -388,10 +388,10 @@ MUTANTS = (
            "return event.node in self.installed and not any(\n"
            "    node != event.node and node in here.peers for node in self.installed)", "return False",
            (TRANSCRIPTS,)),
-    Mutant(138, "session", "write a part of a block for an attach that is over", FAST + "service.pyx",
+    Mutant(138, "acknowledgement", "write a part of a block for an attach that is over", FAST + "service.pyx",
            "request.state == REQUEST_PARKED and request.session < volume.session", "False",
            (PROMISES + "::test_a_part_of_a_block_is_not_written_for_an_attach_that_is_over",)),
-    Mutant(139, "session", "complete a block with what an earlier primary knew of it", FAST + "service.pyx",
+    Mutant(139, "acknowledgement", "complete a block with what an earlier primary knew of it", FAST + "service.pyx",
            "request.flags |= REQUEST_AGAIN\n"
            "queue_push(&volume.merging, request)", "queue_push(&volume.merging, request)",
            (PROMISES + "::test_a_part_of_a_block_is_written_by_who_leads_when_the_rest_is_known",)),
