@@ -108,7 +108,7 @@ soak-model: build
 
 # simulated clusters, each decided by its seed; see docs/simulator.md
 seeds: build
-	$(call timed,seeds,$(BIN)/repstore sim --seeds $(SEEDS) $(ARGS))
+	$(call timed,seeds,$(BIN)/repstore sim --seeds $(SEEDS) --worth $(ARGS))
 
 soak-sim: build
 	$(call timed,soak-sim,$(BIN)/repstore sim --seeds 1000000..1199999 --minutes $(MINUTES) $(ARGS))

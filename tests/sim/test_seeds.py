@@ -6,6 +6,7 @@ simulator grows.
 """
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -21,17 +22,19 @@ from repstore import errors
 from repstore.cli.app import run as command
 from repstore.format import BLOCK_SIZE
 from repstore.sim import plan as plans
+from repstore.sim import seeds
 from repstore.sim.atlas import data_blocks
 from repstore.sim.history import WRITE
 from repstore.sim.minimize import kind_of, minimize, shortest
 from repstore.sim.oracles import Oracle
 from repstore.sim.plan import KINDS, Plan, PlannedAsk, draw
 from repstore.sim.run import Outcome, run
-from repstore.sim.seeds import parse_range, run_seeds
+from repstore.sim.seeds import WORTH_SEEDS_MIN, Summary, parse_range, run_seeds
 from repstore.sim.timeline import timeline
 from repstore.sim.workload import Operation, SimulatedClient, stamped
 
 CORPUS = [json.loads(line) for line in (Path(__file__).parent / "corpus.jsonl").read_text().splitlines()]
+ROOT = Path(__file__).parents[2]
 QUICK_SEEDS = range(100_000, 100_025)
 
 
@@ -45,9 +48,21 @@ def test_seeds_break_no_promise_and_are_worth_their_time() -> None:
     """`make test` runs 2,000 of them by the command, with the same bounds."""
     summary = run_seeds(QUICK_SEEDS, jobs=1)
     assert summary.failures == {}
-    assert summary.operations >= 500 * summary.seeds
-    assert sum(summary.faults.values()) >= 5 * summary.seeds
-    assert summary.crashes >= summary.seeds
+    assert (summary.seeds, summary.lacks()) == (WORTH_SEEDS_MIN, [])
+    assert "repstore sim --seeds $(SEEDS) --worth" in (ROOT / "Makefile").read_text()
+
+
+def test_seeds_in_which_too_little_happens_fail(
+        monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(seeds, "run_seed", lambda seed: Outcome(seed, operations=499, faults={"kill": 5},
+                                                                crashes=1))
+    arguments = ["sim", "--seeds", "1..25", "--jobs", "1"]
+    assert command(arguments) == 0
+    assert command([*arguments, "--worth"]) == 1
+    assert "499.00 operations a seed, at least 500 are wanted" in capsys.readouterr().err
+    assert command(["sim", "--seeds", "1..24", "--jobs", "1", "--worth"]) == 0      # too few to tell
+    monkeypatch.setitem(seeds.WORTH, "operations", 499)
+    assert command([*arguments, "--worth"]) == 0
 
 
 def test_the_history_finds_what_one_read_alone_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +115,7 @@ def test_seeds_draw_every_kind_of_fault() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "5", "5..", "..5", "9..5", "-1..5", "a..b", "1..2..3", "1...5",
-                                  "0..99999999999999999999", f"0..{10**12}"])
+                                  "0..99999999999999999999", f"0..{10**12}", "\u0661..\u0663", "1..\uff12"])
 def test_a_range_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(errors.ConfigError, match=r"seed"):
         parse_range(text)
@@ -119,7 +134,7 @@ def test_a_plan_that_is_none_is_refused(data: bytes) -> None:
     ["--seed", "1", "--seeds", "1..2"], ["--plan", "/nowhere"], ["--seeds", "1..2", "--minimize"],
     ["--seeds", "1..2", "--jobs", "0"], ["--seeds", "1..2", "--minutes", "0"],
     ["--seeds", "1..2", "--minutes", "-1"], ["--seeds", "1..2", "--minutes", "nan"],
-    ["--seed", "1", "--minutes", "1"], ["--seed", "1", "--save", "/nowhere/plan"],
+    ["--seed", "1", "--minutes", "1"], ["--seed", "1", "--worth"], ["--seed", "1", "--save", "/nowhere/plan"],
     ["--seed", "1", "--trace", "/nowhere/trace"]])
 def test_a_command_that_can_never_be_right_exits_with_64(
         arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,6 +156,90 @@ def test_blocks_outside_a_volume_are_refused() -> None:
         plans.decode(plans.encode(broken), "there")
 
 
+SECTORS = next(plan for plan in map(draw, range(100)) if plan.setup.volumes[0].block_bytes == 512)
+BAD_DISK = next(plan for plan in map(draw, range(100)) if plan.setup.bad_disk == 0)
+IMPOSSIBLE = [
+    ("seed", -1, "seed -1: must be 0 to"), ("length_ns", 0, "length_ns 0: must be 1 to"),
+    ("length_ns", 10**18, "length_ns 1000000000000000000: must be"),
+    ("setup.nodes", 0, "nodes 0: must be"), ("setup.nodes", 17, "nodes 17: must be"),
+    ("setup.store_kib", 8, "store_kib 8: must be"),
+    ("setup.store_kib", 2**30, "store_kib 1073741824: must be"),
+    ("setup.segment_kib", 63, "segment size"), ("setup.segment_kib", 96, "segment size 98304"),
+    ("setup.quantum_ns", 0, "quantum_ns 0: must be 1 to"),
+    ("setup.quantum_ns", -5, "quantum_ns -5: must be 1"),
+    ("setup.control_delay_most_ns", -1, "control_delay_most_ns -1: must be 0 to"),
+    ("setup.bad_disk", -2, "bad_disk -2: must be -1 to"), ("setup.bad_disk", 9, "bad_disk 9: must be -1 to"),
+    ("setup.drift_ppm", [], "number of drift_ppm 0: must be"),
+    ("setup.drift_ppm.0", -1_000_000, "drift_ppm -1000000: must be"),
+    ("setup.volumes", [], "number of volumes 0: must be 1 to"),
+    ("setup.volumes.0.name", "", "volume name ''"), ("setup.volumes.0.size_blocks", 0, "size_blocks"),
+    ("setup.volumes.0.size_blocks", 10**7, "size_blocks of all volumes 10000"),
+    ("setup.volumes.0.copies", 0, "copies 0: must be 1 to"),
+    ("setup.volumes.0.copies", 5, "copies 5: must be"),
+    ("setup.volumes.0.min_copies", 0, "min_copies 0: must be"),
+    ("setup.volumes.0.min_copies", 4, "min_copies 4: must be"),
+    ("setup.volumes.0.first_node", 4, "first_node 4: must be 0 to"),
+    ("setup.volumes.0.through", "n9", "through 'n9': must be n1 to n"),
+    ("setup.volumes.0.depth", 0, "depth 0: must be 1 to"),
+    ("setup.volumes.0.block_bytes", 0, "block_bytes 0: must be 512 or 4096"),
+    ("faults.0.at_ns", -1, "at_ns of a fault -1: must be 0 to"),
+    ("faults.0.kind", "rust", "fault kind 'rust': must be one of kill,"),
+    ("faults.0.node", "n5", "node of a fault 'n5'"), ("faults.0.other", "", "other node of a fault ''"),
+    ("faults.0.duration_ns", -1, "duration_ns of a fault -1: must be"),
+    ("faults.0.duration_ns", 10**12, "duration_ns of a fault 1000000000000: must be"),
+    ("faults.0.share", -0.5, "share -0.5 of a fault: must be"), ("faults.0.share", 1, "share 1.0 of a fault"),
+    ("faults.0.share", float("nan"), "is not a plan"),
+    ("faults.0.share", float("inf"), "is not a plan"),
+    ("asks.0.0", -1, "at_ns of an ask -1: must be 0"), ("asks.0.0", 10**14, "at_ns of an ask 1000"),
+    ("asks.0.1", 5, "volume of an ask 5: must be"),
+    ("asks.0.2", 9, "ask kind 9: must be one of 1 (read), 2 (w"),
+    ("asks.0", [0, 0, 2, 0, 0, False], "blocks of an ask 0: must be 1 to"),
+    ("asks.0", [0, 0, 2, 0, 65, False], "blocks of an ask 65: must be 1 to 64"),
+    ("asks.0", [0, 0, 2, -1, 1, False], "blocks -1+1 of an ask: must be 0 to"),
+    ("asks.0", [0, 0, 3, 1, 7, False], "blocks 1+7 of an ask of kind 3: must be multiples of 8"),
+]
+
+
+@pytest.mark.parametrize(("place", "value", "said"), IMPOSSIBLE, ids=lambda value: str(value)[:40])
+def test_a_value_that_cannot_be_run_is_named_with_its_limit(
+        place: str, value: object, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    assert plan_with(SECTORS, [], None, tmp_path) == SECTORS
+    with pytest.raises(errors.ConfigError, match="there"):
+        plan_with(SECTORS, place.split("."), value, tmp_path)
+    monkeypatch.setattr("repstore.sim.run.run", lambda plan: pytest.fail("it is run"))
+    assert command(["sim", "--plan", str(tmp_path / "plan")]) == 64
+    assert said in capsys.readouterr().err
+
+
+def plan_with(plan: Plan, place: list[str], value: object, directory: Path) -> Plan:
+    """A plan that says something else in one place, written down and read again."""
+    content = json.loads(plans.encode(plan))
+    at = content
+    for part in place[:-1]:
+        at = at[int(part) if part.isdigit() else part]
+    for part in place[-1:]:
+        at[int(part) if part.isdigit() else part] = value
+    (directory / "plan").write_text(json.dumps(content))
+    return plans.decode((directory / "plan").read_bytes(), "there")
+
+
+def test_a_plan_that_would_accuse_a_cluster_of_what_no_cluster_can_do_is_refused(tmp_path: Path) -> None:
+    volumes = json.loads(plans.encode(SECTORS))["setup"]["volumes"]
+    with pytest.raises(errors.ConfigError, match="each must have its own"):
+        plan_with(SECTORS, ["setup", "volumes"], [{**volumes[0], "size_blocks": 8}] * 2, tmp_path)
+    with pytest.raises(errors.ConfigError, match="min_copies 1: must be 2 to"):
+        plan_with(BAD_DISK, ["setup", "volumes", "0", "min_copies"], 1, tmp_path)
+    faults = [{**json.loads(plans.encode(BAD_DISK))["faults"][0], "kind": "lost write", "node": "n2"}]
+    with pytest.raises(errors.ConfigError, match="'lost write' of n2: must strike bad_disk, 0"):
+        plan_with(BAD_DISK, ["faults"], faults, tmp_path)
+
+
+def test_whatever_a_seed_draws_and_once_found_a_bug_can_be_run() -> None:
+    for plan in [*map(draw, range(200)), *(msgspec.convert(entry["plan"], Plan) for entry in CORPUS)]:
+        plans.check(plan, "there")
+
+
 def test_the_shortest_list_has_what_it_takes_and_no_more() -> None:
     tried = []
 
@@ -150,6 +249,137 @@ def test_the_shortest_list_has_what_it_takes_and_no_more() -> None:
 
     assert list(shortest(range(100), fails)) == [3, 77]
     assert len(tried) < 80
+
+
+INTERRUPTED = """
+import os, sys
+from repstore.cli.app import run
+from repstore.sim import minimize
+from repstore.sim.oracles import Oracle
+from repstore.sim.workload import SimulatedClient
+
+number, after_runs = int(sys.argv[1]), int(sys.argv[2])
+check, check_read, run_once, looks, runs = Oracle.check, SimulatedClient._check_read, minimize.run, [0], [0]
+
+def interrupt_in_the_middle(self):
+    looks[0] += 1
+    if runs[0] == after_runs and looks[0] > 5:
+        os.kill(os.getpid(), number)
+    check(self)
+
+def count(plan):
+    runs[0] += 1
+    return run_once(plan)
+
+def expect_too_much(self, operation):
+    if after_runs and self.expectation.may.get(3, {0}) != {0}:
+        self.expectation.may[3] = {4711}
+    check_read(self, operation)
+
+Oracle.check, minimize.run, SimulatedClient._check_read = interrupt_in_the_middle, count, expect_too_much
+sys.exit(run(["sim", *sys.argv[3:]]))
+"""
+
+
+def interrupted_run(number: signal.Signals, after_runs: int, *arguments: str) -> tuple[int, str, str]:
+    """Code, output and complaints of a single run that gets a signal in the middle: of the run, or of the
+    shortening after so many of its runs."""
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED, str(int(number)), str(after_runs), *arguments],
+                          capture_output=True, text=True, timeout=300)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_interrupted_says_so(number: signal.Signals, tmp_path: Path) -> None:
+    saved, trace = tmp_path / "plan", tmp_path / "trace"
+    arguments = ["--seed", "1", "--save", str(saved), "--trace", str(trace), "--minimize"]
+    code, out, err = interrupted_run(number, 0, *arguments)
+    assert (code, out) == (130, "")
+    assert "seed 1: interrupted, nothing was broken so far" in err
+    assert plans.decode(saved.read_bytes(), "saved") == draw(1)
+    assert not trace.exists()
+    code, out, _ = interrupted_run(number, 0, "--seed", "1", "--json")
+    said = json.loads(out)
+    assert (code, said["seed"], said["failure"], said["interrupted"]) == (130, 1, "", True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_shortening_that_is_interrupted_keeps_how_far_it_came(
+        number: signal.Signals, tmp_path: Path) -> None:
+    saved, trace = tmp_path / "plan", tmp_path / "trace"
+    arguments = ["--seed", "1", "--save", str(saved), "--trace", str(trace), "--minimize", "--json"]
+    code, out, err = interrupted_run(number, 7, *arguments)
+    said = json.loads(out)
+    assert (code, said["interrupted"], kind_of(said["failure"])) == (1, True, "W1")
+    assert f"interrupted, it is known to fail: {said['failure']}" in err
+    shorter = plans.decode(saved.read_bytes(), "saved")
+    assert len(shorter.asks) == said["planned_operations"] < len(draw(1).asks)
+    assert trace.read_text()
+
+
+@pytest.mark.parametrize("option", ["--save", "--trace"])
+@pytest.mark.parametrize("failure", ["", "it is broken (W1)"])
+def test_the_verdict_is_told_though_a_file_cannot_be_written(
+        option: str, failure: str, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = run(msgspec.structs.replace(draw(1), faults=(), asks=()))
+    monkeypatch.setattr("repstore.sim.run.run", lambda plan: replace(outcome, failure=failure))
+    assert command(["sim", "--seed", "1", option, "/dev/full"]) == (1 if failure else 64)
+    said = capsys.readouterr()
+    assert f"seed 1: {'FAILED' if failure else 'ok'}" in said.out
+    assert "repstore: /dev/full: could not be written: No space left on device\n" in said.err
+
+
+def test_only_files_of_ours_are_written_over(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    diary, saved, trace = tmp_path / "diary", tmp_path / "plan", tmp_path / "trace"
+    diary.write_text("{Dear diary")
+    outcome = run(msgspec.structs.replace(draw(1), faults=(), asks=()))
+    with monkeypatch.context() as patch:
+        patch.setattr("repstore.sim.run.run", lambda plan: outcome)
+        for option in ("--save", "--trace"):
+            assert command(["sim", "--seed", "1", option, str(diary)]) == 64
+            assert "is there already, and is no" in capsys.readouterr().err
+        for _ in range(2):
+            assert command(["sim", "--seed", "1", "--save", str(saved), "--trace", str(trace)]) == 0
+        assert command(["sim", "--seed", "1", "--save", str(trace)]) == 64
+        assert command(["sim", "--seed", "1", "--trace", str(saved)]) == 64
+    assert diary.read_text() == "{Dear diary"
+    assert plans.decode(saved.read_bytes(), "saved") == draw(1)
+
+
+def test_a_worker_that_dies_is_told_and_what_was_done_is_not_lost(
+        monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    add = Summary.add
+
+    def add_and_kill_one(self: Summary, outcome: Outcome) -> None:
+        add(self, outcome)
+        if self.seeds == 1:
+            worker = multiprocessing.active_children()[0]
+            assert worker.pid is not None
+            os.kill(worker.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(Summary, "add", add_and_kill_one)
+    assert command(["sim", "--seeds", "1..9999", "--jobs", "2", "--json"]) == 2
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert (found["worker_died"], found["interrupted"], found["failures"]) == (True, False, [])
+    assert found["seeds"] >= 1
+    assert found["seeds"] + found["not_run"] == 9999
+    assert "a worker died" in said.err
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_seeds_that_were_not_begun_in_time_are_counted(
+        jobs: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["sim", "--seeds", "1..9999", "--jobs", jobs, "--minutes", "0.01"]
+    assert command([*arguments, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["seeds"] + found["not_run"] == 9999
+    assert found["not_run"] > 9000
+    assert command(arguments) == 0
+    assert "of 9999 seeds were not run: the time was over" in capsys.readouterr().out
 
 
 @pytest.mark.slow

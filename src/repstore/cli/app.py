@@ -2,7 +2,7 @@
 
     exit code   0  done; `status`: healthy
                 1  it could not be done, one line on stderr says why; `status`: degraded
-                2  `status`: faulted; `check`: it could not be checked
+                2  `status`: faulted; `check`, `sim`: it could not be done to its end
                 3  no cluster in the directory
                64  the command, or a value in it, can never be right
                74  what there is to say could not be written

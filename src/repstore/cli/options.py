@@ -14,7 +14,7 @@ from repstore.node.directory import ClusterDirectory
 
 EXIT_REFUSED = 1       # it could not be done; one line says why
 EXIT_FAULTED = 2       # `status` only
-EXIT_UNUSABLE = 2      # `check`: there is nothing that could be checked to its end
+EXIT_UNUSABLE = 2      # `check`, `sim`: not done to its end, so there is no verdict
 EXIT_NO_CLUSTER = 3
 EXIT_USAGE = 64
 EXIT_UNWRITTEN = 74

@@ -1,16 +1,24 @@
 """`repstore sim`: the shipped engine in simulated worlds, one for each seed.
 
     exit code   0  every promise was kept
-                1  a promise was broken: the seed is named, a single run shows its timeline
-               64  a seed, range or plan that can never be run
+                1  a promise was broken: the seed is named, a single run shows its timeline;
+                   --worth: too little happens in a seed
+                2  a worker died, nothing was broken so far
+               64  a seed, range or plan that can never be run; a file that cannot be written
               130  interrupted, nothing was broken so far
+
+SIGTERM is an interrupt, too: what was found so far is shown, and the workers end with us.
 """
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import inf
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,10 +26,15 @@ from typing import Annotated, Any
 import typer
 
 from repstore import errors
-from repstore.cli.options import EXIT_INTERRUPTED, EXIT_REFUSED, Json, complain
+from repstore.cli.options import EXIT_INTERRUPTED, EXIT_REFUSED, EXIT_UNUSABLE, EXIT_USAGE, Json, complain
 
 JOBS = min(2, os.cpu_count() or 1)
 PROGRESS_S = 1.0              # between two lines of progress on a terminal
+
+# how files of ours begin: no other one is written over
+PLAN_BEGINS = re.compile(rb'\s*\{\s*"seed"\s*:')
+TRACE_BEGINS = re.compile(rb"[0-9]+ \S+ \S")
+BEGINNING_BYTES = 256
 
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Run one seed, and show a failure.")]
 Seeds = Annotated[str | None, typer.Option("--seeds", metavar="A..B", help="Run all of these seeds.")]
@@ -31,11 +44,12 @@ Save = Annotated[Path | None, typer.Option("--save", metavar="FILE", help="Write
 TraceFile = Annotated[Path | None, typer.Option("--trace", metavar="FILE", help="Write the trace.")]
 Jobs = Annotated[int, typer.Option("--jobs", metavar="N", help="Processes, for many seeds.")]
 Minutes = Annotated[float | None, typer.Option("--minutes", metavar="M", help="Begin no seed after that.")]
+Worth = Annotated[bool, typer.Option("--worth", help="Fail if too little happens in a seed, on average.")]
 
 
 def simulate(seed: Seed = None, seeds: Seeds = None, plan: PlanFile = None, minimize: Minimize = False,
              save: Save = None, trace: TraceFile = None, jobs: Jobs = JOBS,
-             minutes: Minutes = None, as_json: Json = False) -> int:
+             minutes: Minutes = None, worth: Worth = False, as_json: Json = False) -> int:
     """Run the shipped engine in simulated worlds: crashes, cut links, lying disks, and what is promised."""
     if sum(chosen is not None for chosen in (seed, seeds, plan)) != 1:
         raise errors.ConfigError("exactly one of --seed, --seeds and --plan must be given")
@@ -44,43 +58,103 @@ def simulate(seed: Seed = None, seeds: Seeds = None, plan: PlanFile = None, mini
             raise errors.ConfigError("--minimize, --save and --trace are for a single run")
         if minutes is not None and not 0 < minutes < inf:
             raise errors.ConfigError(f"--minutes {minutes}: must be more than 0")
-        return _many(seeds, jobs, minutes, as_json)
-    if minutes is not None:
-        raise errors.ConfigError("--minutes is for --seeds")
-    for output in (save, trace):
-        if output is not None:
-            _must_be_writable(output)
-    return _one(seed, plan, minimize, save, trace, as_json)
+        with _termination_interrupts():
+            return _many(seeds, jobs, minutes, worth, as_json)
+    if minutes is not None or worth:
+        raise errors.ConfigError(f"--{'worth' if worth else 'minutes'} is for --seeds")
+    _must_be_writable(save, PLAN_BEGINS, "plan")
+    _must_be_writable(trace, TRACE_BEGINS, "trace")
+    with _termination_interrupts():
+        return _one(seed, plan, minimize, save, trace, as_json)
+
+
+@contextmanager
+def _termination_interrupts() -> Iterator[None]:
+    """Meanwhile SIGTERM is what SIGINT is."""
+    if threading.current_thread() is not threading.main_thread():
+        yield                                          # where signals are handled by somebody else
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _one(seed: int | None, plan_file: Path | None, minimize: bool, save: Path | None, trace: Path | None,
          as_json: bool) -> int:
     from repstore.sim import minimize as minimizing
     from repstore.sim import plan as plans
-    from repstore.sim.run import run
+    from repstore.sim.run import Outcome, run
 
     plan = plans.draw(seed) if seed is not None else plans.decode(_bytes_of(plan_file), str(plan_file))
-    outcome = run(plan)
-    if outcome.failure and minimize:
-        plan, outcome = minimizing.minimize(
-            plan, outcome.failure, lambda text: complain(f"shortened to {text}"))
-    if save is not None:
-        save.write_bytes(plans.encode(plan))
-    if trace is not None and outcome.trace is not None:
-        trace.write_bytes(bytes(outcome.trace))
-    if as_json:
-        print(json.dumps(_as_dict(outcome, plan)))
-    else:
-        _show(outcome, plan)
-    return EXIT_REFUSED if outcome.failure else 0
+    outcome, interrupted = Outcome(plan.seed), False
 
+    def keep(shorter: plans.Plan, again: Outcome) -> None:
+        nonlocal plan, outcome
+        plan, outcome = shorter, again
+        complain(f"shortened to {len(plan.faults)} faults, {len(plan.asks)} operations")
 
-def _must_be_writable(path: Path) -> None:
-    """Before a run of which nothing could be kept."""
     try:
-        path.open("ab").close()
+        outcome = run(plan)
+        if outcome.failure and minimize:
+            minimizing.minimize(plan, outcome.failure, keep)
+    except KeyboardInterrupt:
+        interrupted = True
+    try:
+        unwritten = [_write(save, plans.encode(plan)),
+                     _write(trace, bytes(outcome.trace) if outcome.trace is not None else None)]
+        if as_json:
+            print(json.dumps({**_as_dict(outcome, plan), "interrupted": interrupted}), flush=True)
+        elif outcome.failure or not interrupted:
+            _show(outcome, plan)
+            sys.stdout.flush()
+        for sentence in filter(None, unwritten):
+            complain(sentence)
+    except KeyboardInterrupt:
+        interrupted, unwritten = True, []
+    if interrupted:
+        complain(f"seed {plan.seed}: interrupted, " + (
+            f"it is known to fail: {outcome.failure}" if outcome.failure else "nothing was broken so far"))
+    if outcome.failure:
+        return EXIT_REFUSED
+    if interrupted:
+        return EXIT_INTERRUPTED
+    return EXIT_USAGE if any(unwritten) else 0
+
+
+def _must_be_writable(path: Path | None, begins: re.Pattern[bytes], what: str) -> None:
+    """Before a run of which nothing could be kept. What is there already must be ours."""
+    if path is None:
+        return
+    try:
+        try:
+            path.open("xb").close()
+            path.unlink()                              # of a run that does not end nothing is left
+            return
+        except FileExistsError:
+            path.open("ab").close()
+        if not path.is_file():
+            return
+        with path.open("rb") as file:
+            beginning = file.read(BEGINNING_BYTES)
     except OSError as error:
         raise errors.ConfigError(f"{path}: {error.strerror}") from None
+    if beginning and not begins.match(beginning):
+        raise errors.ConfigError(f"{path}: is there already, and is no {what}")
+
+
+def _write(path: Path | None, data: bytes | None) -> str:
+    """Empty, or the sentence that says why it was not done. None: there is nothing to write."""
+    if path is None:
+        return ""
+    if data is None:
+        return f"{path}: was not written, the run did not come to its end"
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        return f"{path}: could not be written: {error.strerror}"
+    return ""
 
 
 def _bytes_of(path: Path | None) -> bytes:
@@ -114,7 +188,7 @@ def _show(outcome: Any, plan: Any) -> None:
           f"{outcome.crashes} crashes, {outcome.simulated_s:.1f} s; {counts}")
 
 
-def _many(text: str, jobs: int, minutes: float | None, as_json: bool) -> int:
+def _many(text: str, jobs: int, minutes: float | None, worth: bool, as_json: bool) -> int:
     from repstore.sim.seeds import Summary, parse_range, run_seeds
 
     wanted = parse_range(text)
@@ -130,19 +204,24 @@ def _many(text: str, jobs: int, minutes: float | None, as_json: bool) -> int:
             complain(f"{summary.seeds} of {len(wanted)} seeds, {len(summary.failures)} failed, "
                      f"{summary.simulated_s / 3600:.2f} simulated hours in {summary.wall_s:.0f} s")
 
-    # SIGTERM is an interrupt, too: it shows what was found, and the workers end with us
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        summary = run_seeds(wanted, jobs, tell, inf if minutes is None else minutes * 60)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    summary = run_seeds(wanted, jobs, tell, inf if minutes is None else minutes * 60)
     if as_json:
-        print(json.dumps(summary.as_dict()))
+        print(json.dumps(summary.as_dict()), flush=True)
     else:
         _show_summary(summary)
+        sys.stdout.flush()
+    if summary.worker_died:
+        complain("a worker died, and with it what is known of the seeds that were under way")
+    lacking = summary.lacks() if worth else []
+    for sentence in lacking:
+        complain(f"the seeds are not worth their time: {sentence}")
     if summary.failures:
         return EXIT_REFUSED
-    return EXIT_INTERRUPTED if summary.interrupted else 0
+    if summary.interrupted:
+        return EXIT_INTERRUPTED
+    if summary.worker_died:
+        return EXIT_UNUSABLE
+    return EXIT_REFUSED if lacking else 0
 
 
 def _show_summary(summary: Any) -> None:
@@ -153,5 +232,9 @@ def _show_summary(summary: Any) -> None:
           f"{summary.simulated_s / 3600:.2f} simulated hours in {summary.wall_s:.0f} s, "
           f"{summary.operations / seeds:.0f} operations, {sum(summary.faults.values()) / seeds:.1f} faults "
           f"and {summary.crashes / seeds:.1f} crashes a seed")
+    if summary.not_run:
+        why = ("interrupted" if summary.interrupted else "a worker died" if summary.worker_died
+               else "the time was over, none of them was begun")
+        print(f"  {summary.not_run} of {summary.wanted} seeds were not run: {why}")
     for seed, failure in sorted(summary.failures.items()):
         print(f"  seed {seed}: {failure}")

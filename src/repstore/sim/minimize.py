@@ -29,9 +29,12 @@ def kind_of(failure: str) -> str:
     return rule[1] if rule else NUMBERS.sub("#", failure)[:40]
 
 
-def minimize(plan: Plan, failure: str,
-             tell: Callable[[str], None] = lambda text: None) -> tuple[Plan, Outcome]:
-    """The shortest plan found that fails like `plan` does, and what came of it."""
+def minimize(plan: Plan, failure: str, tell: Callable[[Plan, Outcome], None] = lambda shorter, outcome: None,
+             ) -> tuple[Plan, Outcome]:
+    """The shortest plan found that fails like `plan` does, and what came of it.
+
+    `tell` is given each one on the way: who is interrupted has the last of them.
+    """
     wanted = kind_of(failure)
     budget = [RUNS_MAX]
     best: list[tuple[Plan, Outcome]] = []
@@ -44,7 +47,7 @@ def minimize(plan: Plan, failure: str,
         if not outcome.failure or kind_of(outcome.failure) != wanted:
             return False
         best[:] = [(candidate, outcome)]
-        tell(f"{len(candidate.faults)} faults, {len(candidate.asks)} operations")
+        tell(candidate, outcome)
         return True
 
     if not fails(plan):

@@ -18,7 +18,16 @@ import msgspec
 from repstore import config, errors
 from repstore.format import BLOCK_SIZE
 from repstore.sim.clock import NS_PER_S
-from repstore.sim.workload import BLOCKS_MOST, FLUSH, LARGE_BLOCKS_MOST, READ, TRIM, WRITE, WRITE_ZEROES
+from repstore.sim.workload import (
+    BLOCKS_MOST,
+    FLUSH,
+    KIND_NAMES,
+    LARGE_BLOCKS_MOST,
+    READ,
+    TRIM,
+    WRITE,
+    WRITE_ZEROES,
+)
 from repstore.store import geometry
 
 SEED_MAX = 2**63 - 1
@@ -49,6 +58,15 @@ OVERLAPS_SHARE = 0.4          # of volumes whose client has operations under way
 LARGE_SHARE = 0.03            # of operations
 SECTORS_SHARE = 0.25          # of volumes whose client works in sectors
 SECTOR_BYTES = 512
+
+# of a plan that was written by hand; a seed draws far less
+LENGTH_NS_MOST = 3600 * NS_PER_S
+LATE_NS_MOST = 1 * NS_PER_S   # of an operation after everything was healed: it is waited for
+QUANTUM_NS_MOST = 10 * MS
+CONTROL_DELAY_NS_MOST = 1 * NS_PER_S
+STORE_KIB_MOST = 64 * 1024    # each is all in memory
+VOLUMES_MOST = 2              # whose pages fit the smallest store
+DEPTH_MOST = 64
 
 
 class VolumePlan(msgspec.Struct, frozen=True):
@@ -132,26 +150,98 @@ def decode(data: bytes, where: str) -> Plan:
     """The plan in `data`, or ConfigError."""
     try:
         plan = msgspec.json.decode(data, type=Plan)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise errors.ConfigError(f"{where} is not a plan: {error}") from None
     check(plan, where)
     return plan
 
 
 def check(plan: Plan, where: str) -> None:
-    """Refuse what cannot be run."""
-    setup = plan.setup
+    """Refuse what cannot be run, and what would be called a failure though nothing is broken."""
+    try:
+        config.check_range("seed", plan.seed, 0, SEED_MAX)
+        config.check_range("length_ns", plan.length_ns, 1, LENGTH_NS_MOST)
+        _check_setup(plan.setup)
+        for volume in plan.setup.volumes:
+            _check_volume(volume, plan.setup)
+        for fault in plan.faults:
+            _check_fault(fault, plan)
+        for ask in plan.asks:
+            _check_ask(ask, plan)
+    except errors.ConfigError as error:
+        raise errors.ConfigError(f"{where}: {error}") from None
+
+
+def _check_setup(setup: Setup) -> None:
     config.check_range("nodes", setup.nodes, config.NODES_MIN, config.NODES_MAX)
-    names = {f"n{number + 1}" for number in range(setup.nodes)}
-    for fault in plan.faults:
-        if fault.kind not in KINDS or not {fault.node, fault.other} <= names:
-            raise errors.ConfigError(f"{where}: no fault of that kind, or no such node: {fault}")
-    for ask in plan.asks:
-        if not 0 <= ask.volume < len(setup.volumes):
-            raise errors.ConfigError(f"{where}: {len(setup.volumes)} volumes, asked for number {ask.volume}")
-        size_blocks = setup.volumes[ask.volume].client_blocks
-        if not 0 <= ask.blocks <= LARGE_BLOCKS_MOST or not 0 <= ask.first <= size_blocks - ask.blocks:
-            raise errors.ConfigError(f"{where}: blocks {ask.first}+{ask.blocks} of {size_blocks}")
+    config.check_range("store_kib", setup.store_kib, config.STORE_BYTES_MIN // config.KIB, STORE_KIB_MOST)
+    config.check_range("quantum_ns", setup.quantum_ns, 1, QUANTUM_NS_MOST)
+    config.check_range("control_delay_most_ns", setup.control_delay_most_ns, 0, CONTROL_DELAY_NS_MOST)
+    config.check_range("bad_disk", setup.bad_disk, NO_NODE, setup.nodes - 1)
+    config.check_range("number of drift_ppm", len(setup.drift_ppm), setup.nodes, setup.nodes)
+    for drift_ppm in setup.drift_ppm:
+        config.check_range("drift_ppm", drift_ppm, -DRIFT_PPM_MOST, DRIFT_PPM_MOST)
+    config.check_range("number of volumes", len(setup.volumes), 1, VOLUMES_MOST)
+    if len({volume.name for volume in setup.volumes}) < len(setup.volumes):
+        raise errors.ConfigError(f"volume name {setup.volumes[0].name!r}: each must have its own")
+    options = config.StoreOptions(setup.store_kib * config.KIB, setup.segment_kib * config.KIB)
+    room_blocks = geometry.choose(options).capacity_bytes // BLOCK_SIZE
+    size_blocks = sum(volume.size_blocks for volume in setup.volumes)
+    config.check_range("size_blocks of all volumes", size_blocks, 1, room_blocks)
+
+
+def _check_volume(volume: VolumePlan, setup: Setup) -> None:
+    config.check_name(volume.name)
+    config.check_range("size_blocks", volume.size_blocks, 1, config.STORE_BLOCKS_MAX)
+    config.check_range("copies", volume.copies, config.COPIES_MIN, min(setup.nodes, config.COPIES_MAX))
+    # one that may lose what it acknowledged must not be all there is
+    least = 1 if setup.bad_disk == NO_NODE else 2
+    config.check_range("min_copies", volume.min_copies, least, volume.copies)
+    config.check_range("first_node", volume.first_node, 0, setup.nodes - 1)
+    config.check_range("depth", volume.depth, 1, DEPTH_MOST)
+    _check_node("through", volume.through, setup)
+    if volume.block_bytes not in (SECTOR_BYTES, BLOCK_SIZE):
+        raise errors.ConfigError(f"block_bytes {volume.block_bytes}: must be {SECTOR_BYTES} or {BLOCK_SIZE}")
+
+
+def _check_node(what: str, name: str, setup: Setup) -> None:
+    if name not in _names(setup):
+        raise errors.ConfigError(f"{what} {name!r}: must be n1 to n{setup.nodes}")
+
+
+def _check_fault(fault: Fault, plan: Plan) -> None:
+    setup = plan.setup
+    if fault.kind not in KINDS:
+        raise errors.ConfigError(f"fault kind {fault.kind!r}: must be one of {', '.join(KINDS)}")
+    _check_node("node of a fault", fault.node, setup)
+    _check_node("other node of a fault", fault.other, setup)
+    config.check_range("at_ns of a fault", fault.at_ns, 0, plan.length_ns)
+    config.check_range("duration_ns of a fault", fault.duration_ns, 0, int(LONGEST_FAULT_S * NS_PER_S))
+    if not 0 <= fault.share < 1:                   # not true of NaN, either
+        raise errors.ConfigError(f"share {fault.share} of a fault: must be 0 to less than 1")
+    if fault.kind in DATA_DISK and fault.node != f"n{setup.bad_disk + 1}":
+        raise errors.ConfigError(f"{fault.kind!r} of {fault.node}: must strike bad_disk, {setup.bad_disk}")
+
+
+def _check_ask(ask: PlannedAsk, plan: Plan) -> None:
+    config.check_range("volume of an ask", ask.volume, 0, len(plan.setup.volumes) - 1)
+    volume = plan.setup.volumes[ask.volume]
+    if ask.kind not in KIND_NAMES:
+        known = ", ".join(f"{kind} ({name})" for kind, name in KIND_NAMES.items())
+        raise errors.ConfigError(f"ask kind {ask.kind}: must be one of {known}")
+    config.check_range("at_ns of an ask", ask.at_ns, 0, plan.length_ns + LATE_NS_MOST)
+    config.check_range("blocks of an ask", ask.blocks, 0 if ask.kind == FLUSH else 1, LARGE_BLOCKS_MOST)
+    if not 0 <= ask.first <= volume.client_blocks - ask.blocks:
+        raise errors.ConfigError(f"blocks {ask.first}+{ask.blocks} of an ask: must be "
+                                 f"0 to {volume.client_blocks - 1}")
+    step = BLOCK_SIZE // volume.block_bytes
+    if ask.kind in (TRIM, WRITE_ZEROES) and (ask.first % step or ask.blocks % step):
+        raise errors.ConfigError(f"blocks {ask.first}+{ask.blocks} of an ask of kind {ask.kind}: "
+                                 f"must be multiples of {step}")
+
+
+def _names(setup: Setup) -> list[str]:
+    return [f"n{number + 1}" for number in range(setup.nodes)]
 
 
 # ----------------------------------------------------------------------------- drawing one
@@ -231,7 +321,7 @@ def _draw_faults(random: Random, setup: Setup, kinds: list[str], length_ns: int)
 
 def _draw_fault(random: Random, setup: Setup, kinds: list[str], length_ns: int) -> Fault:
     kind = random.choice(kinds)
-    names = [f"n{number + 1}" for number in range(setup.nodes)]
+    names = _names(setup)
     node, other = random.sample(names, 2)
     if kind in DATA_DISK or (kind in DATA_HERE and setup.bad_disk != NO_NODE):
         node = names[setup.bad_disk]

@@ -10,10 +10,13 @@ import re
 import signal
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import takewhile
+from math import inf
 
 from repstore import config, errors
 from repstore.sim.plan import SEED_MAX, draw
@@ -23,8 +26,12 @@ JOBS_MAX = 64
 SEEDS_MAX = 10_000_000
 CHUNK_SEEDS = 8               # handed to a worker at a time
 CHUNKS_AHEAD = 2              # handed over for each worker, so that none waits for us
-RANGE = re.compile(r"(\d{1,19})\.\.(\d{1,19})")
+RANGE = re.compile(r"([0-9]{1,19})\.\.([0-9]{1,19})")
 RANGE_RULE = f"A..B with 0 <= A <= B <= {SEED_MAX}, both of them run"
+
+# what a seed must come to on average, or the seeds are not worth their time
+WORTH = {"operations": 500, "faults": 5, "crashes": 1}
+WORTH_SEEDS_MIN = 25          # the average of fewer says nothing
 
 
 def parse_range(text: str) -> range:
@@ -43,7 +50,8 @@ def parse_range(text: str) -> range:
 @dataclass
 class Summary:
     """What many runs came to."""
-    seeds: int = 0
+    wanted: int = 0               # seeds that were asked for
+    seeds: int = 0                # those that were run
     operations: int = 0
     errors: int = 0
     crashes: int = 0
@@ -52,6 +60,20 @@ class Summary:
     faults: Counter[str] = field(default_factory=Counter)
     failures: dict[int, str] = field(default_factory=dict)        # by seed
     interrupted: bool = False
+    worker_died: bool = False
+
+    @property
+    def not_run(self) -> int:
+        """Seeds of which nothing is known."""
+        return self.wanted - self.seeds
+
+    def lacks(self) -> list[str]:
+        """What a seed has too little of on average; nothing where they are too few to tell."""
+        if self.seeds < WORTH_SEEDS_MIN:
+            return []
+        found = {"operations": self.operations, "faults": sum(self.faults.values()), "crashes": self.crashes}
+        return [f"{found[what] / self.seeds:.2f} {what} a seed, at least {least} are wanted"
+                for what, least in WORTH.items() if found[what] < least * self.seeds]
 
     def add(self, outcome: Outcome) -> None:
         """One more run."""
@@ -66,10 +88,11 @@ class Summary:
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
-        return {"seeds": self.seeds, "operations": self.operations, "errors": self.errors,
-                "crashes": self.crashes,
+        return {"seeds": self.seeds, "not_run": self.not_run, "operations": self.operations,
+                "errors": self.errors, "crashes": self.crashes,
                 "simulated_hours": round(self.simulated_s / 3600, 4), "wall_s": round(self.wall_s, 3),
                 "faults": dict(sorted(self.faults.items())), "interrupted": self.interrupted,
+                "worker_died": self.worker_died,
                 "failures": [{"seed": seed, "failure": text} for seed, text in sorted(self.failures.items())]}
 
 
@@ -80,33 +103,38 @@ def run_seed(seed: int) -> Outcome:
     return outcome
 
 
-def run_chunk(seeds: range) -> list[Outcome]:
-    """Some seeds, one after the other."""
-    return [run_seed(seed) for seed in seeds]
+def run_chunk(seeds: range, until_s: float) -> list[Outcome]:
+    """Some seeds, one after the other; those that begin before `until_s` of the monotonic clock."""
+    return list(_outcomes_here(seeds, until_s))
+
+
+def _outcomes_here(seeds: range, until_s: float) -> Iterator[Outcome]:
+    return map(run_seed, takewhile(lambda seed: time.monotonic() < until_s, seeds))
 
 
 def run_seeds(seeds: range, jobs: int, told: Callable[[Summary], None] = lambda summary: None,
-              limit_s: float = float("inf")) -> Summary:
+              limit_s: float = inf) -> Summary:
     """Run all of them, or as many as begin within `limit_s`; `told` after each one, in order."""
     config.check_range("jobs", jobs, 1, JOBS_MAX)
-    summary = Summary()
+    summary = Summary(len(seeds))
     begun_s = time.monotonic()
     try:
-        with closing(_outcomes(seeds, jobs)) as outcomes:
+        with closing(_outcomes(seeds, jobs, begun_s + limit_s)) as outcomes:
             for outcome in outcomes:
                 summary.add(outcome)
                 summary.wall_s = time.monotonic() - begun_s
                 told(summary)
-                if summary.wall_s > limit_s:
-                    break
     except KeyboardInterrupt:
         summary.interrupted = True
+    except BrokenProcessPool:
+        summary.worker_died = True
+    summary.wall_s = time.monotonic() - begun_s
     return summary
 
 
-def _outcomes(seeds: range, jobs: int) -> Generator[Outcome, None, None]:
+def _outcomes(seeds: range, jobs: int, until_s: float) -> Generator[Outcome, None, None]:
     if jobs == 1 or len(seeds) == 1:
-        yield from map(run_seed, seeds)
+        yield from _outcomes_here(seeds, until_s)
         return
     size = min(CHUNK_SEEDS, -(-len(seeds) // jobs))
     chunks = (seeds[first:first + size] for first in range(0, len(seeds), size))
@@ -114,12 +142,18 @@ def _outcomes(seeds: range, jobs: int) -> Generator[Outcome, None, None]:
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _leave_interrupts) as pool:
         given: deque[Future[list[Outcome]]] = deque()
         try:
-            for chunk in chunks:
-                given.append(pool.submit(run_chunk, chunk))
+            for chunk in takewhile(lambda chunk: time.monotonic() < until_s, chunks):
+                given.append(pool.submit(run_chunk, chunk, until_s))
                 if len(given) > jobs * CHUNKS_AHEAD:
                     yield from given.popleft().result()
             while given:
                 yield from given.popleft().result()
+        except BrokenProcessPool:
+            # the pool has ended the other workers, too: what they had done counts
+            for future in given:
+                if future.done() and not future.cancelled() and future.exception() is None:
+                    yield from future.result()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 
