@@ -4,7 +4,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from repstore._fast.layout import FRAME_ACK, FRAME_APPEND, FRAME_COMMIT, FRAME_PULL, FRAME_TAIL, LAST_FLAG
+from repstore._fast.layout import (
+    FRAME_ACK,
+    FRAME_APPEND,
+    FRAME_COMMIT,
+    FRAME_PULL,
+    FRAME_TAIL,
+    FRAME_WANT,
+    LAST_FLAG,
+)
 from repstore.sim.clock import NS_PER_S
 from repstore.sim.cluster import SimulatedCluster
 from repstore.sim.workload import WRITE, Ask, SimulatedClient
@@ -178,3 +186,16 @@ def test_what_a_pull_lacked_is_asked_of_the_primary_that_comes() -> None:
     cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
     cluster.attach(client, VOLUME, through="n2")
     cluster.check(client)
+
+
+def test_who_is_sealed_while_it_follows_and_told_to_follow_asks_to_be_served() -> None:
+    """n2's control code is late: it stood for an epoch that n1 leads, and n1 has ejected it since."""
+    cluster, _ = led_by_n1(6)
+    epoch = cluster.volume(VOLUME).epoch
+    hold_control(cluster, "n2", 5)
+    cluster.life("n1").engine.set_members(1, [2])
+    wants = sent_by(cluster, "n2", FRAME_WANT)
+    ask(cluster, "n2", "seal", epoch + 1)
+    ask(cluster, "n2", "follow", epoch, 0, False)
+    cluster.run_for(0.5)
+    assert wants

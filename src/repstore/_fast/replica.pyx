@@ -52,6 +52,7 @@ cdef void replica_follow(engine_t* engine, volume_t* volume, uint32_t epoch, uin
     if not same:
         volume.heard = False
         begin_session(volume)
+    if not volume.heard:                       # or sealed since it was: nothing else would ask
         volume.want_ns = engine.now_ns + (WANT_AFTER_NS if member else 0)
 
 
