@@ -95,7 +95,7 @@ MUTANTS = (
            (FAULTS + "::test_the_last_flushed_batch_is_no_torn_tail",)),
     Mutant(18, "batch", "a seal waits for room like a client's write", FAST + "log.pyx",
            "reserve(engine, CLASS_USER, records, 0, True)", "reserve(engine, CLASS_USER, records, 0, False)",
-           ("tests/sim/test_seeds.py::test_what_once_found_a_bug_finds_none[215]",)),
+           ("tests/sim/test_windows.py::test_a_store_full_of_uncommitted_records_has_room_for_what_commits_them",)),
     # ----------------------------------------------------------- map, checkpoint, segments
     Mutant(20, "map", "reuse a segment one flush early", FAST + "checkpoint.pyx",
            "checkpoint.step > CHECKPOINT_MIRROR", "checkpoint.step > CHECKPOINT_SUPER_A",

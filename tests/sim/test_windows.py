@@ -13,6 +13,8 @@ from tests.sim.scenarios import LIMIT_S, VOLUME
 PENDING_RECORDS, CONTROL_RECORDS = 1024, 64
 DEPTH = PENDING_RECORDS + 500
 SIZE_BLOCKS = 2048
+WRITE_BLOCKS = 8
+RESERVED_SEGMENTS = 2            # of a small store: what clients leave to the cleaner, and to what commits
 PROMPTLY_S = 2.0                 # less than it takes to eject a silent member
 
 
@@ -35,6 +37,10 @@ def pending(cluster: SimulatedCluster, name: str) -> int:
     return cluster.life(name).engine.volume_state(cluster.volume(VOLUME).index).pending
 
 
+def free_segments(cluster: SimulatedCluster, name: str) -> int:
+    return cluster.life(name).engine.stats()["segments_free"]
+
+
 @pytest.mark.fault("disk: stands still while more writes are under way than may be uncommitted",
                    promise="they wait for it, and go on")
 def test_a_member_that_is_full_of_uncommitted_records_learns_that_they_are_committed() -> None:
@@ -46,6 +52,28 @@ def test_a_member_that_is_full_of_uncommitted_records_learns_that_they_are_commi
 def test_a_log_full_of_uncommitted_records_has_room_for_the_next_epoch() -> None:
     cluster, client = flooded()
     cluster.run_until(lambda: pending(cluster, "n1") == PENDING_RECORDS - CONTROL_RECORDS, PROMPTLY_S)
+    for name in ("n1", "n2"):
+        cluster.kill(name)
+    for name in ("n1", "n2"):
+        cluster.start(name)
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    cluster.check(client)
+
+
+@pytest.mark.fault("crash: of all copies of a volume whose uncommitted records fill the store",
+                   promise="what begins the next epoch has room, and commits them")
+def test_a_store_full_of_uncommitted_records_has_room_for_what_commits_them() -> None:
+    cluster = SimulatedCluster(1, nodes=3, store_bytes=1 << 20, segment_bytes=64 << 10)
+    cluster.create_volume(VOLUME, WRITE_BLOCKS, copies=2, min_copies=2)
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    write = Ask(WRITE, 0, WRITE_BLOCKS)
+    client = cluster.client(VOLUME, through="n3", asks=iter([write]), depth=32, overlaps=True)
+    cluster.run_until(lambda: client.is_done, PROMPTLY_S)
+    cluster.node("n2").disk.stall_until(cluster.clock.now_ns + NS_PER_S)
+    client.ask_more(64 * [write])
+    cluster.run_until(lambda: free_segments(cluster, "n1") == RESERVED_SEGMENTS, PROMPTLY_S)
+    cluster.run_for(0.1)             # what was on its way to the disk is there
+    assert 0 < pending(cluster, "n1") < PENDING_RECORDS - CONTROL_RECORDS
     for name in ("n1", "n2"):
         cluster.kill(name)
     for name in ("n1", "n2"):
