@@ -5,6 +5,7 @@ Rules:
    refused still has its payload consumed, or the stream would lose its step.
 2. Big reads and writes are cut at BLOCK_BYTES boundaries so that no part touches more
    than RS_REQUEST_BYTES_MAX of blocks. One answer when all parts are done; the first error wins.
+   Zeroes of a part of a block are written: the engine zeroes whole blocks.
 3. At most one operation is partly asked: `current`. It goes on before a new header is read,
    so the engine sees the parts in the order of the wire.
 4. A read in chunks leaves part by part. One that must leave in one piece (no structured
@@ -39,6 +40,8 @@ from repstore_nbd.protocol cimport (
 
 cdef enum:
     READS_AT_ONCE = 8
+
+cdef uint8_t[4096] ZEROES              # BLOCK_BYTES, for the edges of write-zeroes
 
 
 # ---- in: from bytes to requests -----------------------------------------------------------
@@ -199,6 +202,10 @@ cdef uint32_t part_length(const operation_t* operation) noexcept nogil:
     cdef uint64_t begin = operation.offset + operation.position
     cdef uint64_t rest = operation.length - operation.position
     cdef uint64_t boundary
+    if operation.kind == RS_WRITE_ZEROES:
+        if begin % BLOCK_BYTES or rest < BLOCK_BYTES:
+            return <uint32_t>min(rest, BLOCK_BYTES - begin % BLOCK_BYTES)
+        return <uint32_t>(rest - rest % BLOCK_BYTES)
     if operation.kind != RS_READ and operation.kind != RS_WRITE:
         return <uint32_t>rest
     boundary = (begin + RS_REQUEST_BYTES_MAX) & ~(<uint64_t>BLOCK_BYTES - 1)
@@ -269,6 +276,11 @@ cdef void fill(rs_request* request, operation_t* operation, uint32_t length) noe
     request.owner = operation
     request.cookie = operation.cookie
     request.cookie2 = 0
+    if operation.kind == RS_WRITE_ZEROES and (request.offset % BLOCK_BYTES or length % BLOCK_BYTES):
+        request.kind = RS_WRITE
+        request.flags &= <uint8_t>~RS_NO_HOLE
+        request.data = ZEROES
+        request.data_bytes = length
 
 
 # ---- out: from completions to replies -----------------------------------------------------

@@ -98,8 +98,10 @@ def test_qemu_img_convert_and_compare(here: str, there: str, image: Path) -> Non
 def test_qemu_io_patterns_also_unaligned(here: str, there: str) -> None:
     qemu_io(here, "write -P 17 0 1M", "write -P 18 4097 3", "write -P 21 511 2", "read -P 17 0 511",
             "write -f -P 19 2M 4k", "write -z -u 64k 64k", "discard 128k 64k",
-            "write -P 20 8M 16M", "write -P 22 8191k 2k", "write -z 9M 100k", "flush")
-    qemu_io(there, "read -P 21 511 2", "read -P 17 513 3584", "read -P 18 4097 3", "read -P 17 4100 61436",
+            "write -P 20 8M 16M", "write -P 7 40M 64k", "write -z 41943552 9k",
+            "write -P 22 8191k 2k", "write -z 9M 100k", "flush")
+    qemu_io(there, "read -P 7 40M 512", "read -P 0 41943552 9k", "read -P 7 41952768 54k",
+            "read -P 21 511 2", "read -P 17 513 3584", "read -P 18 4097 3", "read -P 17 4100 61436",
             "read -P 0 64k 128k", "read -P 17 192k 832k", "read -P 19 2M 4k", "read -P 22 8191k 2k",
             "read -P 20 8193k 1023k", "read -P 0 9M 100k", "read -P 20 9316k 14M")
 

@@ -12,7 +12,7 @@ from libc.string cimport memcpy, memset
 
 from frontend_api cimport (
     REPSTORE_FRONTEND_VERSION, RS_BLOCK_STATUS, RS_EXTENT_HOLE, RS_EXTENT_ZERO, RS_FLUSH, RS_NO_HOLE,
-    RS_READ, RS_REQUEST_BYTES_MAX, RS_STREAM_WINDOW, RS_WRITE, rs_engine, rs_engine_api,
+    RS_READ, RS_REQUEST_BYTES_MAX, RS_STREAM_WINDOW, RS_WRITE, RS_WRITE_ZEROES, rs_engine, rs_engine_api,
     rs_export, rs_extent, rs_frontend, rs_request)
 
 cdef extern from "<malloc.h>":
@@ -246,6 +246,8 @@ cdef class FakeEngine:
             self.violations.append(f"request [{request.offset}, +{request.length}) is out of range")
         if request.kind in (RS_READ, RS_WRITE) and touched > RS_REQUEST_BYTES_MAX // BLOCK_BYTES:
             self.violations.append(f"a request touches {touched} blocks")
+        if request.kind == RS_WRITE_ZEROES and (request.offset % BLOCK_BYTES or request.length % BLOCK_BYTES):
+            self.violations.append(f"zeroes of a part of a block: [{request.offset}, +{request.length})")
 
 
 def heap_bytes() -> int:

@@ -207,7 +207,28 @@ def test_flags_reach_the_engine(client: Client) -> None:
                request(WRITE_ZEROES, 0, 3 * MIB, flags=NO_HOLE | FUA, cookie=3),
                request(TRIM, 0, 4096, flags=FUA, cookie=4), request(WRITE_ZEROES, 0, 8, cookie=5))
     assert [(kind, flags) for kind, flags, _, _ in client.engine.log] == [
-        (2, RS_FUA), (RS_FLUSH, 0), (4, RS_FUA | RS_NO_HOLE), (3, RS_FUA), (4, 0)]
+        (2, RS_FUA), (RS_FLUSH, 0), (4, RS_FUA | RS_NO_HOLE), (3, RS_FUA), (2, 0)]
+    client.leave()
+
+
+@pytest.mark.parametrize(("begin", "length", "parts"), [
+    (512, 1024, [(2, 512, 1024)]),
+    (4096, 8192, [(4, 4096, 8192)]),
+    (4096, 8000, [(4, 4096, 4096), (2, 8192, 3904)]),
+    (4000, 8192, [(2, 4000, 96), (4, 4096, 4096), (2, 8192, 4000)]),
+    (4000, 200, [(2, 4000, 96), (2, 4096, 104)]),
+])
+def test_zeroes_of_a_part_of_a_block_are_written(
+        client: Client, begin: int, length: int, parts: list[tuple[int, int, int]]) -> None:
+    """The engine zeroes whole blocks; what is one command on the wire has one answer."""
+    client.ask(request(WRITE, 0, payload=noise(16384)))
+    del client.engine.log[:]
+    assert client.ask_one(WRITE_ZEROES, begin, length, flags=NO_HOLE | FUA).error == 0
+    assert [(kind, offset, count) for kind, _, offset, count in client.engine.log] == parts
+    assert {flags & RS_FUA for _, flags, _, _ in client.engine.log} == {RS_FUA}
+    expected = bytearray(noise(16384))
+    expected[begin:begin + length] = bytes(length)
+    assert client.engine.disk[:16384] == expected
     client.leave()
 
 
