@@ -31,6 +31,9 @@ RESYNC = "tests/sim/test_resync_rules.py"
 PAGES = "tests/sim/test_page_slots.py"
 PULLS = "tests/sim/test_pulls.py"
 SPACE = "tests/sim/test_space.py"
+SESSIONS = "tests/sim/test_request_sessions.py"
+BARRIERS = "tests/sim/test_barriers.py"
+STANDSTILL = "tests/sim/test_standstill.py"
 BOOT = "tests/sim/test_boot.py"
 REPAIR = "tests/sim/test_repair.py"
 CONFORMANCE = "tests/coordination/test_conformance.py"
@@ -156,7 +159,7 @@ MUTANTS = (
            "volume_commit(engine, volume, acknowledged_by_all(volume))",
            "volume_commit(engine, volume, volume.local_lsn)", (FAILOVER,)),
     Mutant(51, "acknowledgement", "answer a flush when all is written", FAST + "service.pyx",
-           "before = durable_on_all(volume)", "before = acknowledged_by_all(volume)", (CRASH_SHORT,)),
+           "durable_lsn = durable_on_all(volume)", "durable_lsn = acknowledged_by_all(volume)", (CRASH_SHORT,)),
     Mutant(52, "acknowledgement", "answer FUA when it is written", FAST + "service.pyx",
            "request.flags |= REQUEST_DURABLE", "pass", (CRASH_SHORT,)),
     Mutant(53, "acknowledgement", "acknowledge with fewer copies than min_copies", FAST + "service.pyx",
@@ -332,6 +335,46 @@ MUTANTS = (
     Mutant(154, "space", "refuse a write that may fit", FAST + "service.pyx",
            "growth <= room or not last_words", "not last_words",
            (SPACE + "::test_a_write_waits_for_what_is_on_its_way_and_is_done_when_that_only_replaced",)),
+    # ----------------------------------------------------------------------- what is sent again
+    Mutant(160, "acknowledgement", "take a request for logged whose record was dropped", FAST + "volume.pyx",
+           "volume.session_highest = 0                 # the primary's follows: what it logged we have as copies\n"
+           "memset(volume.session_window, 0, sizeof(volume.session_window))", "pass",
+           (SESSIONS + "::test_a_request_whose_record_was_dropped_is_not_taken_for_logged",)),
+    Mutant(161, "acknowledgement", "let thousands overtake a write that is not logged yet", FAST + "service.pyx",
+           "outruns(&volume.merging, request)", "False",
+           (SESSIONS + "::test_a_write_that_thousands_overtook_is_not_taken_for_logged",)),
+    Mutant(162, "acknowledgement", "send what an older session left under the new one", FAST + "service.pyx",
+           "request.export.revoked or request.session != request.export.session", "False",
+           (SESSIONS + "::test_what_an_older_session_left_is_not_sent_under_the_new_one",)),
+    Mutant(163, "acknowledgement", "a copy learns blocks, and not which requests wrote them", FAST + "volume.pyx",
+           "session_take(volume, record)", "pass",
+           (SESSIONS + "::test_what_a_copy_learned_is_not_written_again",)),
+    Mutant(164, "acknowledgement", "take a part of a long range for all of it", FAST + "service.pyx",
+           "lba == end", "True",
+           (SESSIONS + "::test_half_of_a_long_range_is_not_taken_for_all_of_it",)),
+    Mutant(165, "acknowledgement", "say what is where without a lease", FAST + "service.pyx",
+           "if not lease_valid(volume, engine.now_ns):\n    return WAIT", "pass",
+           (PROMISES + "::test_a_primary_that_was_replaced_says_of_no_block_that_it_is_a_hole",)),
+    # ---------------------------------------------------------------------------- standstill
+    Mutant(166, "space", "log more than a root holds", FAST + "records.pyx",
+           "control or root_has_room(engine, records, payload_blocks)", "True",
+           (WINDOWS + "::test_a_store_opens_with_many_uncommitted_records",)),
+    Mutant(167, "membership", "news that nobody waits for push out those that somebody does", FAST + "events.pyx",
+           "ring.count >= EVENTS_MAX // 2 and may_be_lost(kind)", "False",
+           (STANDSTILL + "::test_news_that_matter_are_not_lost_behind_news_that_do_not",)),
+    Mutant(168, "resync", "leave what was lent to a learner that stands still", FAST + "primary.pyx",
+           "(member_counts(member) or member.streaming)", "member_counts(member)",
+           (STANDSTILL + "::test_a_copy_that_stands_still_while_it_returns_takes_no_log_buffers_with_it",)),
+    # --------------------------------------------------------------------------- barriers
+    Mutant(169, "membership", "say sealed when an older seal is durable", FAST + "volume.pyx",
+           "record.epoch == volume.sealed_epoch", "True",
+           (BARRIERS + "::test_a_seal_is_told_when_it_is_durable_and_not_when_an_older_one_is",), rule="R-seal"),
+    Mutant(170, "resync", "say flushed when it was in an older session", FAST + "volume.pyx",
+           "record.request == volume.learn_serial", "True",
+           (BARRIERS + "::test_a_joiner_that_begins_anew_says_flushed_of_what_it_was_sent_then",), rule="R-flushed"),
+    Mutant(171, "resync", "flush for a join because an older session asked", FAST + "replica.pyx",
+           "header.flags & JOIN_FLAG != 0 and is_of_session(volume, header)", "header.flags & JOIN_FLAG != 0",
+           (BARRIERS + "::test_an_older_sessions_request_to_flush_does_not_complete_a_new_one",), rule="R-flushed"),
     # ----------------------------------------------------------------------------- resync
     Mutant(109, "resync", "a joiner flushes what it has, not what it was asked about", FAST + "replica.pyx",
            "kind == BARRIER_JOIN and volume.last_lsn < volume.join_lsn", "False",

@@ -83,6 +83,18 @@ def sent_by(cluster: SimulatedCluster, name: str, kind: int) -> list[np.void]:
     return headers
 
 
+def apart(cluster: SimulatedCluster, one: str, other: str) -> None:
+    """Neither reaches the other, and both notice."""
+    cluster.network.cut(one, other)
+    cluster.network.cut(other, one)
+    cluster.network.drop(one, other)
+
+
+def together(cluster: SimulatedCluster, one: str, other: str) -> None:
+    """They reach each other again."""
+    cluster.network.mend([(one, other), (other, one)])
+
+
 def last_lsn(cluster: SimulatedCluster, name: str) -> int:
     """Where what a copy has written ends."""
     return cluster.life(name).engine.volume_state(1).last_lsn

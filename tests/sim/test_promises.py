@@ -1,18 +1,23 @@
 """Single rules of replication, each in the scene that a breach of it needs."""
 from __future__ import annotations
 
+import mmap
+
 import numpy as np
 import pytest
 
 from repstore._fast.layout import FRAME_ACK, FRAME_PING, FRAME_PONG, FRAME_REJECT, FRAME_REPLY, JOIN_FLAG
+from repstore.format import BLOCK_SIZE
 from repstore.replication.leadership import Leader, Phase
 from repstore.sim.clock import NS_PER_S
 from repstore.sim.cluster import SimulatedCluster
 from repstore.sim.disk import SECTOR_BYTES
 from repstore.sim.local import LocalVolume, PlainDisk
-from repstore.sim.workload import FLUSH, READ, WRITE, Ask, Operation, SimulatedClient
+from repstore.sim.workload import FLUSH, IO, READ, WRITE, Ask, Operation, SimulatedClient
+from tests.sim.bad_blocks import write
 from tests.sim.rules import (
     SIZE_BLOCKS,
+    apart,
     cluster_of,
     durable_engine,
     endless_writes,
@@ -22,6 +27,8 @@ from tests.sim.rules import (
     tell,
 )
 from tests.sim.scenarios import LIMIT_S, VOLUME
+
+BLOCK_STATUS = 6                 # kind of a request
 
 
 def test_nothing_is_acknowledged_with_fewer_copies_than_min_copies() -> None:
@@ -280,3 +287,43 @@ def test_a_part_of_a_block_is_written_by_who_leads_when_the_rest_is_known() -> N
     cluster.run_until(lambda: client.is_done and cluster.is_healthy(VOLUME), LIMIT_S)
     cluster.life("n1").engine.check_invariants()
     cluster.check(client)
+
+
+@pytest.mark.parametrize("ask", [Ask(FLUSH), Ask(WRITE, 0, 8)], ids=["flush", "write"])
+def test_nothing_is_acknowledged_with_fewer_copies_than_there_must_be(ask: Ask) -> None:
+    """n2 lost power, and what it had not flushed. Until it has learned anew there is one copy."""
+    cluster = cluster_of(17, copies=2, min_copies=2)
+    first = iter([Ask(WRITE, lba, 8) for lba in range(0, SIZE_BLOCKS, 8)])
+    client = cluster.client(VOLUME, through="n1", asks=first)
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    cluster.cut_power("n2")
+    cluster.start("n2")
+    cluster.node("n2").disk.faults.slow_factor = 1000
+    cluster.run_until(lambda: len(cluster.volume(VOLUME).in_sync) == 1, LIMIT_S)
+    cluster.run_for(0.01)
+    client.ask_more([ask])
+    cluster.run_for(0.1)
+    assert len(cluster.volume(VOLUME).in_sync) == 1
+    assert not client.is_done
+
+
+def test_a_primary_that_was_replaced_says_of_no_block_that_it_is_a_hole() -> None:
+    """n1 reaches neither n2 nor the coordination store; its lease is over, n2 leads and has data there. It
+    reads nothing any more, and must say nothing of what is where either."""
+    cluster = cluster_of(15, copies=2, min_copies=1)
+    cluster.life("n1").control.on_event(("attach", 0, VOLUME), cluster.clock.now_s)
+    cluster.run_for(0.2)
+    cluster.config_faults.away.add("n1")
+    for other in ("n2", "n3"):
+        apart(cluster, "n1", other)
+    cluster.run_until(lambda: cluster.primary(VOLUME) == "n2", LIMIT_S)
+    cluster.life("n2").control.on_event(("attach", 0, VOLUME), cluster.clock.now_s)
+    assert write(cluster, "n2", 5, 4711) == 0
+    life = cluster.life("n1")
+    ios = np.zeros(1, IO)
+    ios["kind"], ios["offset"], ios["length"] = BLOCK_STATUS, 5 * BLOCK_SIZE, BLOCK_SIZE
+    ios["export_id"] = life.engine.exports[1]
+    memory = mmap.mmap(-1, BLOCK_SIZE)
+    call = life.engine.start(ios.view(np.uint8).data, memory, 1)
+    life.run()
+    assert not call.done or ios["error"][0] or not memory[4], f"says {memory[:8]!r}: a hole"

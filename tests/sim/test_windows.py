@@ -7,7 +7,8 @@ import pytest
 
 from repstore.sim.clock import NS_PER_S
 from repstore.sim.cluster import SimulatedCluster
-from repstore.sim.workload import WRITE, Ask, SimulatedClient
+from repstore.sim.workload import TRIM, WRITE, Ask, SimulatedClient
+from tests.sim.rules import cluster_of
 from tests.sim.scenarios import LIMIT_S, VOLUME
 
 PENDING_RECORDS, CONTROL_RECORDS = 1024, 64
@@ -78,5 +79,43 @@ def test_a_store_full_of_uncommitted_records_has_room_for_what_commits_them() ->
         cluster.kill(name)
     for name in ("n1", "n2"):
         cluster.start(name)
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    cluster.check(client)
+
+
+def backlog(cluster: SimulatedCluster, count: int) -> SimulatedClient:
+    """So many trims are in the logs of n1 and n2, and n1 does not hear of it."""
+    client = cluster.client(VOLUME, through="n3", depth=count, overlaps=True, asks=iter([Ask(WRITE, 0, 8)]))
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    cluster.run_for(0.1)
+    cluster.network.cut("n2", "n1")
+    client.ask_more(Ask(TRIM, 64 + i % 64, 1) for i in range(count))
+    cluster.comes_to(lambda: cluster.life("n2").engine.volume_state(1).pending == count, 1)
+    return client
+
+
+@pytest.mark.parametrize("count", [300, 900])
+@pytest.mark.fault("crash: of all copies with more uncommitted than a small root holds",
+                   promise="they open, and go on")
+def test_a_store_opens_with_many_uncommitted_records(count: int) -> None:
+    cluster = cluster_of(9, copies=2, min_copies=2)
+    client = backlog(cluster, count)
+    for name in ("n1", "n2"):
+        cluster.kill(name)
+    cluster.network.heal()
+    for name in ("n1", "n2"):
+        cluster.start(name)
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    cluster.check(client)
+
+
+@pytest.mark.parametrize("count", [300, 900])
+def test_a_checkpoint_does_not_keep_out_what_ends_a_backlog(count: int) -> None:
+    cluster = cluster_of(9, copies=2, min_copies=1)
+    client = backlog(cluster, count)
+    cluster.life("n2").engine.checkpoint()
+    cluster.life("n2").run()
+    cluster.run_for(0.01)
+    cluster.kill("n1")
     cluster.run_until(lambda: client.is_done, LIMIT_S)
     cluster.check(client)

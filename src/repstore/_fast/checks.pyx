@@ -12,7 +12,7 @@ from repstore._fast.volume cimport pending_at
 cdef const char* first_broken(engine_t* engine) noexcept nogil:
     """The first invariant that does not hold, in words; NULL when all do."""
     cdef uint32_t i
-    cdef uint64_t coming = 0
+    cdef uint64_t records = 0, blocks = 0
     cdef const char* broken = NULL
     if not engine.has_store or engine.store.failed:
         return NULL
@@ -20,9 +20,10 @@ cdef const char* first_broken(engine_t* engine) noexcept nogil:
         broken = volume_broken(engine.volumes[i])
         if broken != NULL:
             return broken
-        coming += <uint64_t>engine.volumes[i].crc_count + engine.volumes[i].unapplied_blocks
-    if coming != engine.store.coming_blocks:
-        return b"E7: coming_blocks = payload of all records that are logged and not committed"
+        records += <uint64_t>engine.volumes[i].pending_count + engine.volumes[i].unapplied_records
+        blocks += <uint64_t>engine.volumes[i].crc_count + engine.volumes[i].unapplied_blocks
+    if records != engine.store.coming_records or blocks != engine.store.coming_blocks:
+        return b"E7: coming_records and coming_blocks = all that is logged and not committed"
     broken = live_broken(engine)
     return broken if broken != NULL else log_broken(&engine.store)
 

@@ -27,8 +27,7 @@ from repstore._fast.exports cimport (
 )
 from repstore._fast.frontend cimport rs_frontend
 from repstore._fast.layout cimport (
-    BLOCK_SHIFT, DIRECTORY_ENTRIES, PAGE_BITS, PAGE_ENTRIES,
-    page_reference_t, tree_entry_t, volume_entry_t,
+    BATCH_PAYLOAD_BLOCKS, BLOCK_SHIFT, DIRECTORY_ENTRIES, PAGE_BITS, PAGE_ENTRIES, pending_t,
 )
 from repstore._fast.loading cimport (
     LOAD_BAD_BATCH, LOAD_BAD_DIRECTORY, LOAD_BAD_GEOMETRY, LOAD_BAD_PAGE, LOAD_BAD_ROOT, LOAD_NO_MEMORY,
@@ -45,7 +44,6 @@ from repstore._fast.primary cimport (
 from repstore._fast.replica cimport replica_follow, replica_pull, replica_seal
 from repstore._fast.frames cimport frame_begin, frame_send_node
 from repstore._fast.layout cimport FRAME_SEAL, LOCATION_HOLE, frame_header_t
-from repstore._fast.root cimport root_size
 from repstore._fast.segments cimport segments_free
 from repstore._fast.state cimport (
     CHANGES_KEPT, CHECKPOINT_DRAIN, CHECKPOINT_IDLE, CLIENT_NODE, EVENTS_MAX, NODES_MAX, REQUESTS_MAX, REQUEST_FREE,
@@ -53,7 +51,8 @@ from repstore._fast.state cimport (
 )
 from repstore._fast.transfer cimport transfers_forget
 from repstore._fast.volume cimport (
-    LOOKUP_LOADING, is_incomplete, volume_attach, volume_detach, volume_free, volume_incomplete, volume_new, volume_set_range,
+    LOOKUP_LOADING, is_incomplete, volume_attach, volume_detach, volume_free, volume_incomplete, volume_new,
+    volume_root_bytes, volume_set_range,
     volume_truncate,
 )
 from repstore._fast.waiting cimport Call, call_new
@@ -524,8 +523,9 @@ cdef bint _in_use(engine_t* engine, const volume_t* volume):
 
 cdef bint _has_metadata_room(engine_t* engine, uint64_t size_blocks):
     """Could every page of every volume, the new one too, be written anew while its old slot is kept,
-    and the root hold them all?"""
-    cdef uint64_t page_count = 0, references = 0
+    and the root hold them all, and what clients write meanwhile?"""
+    cdef int64_t writing_bytes = 16 * sizeof(pending_t) + BATCH_PAYLOAD_BLOCKS * 4
+    cdef uint64_t page_count = 0
     cdef uint32_t i
     sizes = [engine.volumes[i].size_blocks for i in range(engine.volume_count)] + [size_blocks]
     for size in sizes:
@@ -533,7 +533,5 @@ cdef bint _has_metadata_room(engine_t* engine, uint64_t size_blocks):
             pages = -(-size // per_page)
             directories = -(-pages // DIRECTORY_ENTRIES)
             page_count += trees * (pages + directories)
-            references += trees * directories
-    root = (root_size(engine) + len(sizes) * (sizeof(volume_entry_t) + (1 + CHANGES_KEPT) * sizeof(tree_entry_t))
-            + references * sizeof(page_reference_t))
-    return 2 * page_count < engine.store.slots.count and root <= <uint64_t>engine.store.root_blocks << BLOCK_SHIFT
+    return (2 * page_count < engine.store.slots.count
+            and engine.store.root_room - volume_root_bytes(size_blocks) >= writing_bytes)

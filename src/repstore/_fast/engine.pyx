@@ -236,7 +236,8 @@ cdef void hello(engine_t* engine, uint32_t link, const frame_header_t* header, c
 
 cdef void event_push_bytes(engine_t* engine, uint32_t node, uint64_t life_id, const char* text) noexcept nogil:
     """Ids are bytes, not text: put them in whole."""
-    event_push(engine, EVENT_LINK_UP, 0, node, 0, life_id, 0, 0, 0, NULL)
+    if not event_push(engine, EVENT_LINK_UP, 0, node, 0, life_id, 0, 0, 0, NULL):
+        return
     memcpy(engine.events.items[(engine.events.head + engine.events.count - 1) % EVENTS_MAX].text, text, 32)
 
 

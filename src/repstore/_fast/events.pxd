@@ -1,6 +1,7 @@
 """Events: what the engine tells the control side, and never waits for.
 
-The ring is bounded; a full ring counts what it lost, and the control side re-reads all state.
+The ring is bounded; a full ring counts what it lost, and the control side re-reads all state. Its second
+half is for news that somebody waits for: those that come by the thousand do not push them out.
 """
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -29,5 +30,6 @@ cdef enum event_kind_t:
     EVENT_UNREADABLE = 19
 
 
-cdef void event_push(engine_t* engine, uint32_t kind, uint32_t volume, uint32_t node, uint32_t epoch,
+# False: it is lost.
+cdef bint event_push(engine_t* engine, uint32_t kind, uint32_t volume, uint32_t node, uint32_t epoch,
                      uint64_t a, uint64_t b, uint64_t c, uint64_t d, const char* text) noexcept nogil

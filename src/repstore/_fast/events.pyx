@@ -10,14 +10,20 @@ cdef extern from "unistd.h" nogil:
     ssize_t write(int descriptor, const void* bytes, size_t count)
 
 
-cdef void event_push(engine_t* engine, uint32_t kind, uint32_t volume, uint32_t node, uint32_t epoch,
+cdef inline bint may_be_lost(uint32_t kind) noexcept nogil:
+    """What it says is in the counters too, or comes again."""
+    return (kind == EVENT_NO_SPACE or kind == EVENT_REQUEST_SESSION or kind == EVENT_BAD_BLOCK
+            or kind == EVENT_MENDED_BLOCK or kind == EVENT_LOST_BLOCK)
+
+
+cdef bint event_push(engine_t* engine, uint32_t kind, uint32_t volume, uint32_t node, uint32_t epoch,
                      uint64_t a, uint64_t b, uint64_t c, uint64_t d, const char* text) noexcept nogil:
     cdef event_ring_t* ring = &engine.events
     cdef event_t* event
     cdef uint64_t one = 1
-    if ring.count == EVENTS_MAX:
+    if ring.count == EVENTS_MAX or (ring.count >= EVENTS_MAX // 2 and may_be_lost(kind)):
         ring.lost += 1
-        return
+        return False
     event = &ring.items[(ring.head + ring.count) % EVENTS_MAX]
     event.kind = kind
     event.volume = volume
@@ -33,6 +39,7 @@ cdef void event_push(engine_t* engine, uint32_t kind, uint32_t volume, uint32_t 
     ring.count += 1
     if ring.descriptor >= 0:
         write(ring.descriptor, &one, 8)
+    return True
 
 
 def decode_event(kind, volume, node, epoch, a, b, c, d, text):

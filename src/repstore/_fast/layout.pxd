@@ -69,6 +69,7 @@ cdef enum operation_t:
     OP_JOINED = 13        # map complete again
     OP_COPY_BAD = 14      # resync: a block that no copy could give; `source` and `request` are its map entry
     OP_BAD = 15           # the cleaner: a block that no copy could give; counts only if still at `source`
+    OP_SESSION = 16       # resync: bits `lba` of the session window from `request` on, up to request `lsn`
 
 
 cdef enum segment_state_t:

@@ -1,11 +1,11 @@
 """Beginning to learn, and taking the copies of blocks; see learner.pxd."""
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from repstore._fast.batch cimport batch_add, batch_crc, batch_header, batch_next_payload
 from repstore._fast.layout cimport (
     BLOCK_SHIFT, CLASS_USER, DESCRIPTOR_BYTES, FULL_FLAG, OP_COPY, OP_COPY_BAD, OP_COPY_HOLE,
-    OP_COPY_ZERO, OP_LEARN, PAGE_BITS, PAGE_ENTRIES, descriptor_t,
+    OP_COPY_ZERO, OP_LEARN, OP_SESSION, PAGE_BITS, PAGE_ENTRIES, SESSION_WINDOW_WORDS, descriptor_t,
 )
 from repstore._fast.log cimport log_reserve, log_reserve_control
 from repstore._fast.segments cimport is_lost
@@ -26,12 +26,27 @@ cdef bint pages_here(engine_t* engine, volume_t* volume, uint64_t lba, uint64_t 
     return here
 
 
-cdef bint learner_begin(engine_t* engine, volume_t* volume, const frame_header_t* header) noexcept nogil:
+cdef bint session_well_formed(const volume_t* volume, const descriptor_t* words, uint32_t count) noexcept nogil:
+    """What of its session window a primary had set."""
+    cdef uint32_t i
+    if count > SESSION_WINDOW_WORDS:
+        return False
+    for i in range(count):
+        if words[i].volume != volume.index or words[i].operation != OP_SESSION or words[i].request % 64:
+            return False
+    return True
+
+
+cdef bint learner_begin(engine_t* engine, volume_t* volume, const frame_header_t* header,
+                        const uint8_t* meta) noexcept nogil:
     """The primary starts to bring us back: our map is incomplete until it says so. With FULL
     everything we had is dropped first."""
     cdef log_batch_t* batch
     cdef descriptor_t* record
     cdef bint full = header.flags & FULL_FLAG != 0
+    cdef uint32_t words = header.meta_bytes // DESCRIPTOR_BYTES, i
+    if not session_well_formed(volume, <const descriptor_t*>meta, words):
+        return True
     if header.epoch == volume.learn_epoch and header.extra <= volume.learn_serial:
         return True                            # heard before, or of a session that a later one has ended
     if volume.unapplied_records or (full and not pages_here(engine, volume, 0, volume.size_blocks)):
@@ -39,7 +54,7 @@ cdef bint learner_begin(engine_t* engine, volume_t* volume, const frame_header_t
     if not full and volume_commit(engine, volume, header.commit) == LOOKUP_LOADING:
         return False                           # what both logs share is ours to keep
     volume_truncate(engine, volume, volume.commit_lsn)     # what they do not is void
-    batch = log_reserve_control(engine, 2)
+    batch = log_reserve_control(engine, 2 + words)
     if batch == NULL:
         return False
     record = batch_add(batch.buffer)
@@ -49,6 +64,8 @@ cdef bint learner_begin(engine_t* engine, volume_t* volume, const frame_header_t
     record.lsn = header.lsn
     record.lba = header.commit                 # the base: up to here our logs agree
     record.request = header.chain
+    for i in range(words):
+        memcpy(batch_add(batch.buffer), meta + <size_t>i * DESCRIPTOR_BYTES, DESCRIPTOR_BYTES)
     if full:
         record = batch_add(batch.buffer)
         record.volume = volume.index

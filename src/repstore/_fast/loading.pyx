@@ -1,15 +1,16 @@
 """Load and replay; the decisions (which batches count) were made by store/recovery."""
+from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc
 from libc.string cimport memcpy
 
 from repstore._fast.batch cimport BATCH_OK, batch_check, batch_header
 from repstore._fast.checkpoint cimport checkpoint_init
 from repstore._fast.cleaner cimport cleaner_init
-from repstore._fast.layout cimport SEGMENT_FREE, SEGMENT_SEALED, superblock_t
+from repstore._fast.layout cimport BLOCK_SHIFT, SEGMENT_FREE, SEGMENT_SEALED, superblock_t
 from repstore._fast.log cimport log_init
 from repstore._fast.page_tree cimport slots_init
 from repstore._fast.pages cimport read_now
-from repstore._fast.root cimport ROOT_BAD_DIRECTORY, ROOT_NO_MEMORY, ROOT_OK, root_load
+from repstore._fast.root cimport ROOT_BAD_DIRECTORY, ROOT_NO_MEMORY, ROOT_OK, root_load, root_store_bytes
 from repstore._fast.segments cimport segment_start
 from repstore._fast.state cimport log_t, segment_t, store_t
 from repstore._fast.volume cimport LOOKUP_OK, volume_apply
@@ -39,6 +40,7 @@ cdef int set_geometry(store_t* store) noexcept nogil:
     store.segment_count = block.segment_count
     store.half = block.segment_count // 2
     store.root_blocks = block.root_blocks
+    store.root_room = (<int64_t>block.root_blocks << BLOCK_SHIFT) - root_store_bytes(store)
     store.page_base = 1 + 2 * <uint64_t>block.root_blocks
     store.segment_base = store.page_base + 2 * <uint64_t>block.page_slots + 1
     if (store.segment_base + (<uint64_t>store.segment_count << shift) + 2 > store.total_blocks

@@ -22,7 +22,7 @@ from repstore._fast.state cimport (
     token,
 )
 from repstore._fast.transfer cimport copies_flying, transfer_copies, transfer_record, transfers_forget
-from repstore._fast.volume cimport LOOKUP_OK, changes_begin, changes_drop, page_need, record_chain
+from repstore._fast.volume cimport LOOKUP_OK, changes_begin, changes_drop, page_need, record_chain, session_words
 
 
 cdef enum:
@@ -329,6 +329,7 @@ cdef bint append_epoch(engine_t* engine, volume_t* volume) noexcept nogil:
 cdef void attach_learner(engine_t* engine, volume_t* volume, member_t* member) noexcept nogil:
     """Nothing is pending: the stream begins here, and the copies are what changed before."""
     cdef frame_header_t header
+    cdef descriptor_t[64] words                # SESSION_WINDOW_WORDS
     cdef uint32_t i
     if engine.nodes[member.node].link < 0:
         member.attaching = False
@@ -360,7 +361,8 @@ cdef void attach_learner(engine_t* engine, volume_t* volume, member_t* member) n
     header.chain = volume.chain_last
     header.commit = member.common_lsn
     header.flags = FULL_FLAG if member.copy_full else 0
-    frame_send_node(engine, member.node, &header, NULL, 0, NULL, 0, 0)
+    frame_send_node(engine, member.node, &header, <const uint8_t*>words,
+                    session_words(volume, words) * sizeof(descriptor_t), NULL, 0, 0)
 
 
 cdef bint count_changed(engine_t* engine, volume_t* volume, member_t* member) noexcept nogil:
@@ -405,6 +407,7 @@ cdef void go_on_joining(engine_t* engine, volume_t* volume, member_t* member) no
     member.join_asked = True
     frame_begin(engine, &header, FRAME_FLUSH, volume.index, volume.epoch)
     header.lsn = volume.last_lsn
+    header.chain = member.learn_serial
     header.flags = JOIN_FLAG
     frame_send_node(engine, member.node, &header, NULL, 0, NULL, 0, 0)
 
@@ -423,9 +426,13 @@ cdef void heartbeat(engine_t* engine, volume_t* volume, member_t* member) noexce
         frame_send_node(engine, member.node, &header, NULL, 0, NULL, 0, 0)
     if member.acked_lsn >= volume.local_lsn:
         member.progress_ns = engine.now_ns
-    elif member_counts(member) and not member.silent_told and engine.now_ns >= member.progress_ns + SILENT_NS:
+    elif ((member_counts(member) or member.streaming) and not member.silent_told
+            and engine.now_ns >= member.progress_ns + SILENT_NS):
         member.silent_told = True
-        event_push(engine, EVENT_MEMBER_SILENT, volume.index, member.node, volume.epoch, 0, 0, 0, 0, NULL)
+        if member_counts(member):
+            event_push(engine, EVENT_MEMBER_SILENT, volume.index, member.node, volume.epoch, 0, 0, 0, 0, NULL)
+        if engine.nodes[member.node].link >= 0:         # the buffers that its socket holds come back
+            engine.backend.close(engine.backend.context, <uint32_t>engine.nodes[member.node].link)
     due(engine, member.ping_ns)
     due(engine, member.progress_ns + SILENT_NS)
 

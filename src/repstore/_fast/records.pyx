@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t
 from repstore._fast.batch cimport batch_add
 from repstore._fast.layout cimport CLASS_USER, OP_COMMIT, OP_WRITE
 from repstore._fast.log cimport log_reserve, log_reserve_control
+from repstore._fast.root cimport root_has_room
 from repstore._fast.state cimport CONTROL_RECORDS, PENDING_CRCS, PENDING_RECORDS
 
 
@@ -18,7 +19,8 @@ cdef log_batch_t* reserve_record(engine_t* engine, volume_t* volume, uint32_t re
     cdef descriptor_t* mark
     cdef uint32_t records_most = PENDING_RECORDS - (0 if control else CONTROL_RECORDS)
     if (volume.pending_count + volume.unapplied_records + records > records_most
-            or volume.crc_count + volume.unapplied_blocks + payload_blocks > PENDING_CRCS):
+            or volume.crc_count + volume.unapplied_blocks + payload_blocks > PENDING_CRCS
+            or not (control or root_has_room(engine, records, payload_blocks))):
         return NULL
     if control:
         batch = log_reserve_control(engine, records + 1)
@@ -48,6 +50,7 @@ cdef descriptor_t* add_record(volume_t* volume, log_batch_t* batch, int operatio
     record.operation = <uint8_t>operation
     volume.last_lsn += blocks
     volume.unapplied_records += 1
+    volume.engine.store.coming_records += 1
     if operation == OP_WRITE:
         volume.unapplied_blocks += blocks
         volume.engine.store.coming_blocks += blocks

@@ -197,7 +197,7 @@ cdef bint take_frame(engine_t* engine, volume_t* volume, const frame_header_t* h
         volume.pull_ended |= header.flags & LAST_FLAG != 0
         return True
     if header.type == FRAME_LEARN:
-        return learner_begin(engine, volume, header)
+        return learner_begin(engine, volume, header, meta)
     if header.type == FRAME_APPEND:
         if not stream_append(engine, volume, header, meta, body):
             return False
@@ -210,7 +210,8 @@ cdef bint take_frame(engine_t* engine, volume_t* volume, const frame_header_t* h
     elif header.type == FRAME_FLUSH:
         volume.ask_durable_lsn = max(volume.ask_durable_lsn, min(header.lsn, volume.last_lsn))
         volume.told_durable_lsn = UNTOLD            # answer in any case: it may know of no flush of ours
-        if header.flags & JOIN_FLAG and volume.barriers[BARRIER_JOIN] == BARRIER_IDLE:
+        if (header.flags & JOIN_FLAG != 0 and is_of_session(volume, header)
+                and volume.barriers[BARRIER_JOIN] == BARRIER_IDLE):
             volume.barriers[BARRIER_JOIN] = BARRIER_WANTED
             volume.join_lsn = header.lsn       # it may have overtaken what it is about
     volume.known_commit = max(volume.known_commit, header.commit)
@@ -268,6 +269,8 @@ cdef bint log_mark(engine_t* engine, volume_t* volume, int operation, uint32_t e
     record.volume = volume.index
     record.epoch = epoch
     record.operation = <uint8_t>operation
+    if operation == OP_JOINED:
+        record.request = volume.learn_serial
     engine.more = True
     return True
 

@@ -36,13 +36,25 @@ cdef uint64_t volume_bytes(volume_t* volume) noexcept nogil:
     return size
 
 
+cdef int64_t root_store_bytes(const store_t* store) noexcept nogil:
+    """What a root takes that holds no volume."""
+    return sizeof(root_header_t) + store.segment_count * <int64_t>(sizeof(segment_entry_t) + 4)
+
+
 cdef int64_t root_size(engine_t* engine) noexcept nogil:
     """Bytes the root would take now, with every sealed segment counted into the plan."""
-    cdef uint64_t size = sizeof(root_header_t) + engine.store.segment_count * <uint64_t>(sizeof(segment_entry_t) + 4)
+    cdef uint64_t size = root_store_bytes(&engine.store)
     cdef uint32_t i
     for i in range(engine.volume_count):
         size += volume_bytes(engine.volumes[i])
     return <int64_t>size
+
+
+cdef bint root_has_room(engine_t* engine, uint64_t records, uint64_t payload_blocks) noexcept nogil:
+    """Would the root of a checkpoint hold these too, if all that is logged stays uncommitted? A checkpoint
+    waits for commits otherwise, with the log held; what would bring them about would wait for the log."""
+    return <int64_t>((engine.store.coming_records + records) * sizeof(pending_t)
+                     + (engine.store.coming_blocks + payload_blocks) * 4) <= engine.store.root_room
 
 
 cdef uint32_t root_build(engine_t* engine, uint8_t* out, uint32_t emptied) noexcept nogil:
@@ -271,6 +283,7 @@ cdef int load_pending(engine_t* engine, volume_t* volume, cursor_t* cursor, uint
                   or entry.operation == OP_EPOCH):
             return ROOT_MALFORMED
         memcpy(pending_at(volume, i), entry, sizeof(pending_t))
+        engine.store.coming_records += 1
         volume.pending_count += 1
         volume.chain_local = entry.chain
         lsn = entry.lsn + entry.blocks - 1

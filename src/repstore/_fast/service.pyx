@@ -14,8 +14,8 @@ from repstore._fast.frontend cimport (
     RS_TRIM, RS_WRITE, RS_WRITE_ZEROES, rs_extent,
 )
 from repstore._fast.layout cimport (
-    BLOCK_SHIFT, BLOCK_SIZE, LOCATION_HOLE, LOCATION_ZERO, OP_TRIM, OP_WRITE, OP_ZERO, descriptor_t,
-    extent_t,
+    BLOCK_SHIFT, BLOCK_SIZE, LOCATION_HOLE, LOCATION_ZERO, OP_TRIM, OP_WRITE, OP_ZERO, SESSION_WINDOW,
+    descriptor_t, extent_t,
 )
 from repstore._fast.quorum cimport (
     acknowledged_by_all, copies_in_sync, durable_on_all, lease_valid, member_counts,
@@ -238,6 +238,8 @@ cdef int start_status(engine_t* engine, volume_t* volume, request_t* request) no
     cdef uint64_t at = request.front.offset, end = request.front.offset + request.front.length, step
     cdef uint32_t count = 0, state
     cdef int found
+    if not lease_valid(volume, engine.now_ns):
+        return WAIT
     if request.buffer == NULL:
         request.buffer = buffer_get(engine, 1)
         request.buffer_blocks = 1
@@ -283,6 +285,16 @@ cdef bint overlaps(const request_queue_t* queue, const request_t* request) noexc
     return False
 
 
+cdef bint outruns(const request_queue_t* queue, const request_t* request) noexcept nogil:
+    """Would an older request that is not logged yet fall out of the window when this one is?"""
+    cdef request_t* other = queue.head
+    while other != NULL:
+        if other.session == request.session and other.number + SESSION_WINDOW <= request.number:
+            return True
+        other = other.next
+    return False
+
+
 cdef int start_write(engine_t* engine, volume_t* volume, request_t* request) noexcept nogil:
     if volume.held or copies_in_sync(volume) < volume.min_copies:
         return WAIT
@@ -293,7 +305,7 @@ cdef int start_write(engine_t* engine, volume_t* volume, request_t* request) noe
         request.state = REQUEST_LOGGED
         queue_push(&volume.waiting, request)
         return STARTED
-    if volume.merging.count and overlaps(&volume.merging, request):
+    if volume.merging.count and (overlaps(&volume.merging, request) or outruns(&volume.merging, request)):
         return WAIT
     if request.front.kind != RS_WRITE:
         return log_range(engine, volume, request)
@@ -406,10 +418,11 @@ cdef int log_range(engine_t* engine, volume_t* volume, request_t* request) noexc
     while lba < end:
         blocks = <uint32_t>min(end - lba, <uint64_t>TRIM_BLOCKS)
         record = add_record(volume, batch, operation, lba, blocks)
-        record.session = request.session
-        record.request = request.number
-        volume.chain_last = record_chain(volume.chain_last, record, NULL, 0)
         lba += blocks
+        if lba == end:                         # who finds the last one finds all of them
+            record.session = request.session
+            record.request = request.number
+        volume.chain_last = record_chain(volume.chain_last, record, NULL, 0)
     logged(volume, request)
     return STARTED
 
@@ -506,7 +519,6 @@ cdef int start_flush(engine_t* engine, volume_t* volume, request_t* request) noe
 cdef bint service_progress(engine_t* engine, volume_t* volume) noexcept nogil:
     """Commit what all members have, answer what that settles, start what waited.
     Returns whether anything moved."""
-    cdef request_t* request
     cdef bint moved = False
     cdef uint64_t before = volume.commit_lsn
     if engine.store.failed:
@@ -514,8 +526,23 @@ cdef bint service_progress(engine_t* engine, volume_t* volume) noexcept nogil:
     if volume.pending_count:
         volume_commit(engine, volume, acknowledged_by_all(volume))
         moved = volume.commit_lsn != before
-    while (volume.waiting.head != NULL and volume.waiting.head.lsn <= volume.commit_lsn
-            and copies_in_sync(volume) >= volume.min_copies):
+    if copies_in_sync(volume) >= volume.min_copies:
+        moved |= answer_settled(volume)
+    if volume.flushing.head != NULL and volume.durable_lsn < volume.flushing.tail.lsn:
+        engine.store.log.flush_wanted = True
+    if volume.merging.count:
+        moved |= log_merged(engine, volume)
+    if volume.parked.count:
+        moved |= retry_parked(engine, volume)
+    return moved
+
+
+cdef bint answer_settled(volume_t* volume) noexcept nogil:
+    """Answer what is committed, and durable on all copies where that was asked for."""
+    cdef request_t* request
+    cdef bint moved = False
+    cdef uint64_t durable_lsn
+    while volume.waiting.head != NULL and volume.waiting.head.lsn <= volume.commit_lsn:
         request = queue_pop(&volume.waiting)
         moved = True
         if request.flags & REQUEST_DURABLE:
@@ -524,16 +551,10 @@ cdef bint service_progress(engine_t* engine, volume_t* volume) noexcept nogil:
         else:
             request_finish(request, 0)
     if volume.flushing.head != NULL:
-        before = durable_on_all(volume)
-        while volume.flushing.head != NULL and volume.flushing.head.lsn <= before:
+        durable_lsn = durable_on_all(volume)
+        while volume.flushing.head != NULL and volume.flushing.head.lsn <= durable_lsn:
             request_finish(queue_pop(&volume.flushing), 0)
             moved = True
-        if volume.flushing.head != NULL and volume.durable_lsn < volume.flushing.tail.lsn:
-            engine.store.log.flush_wanted = True
-    if volume.merging.count:
-        moved |= log_merged(engine, volume)
-    if volume.parked.count:
-        moved |= retry_parked(engine, volume)
     return moved
 
 
@@ -559,14 +580,16 @@ cdef bint retry_parked(engine_t* engine, volume_t* volume) noexcept nogil:
 cdef void give_back(request_t* request, int32_t error) noexcept nogil:
     """EAGAIN: a request of our own frontends waits in its export for the next primary; one that
     another node forwarded is told so, and waits there."""
-    if error == EAGAIN and request.export != NULL:
+    if error != EAGAIN or request.export == NULL:
+        request_finish(request, error)
+    elif request.export.revoked or request.session != request.export.session:
+        request_finish(request, ESHUTDOWN)     # of a session that is over (X3)
+    else:
         request.state = REQUEST_HELD
         request.flags &= REQUEST_TARGET        # whose memory the buffer is stays so
         request.logged_blocks = 0              # the next primary is sent all of it
         request.volume = NULL
         request.export.retry = True
-    else:
-        request_finish(request, error)
 
 
 cdef void service_drop(engine_t* engine, volume_t* volume, int32_t error) noexcept nogil:

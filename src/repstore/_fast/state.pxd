@@ -17,7 +17,7 @@ Invariants (engine check_invariants; numbered here, asserted in `checks`):
   E4 no segment of the plan that is still ahead has live or pending blocks
   E5 a primary's commit_lsn is not above what any in-sync member acknowledged
   E6 emptied = sealed segments in which nothing lives or is pending
-  E7 coming_blocks = payload of all records that are logged and not committed
+  E7 coming_records and coming_blocks = all records that are logged and not committed, and their payload
   E8 a replica follows no primary of an epoch below its seal
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -43,6 +43,7 @@ cdef enum:
     BATCHES_FLYING = 4             # batches being written: few fat ones beat many thin ones
     PENDING_RECORDS = 1024         # records of a volume that are not committed yet
     CONTROL_RECORDS = 64           # of them, those that begin an epoch
+    ROOT_CONTROL_RECORDS = 8       # of a volume: those for which a root always has room
     PENDING_CRCS = 4096            # their payload blocks (16 MiB)
     VOLUMES_MAX = 256              # copies one store holds
     VOLUME_INDEX_MAX = 65536       # cluster-wide numbers
@@ -316,7 +317,9 @@ cdef struct store_t:
     uint64_t active_ns             # when somebody last did
     uint64_t capacity_blocks       # what clients may fill
     uint64_t live_blocks
-    uint64_t coming_blocks         # payload logged and not committed
+    uint64_t coming_records        # logged and not committed
+    uint64_t coming_blocks         # their payload
+    int64_t root_room              # bytes of a root for them: what the volumes themselves take is left out
     segment_t* segments
     uint32_t* plan                 # segments the log may enter, in order
     uint32_t plan_count

@@ -149,6 +149,7 @@ cdef bint append_record(engine_t* engine, volume_t* volume, const descriptor_t* 
     volume.last_lsn += record.blocks
     volume.unapplied_records += 1
     volume.unapplied_blocks += payload
+    engine.store.coming_records += 1
     engine.store.coming_blocks += payload
     engine.store.counters.user_blocks += payload
     return True

@@ -36,6 +36,7 @@ cdef inline bint is_incomplete(const volume_t* volume) noexcept nogil:
 
 
 cdef void inbox_drop(volume_t* volume) noexcept nogil
+cdef int64_t volume_root_bytes(uint64_t size_blocks) noexcept nogil
 cdef int volume_attach(engine_t* engine, volume_t* volume) noexcept nogil
 cdef void volume_detach(engine_t* engine, volume_t* volume) noexcept nogil
 
@@ -55,4 +56,5 @@ cdef int changes_begin(engine_t* engine, volume_t* volume, uint64_t base_lsn) no
 cdef void changes_drop(engine_t* engine, volume_t* volume, uint32_t place) noexcept nogil
 cdef bint session_seen(const volume_t* volume, uint32_t session, uint64_t number) noexcept nogil
 cdef void session_mark(volume_t* volume, uint32_t session, uint64_t number) noexcept nogil
+cdef uint32_t session_words(const volume_t* volume, descriptor_t* out) noexcept nogil
 cdef bint pending_overlaps(const volume_t* volume, uint64_t lba, uint64_t blocks) noexcept nogil

@@ -5,9 +5,10 @@ from libc.string cimport memcpy, memmove, memset, strncpy
 
 from repstore._fast.batch cimport batch_crc, batch_descriptors, batch_header, payload_of
 from repstore._fast.layout cimport (
-    LINEAGE_ENTRIES, LOCATION_BAD, LOCATION_HOLE, LOCATION_LOST, LOCATION_ZERO, OP_BAD, OP_COMMIT, OP_COPY,
-    OP_COPY_BAD, OP_COPY_HOLE, OP_COPY_ZERO, OP_EPOCH, OP_JOINED, OP_LEARN, OP_MOVE, OP_SEAL, OP_TRIM,
-    OP_TRUNCATE, OP_WRITE, OP_ZERO, SESSION_WINDOW, SESSION_WINDOW_WORDS, VOLUME_LEARNING,
+    DIRECTORY_ENTRIES, LINEAGE_ENTRIES, LOCATION_BAD, LOCATION_HOLE, LOCATION_LOST, LOCATION_ZERO, OP_BAD, OP_COMMIT, OP_COPY,
+    OP_COPY_BAD, OP_COPY_HOLE, OP_COPY_ZERO, OP_EPOCH, OP_JOINED, OP_LEARN, OP_MOVE, OP_SEAL, OP_SESSION,
+    OP_TRIM, OP_TRUNCATE, OP_WRITE, OP_ZERO, SESSION_WINDOW, SESSION_WINDOW_WORDS, VOLUME_LEARNING, page_reference_t,
+    tree_entry_t, volume_entry_t,
 )
 from repstore._fast.log cimport store_fail
 from repstore._fast.merkle cimport merkle_reach, merkle_take
@@ -19,8 +20,8 @@ from repstore._fast.segments cimport (
     is_data, is_lost, segment_gain, segment_hold, segment_let_go, segment_lose, segment_of,
 )
 from repstore._fast.state cimport (
-    BARRIER_APPLIED, BARRIER_JOIN, BARRIER_LOGGED, BARRIER_SEAL, CHANGES_KEPT, PENDING_CRCS, VOLUME_INDEX_MAX, VOLUMES_MAX,
-    parked_frame_t, store_t,
+    BARRIER_APPLIED, BARRIER_JOIN, BARRIER_LOGGED, BARRIER_SEAL, CHANGES_KEPT, PENDING_CRCS, ROOT_CONTROL_RECORDS,
+    VOLUME_INDEX_MAX, VOLUMES_MAX, parked_frame_t, store_t,
 )
 from repstore._fast.verify_state cimport VERIFY_CAPTURING, VERIFY_WAITING
 
@@ -72,6 +73,17 @@ cdef void inbox_drop(volume_t* volume) noexcept nogil:
     volume.inbox_commit = 0
 
 
+cdef int64_t volume_root_bytes(uint64_t size_blocks) noexcept nogil:
+    """What a volume takes in a root at most, but for its uncommitted records: all trees that it may have,
+    and the records that bring it on."""
+    cdef uint64_t map_pages = (size_blocks + PAGE_ENTRIES - 1) // PAGE_ENTRIES
+    cdef uint64_t bitmap_pages = (size_blocks + PAGE_BITS - 1) // PAGE_BITS
+    cdef uint64_t directories = ((map_pages + DIRECTORY_ENTRIES - 1) // DIRECTORY_ENTRIES
+                                 + CHANGES_KEPT * ((bitmap_pages + DIRECTORY_ENTRIES - 1) // DIRECTORY_ENTRIES))
+    return <int64_t>(sizeof(volume_entry_t) + (1 + CHANGES_KEPT) * sizeof(tree_entry_t)
+                     + directories * sizeof(page_reference_t) + ROOT_CONTROL_RECORDS * sizeof(pending_t))
+
+
 cdef int volume_attach(engine_t* engine, volume_t* volume) noexcept nogil:
     """Make a volume known to the engine. -1: too many volumes, or its index is taken."""
     if engine.volume_count == VOLUMES_MAX or engine.by_index[volume.index] != NULL:
@@ -79,12 +91,14 @@ cdef int volume_attach(engine_t* engine, volume_t* volume) noexcept nogil:
     engine.volumes[engine.volume_count] = volume
     engine.volume_count += 1
     engine.by_index[volume.index] = volume
+    engine.store.root_room -= volume_root_bytes(volume.size_blocks)
     return 0
 
 
 cdef void volume_detach(engine_t* engine, volume_t* volume) noexcept nogil:
     cdef uint32_t i
     engine.by_index[volume.index] = NULL
+    engine.store.root_room += volume_root_bytes(volume.size_blocks)
     for i in range(engine.volume_count):
         if engine.volumes[i] == volume:
             engine.volume_count -= 1
@@ -262,6 +276,34 @@ cdef void session_mark(volume_t* volume, uint32_t session, uint64_t number) noex
     volume.session_window[(number // 64) % SESSION_WINDOW_WORDS] |= <uint64_t>1 << (number % 64)
 
 
+cdef void session_take(volume_t* volume, const descriptor_t* record) noexcept nogil:
+    """A word of the primary's window; ours was emptied when we began to learn."""
+    if record.session < volume.session:
+        return
+    volume.session = record.session
+    volume.session_highest = max(volume.session_highest, record.lsn)
+    volume.session_window[(record.request // 64) % SESSION_WINDOW_WORDS] = record.lba
+
+
+cdef uint32_t session_words(const volume_t* volume, descriptor_t* out) noexcept nogil:
+    """The records that tell a learner what is set of our window; `out` has room for SESSION_WINDOW_WORDS."""
+    cdef uint32_t count = 0, i
+    cdef uint64_t last = volume.session_highest // 64, word
+    memset(out, 0, SESSION_WINDOW_WORDS * sizeof(descriptor_t))
+    for i in range(<uint32_t>min(last + 1, <uint64_t>SESSION_WINDOW_WORDS)):
+        word = last - i
+        if volume.session_window[word % SESSION_WINDOW_WORDS] == 0:
+            continue
+        out[count].volume = volume.index
+        out[count].operation = OP_SESSION
+        out[count].session = volume.session
+        out[count].lsn = volume.session_highest
+        out[count].request = word * 64
+        out[count].lba = volume.session_window[word % SESSION_WINDOW_WORDS]
+        count += 1
+    return count
+
+
 cdef void lineage_add(volume_t* volume, uint32_t epoch, uint64_t first_lsn) noexcept nogil:
     """Epoch `epoch` assigned LSNs from first_lsn on; the oldest entry gives way."""
     cdef uint32_t i
@@ -329,6 +371,7 @@ cdef int pend(engine_t* engine, volume_t* volume, const descriptor_t* record, co
     if payload:
         segment_hold(&engine.store, segment_of(&engine.store, location), payload)
     if engine.store.recovering:
+        engine.store.coming_records += 1
         engine.store.coming_blocks += payload
     else:
         volume.unapplied_records -= 1
@@ -339,6 +382,7 @@ cdef int pend(engine_t* engine, volume_t* volume, const descriptor_t* record, co
 
 
 cdef void unpend(engine_t* engine, volume_t* volume, pending_t* entry) noexcept nogil:
+    engine.store.coming_records -= 1
     if entry.operation == OP_WRITE:
         segment_let_go(&engine.store, segment_of(&engine.store, entry.location), entry.blocks)
         engine.store.coming_blocks -= entry.blocks
@@ -388,14 +432,18 @@ cdef int apply_record(engine_t* engine, volume_t* volume, const descriptor_t* re
         return apply_copy(engine, volume, record, crcs, location)
     if op == OP_SEAL:
         volume.sealed_epoch = max(volume.sealed_epoch, record.epoch)
-        pass_barrier(volume, BARRIER_SEAL)
+        if record.epoch == volume.sealed_epoch:            # not for an older one
+            pass_barrier(volume, BARRIER_SEAL)
     elif op == OP_TRUNCATE:
         volume_truncate(engine, volume, record.lsn)
     elif op == OP_LEARN:
         begin_learning(engine, volume, record)
+    elif op == OP_SESSION:
+        session_take(volume, record)
     elif op == OP_JOINED:
         volume.flags &= ~<uint32_t>VOLUME_LEARNING
-        pass_barrier(volume, BARRIER_JOIN)
+        if record.request == volume.learn_serial:          # not for that of an older session
+            pass_barrier(volume, BARRIER_JOIN)
     else:
         return -1
     return LOOKUP_OK
@@ -448,6 +496,8 @@ cdef void begin_learning(engine_t* engine, volume_t* volume, const descriptor_t*
     volume.chain_local = record.request
     volume.chain_commit = record.request
     volume.learn_unapplied = False
+    volume.session_highest = 0                 # the primary's follows: what it logged we have as copies
+    memset(volume.session_window, 0, sizeof(volume.session_window))
 
 
 cdef bint touches_blocks(uint8_t operation) noexcept nogil:

@@ -261,8 +261,13 @@ class NodeControl:
                 self._delete_copy(index)
 
     def _delete_copy(self, index: int) -> None:
-        self._engine.volume_delete(index)
-        self._local_indexes.discard(index)
+        """What cannot be deleted now, for the store failed or the copy is in use, is when we start again."""
+        try:
+            self._engine.volume_delete(index)
+        except (BlockingIOError, errors.RepstoreError) as error:
+            self.health.faults[f"copy {index}"] = str(error)
+        else:
+            self._local_indexes.discard(index)
 
     # ---------------------------------------------------------------------------- questions
     def _answer(self, asked: inquiry.Inquiry) -> None:
@@ -410,8 +415,12 @@ class NodeControl:
         self._on_volume(volume, revision, now_s)
         known = self.volumes[volume.index]
         known.session = volume.attach.session
-        export_id = self._engine.export_install(volume.index, volume.name, volume.size_bytes,
-                                                volume.attach.session)
+        try:
+            export_id = self._engine.export_install(volume.index, volume.name, volume.size_bytes,
+                                                    volume.attach.session)
+        except OSError as error:
+            known.session = None
+            raise errors.NoSpaceError(str(error)) from error
         known.told_primary = None                     # the new export knows nothing yet
         self._tell_frontends(known)
         return export_id

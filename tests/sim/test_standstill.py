@@ -1,0 +1,162 @@
+"""Who stands still takes nobody else along: a member, a volume, the control side."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from repstore._fast.layout import FRAME_APPEND, FRAME_LEARN
+from repstore.sim.clock import NS_PER_S
+from repstore.sim.cluster import SimulatedCluster
+from repstore.sim.workload import WRITE, Ask
+from tests.sim.rules import apart, cluster_of, on_the_way, sent_by, together
+from tests.sim.scenarios import LIMIT_S, VOLUME
+
+
+@pytest.mark.parametrize("batches", [8, 40])
+@pytest.mark.fault("process: a member that is stopped, its link up",
+                   promise="the buffers that it was lent come back, all volumes go on")
+def test_a_member_that_stands_still_takes_no_log_buffers_with_it(batches: int) -> None:
+    """n2 is stopped (SIGSTOP), and its link stays. It is ejected, and the volumes go on."""
+    cluster = SimulatedCluster(11, nodes=3)
+    cluster.create_volume(VOLUME, 512, copies=2, min_copies=1)
+    cluster.create_volume("other", 64, copies=1)
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME) and cluster.is_healthy("other"), LIMIT_S)
+    client = cluster.client(VOLUME, through="n1", depth=64, asks=iter([Ask(WRITE, 0, 1)]))
+    other = cluster.client("other", through="n1", depth=1, asks=iter([Ask(WRITE, 0, 1)]))
+    cluster.run_until(lambda: client.is_done and other.is_done, LIMIT_S)
+    cluster.life("n2").stop_until(cluster.clock.now_ns + 100 * NS_PER_S)
+    cluster.network.cut("n1", "n2")            # its socket is full
+    for i in range(batches):
+        client.ask_more([Ask(WRITE, 8 * i, 8)])
+        cluster.run_for(0.002)
+    cluster.run_until(lambda: len(cluster.volume(VOLUME).in_sync) == 1, LIMIT_S)
+    other.ask_more([Ask(WRITE, 1, 1)])
+    cluster.run_until(lambda: client.is_done and other.is_done, LIMIT_S)
+
+
+@pytest.mark.fault("process: a copy that is stopped while it returns, its link up",
+                   promise="the buffers that it was lent come back, all volumes go on")
+def test_a_copy_that_stands_still_while_it_returns_takes_no_log_buffers_with_it() -> None:
+    """The same of a learner, of which nobody waits for an answer."""
+    cluster = SimulatedCluster(18, nodes=3)
+    cluster.create_volume(VOLUME, 512, copies=2, min_copies=1)
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    client = cluster.client(VOLUME, through="n1", depth=64, asks=iter([Ask(WRITE, 0, 8)]))
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    cluster.kill("n2")
+    cluster.run_until(lambda: len(cluster.volume(VOLUME).in_sync) == 1, LIMIT_S)
+    client.ask_more(Ask(WRITE, 8 * i, 8) for i in range(40))
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    learns = sent_by(cluster, "n1", FRAME_LEARN)
+    cluster.start("n2")
+    cluster.run_until(lambda: bool(learns), LIMIT_S)
+    cluster.life("n2").stop_until(cluster.clock.now_ns + 100 * NS_PER_S)
+    cluster.network.cut("n1", "n2")            # its socket is full
+    for i in range(40):
+        client.ask_more([Ask(WRITE, 8 * i, 8)])
+        cluster.run_for(0.002)
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+
+
+def test_a_member_that_stands_still_takes_not_all_transfers_with_it() -> None:
+    """n2 is back and is sent what it lacks, and stands still then. Another volume's copy on n3 comes back."""
+    cluster = SimulatedCluster(19, nodes=3)
+    cluster.create_volume(VOLUME, 512, copies=2, min_copies=1)
+    cluster.create_volume("other", 64, copies=3, min_copies=1)
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME) and cluster.is_healthy("other"), LIMIT_S)
+    client = cluster.client(VOLUME, through="n1", depth=256, overlaps=True, asks=iter([Ask(WRITE, 0, 8)]))
+    other = cluster.client("other", through="n1", depth=8, asks=iter([Ask(WRITE, i, 1) for i in range(64)]))
+    cluster.run_until(lambda: client.is_done and other.is_done, LIMIT_S)
+    apart(cluster, "n1", "n2")
+    cluster.run_for(0.05)
+    client.ask_more(Ask(WRITE, i, 1) for i in range(200))
+    cluster.run_for(0.5)
+    stopped: list[int] = []
+
+    def stop(sender: str, header: np.void, data: bytes) -> bytes:
+        if sender == "n1" and header["type"] == FRAME_APPEND and header["volume"] == 1 and not stopped:
+            stopped.append(1)
+            cluster.network.cut("n1", "n2")    # its socket is full
+            cluster.life("n2").stop_until(cluster.clock.now_ns + 300 * NS_PER_S)
+        return data
+
+    on_the_way(cluster, stop)
+    together(cluster, "n1", "n2")
+    cluster.run_until(lambda: bool(stopped), LIMIT_S)
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    assert cluster.primary(VOLUME) == "n1"
+    cluster.kill("n3")
+    cluster.run_until(lambda: 2 not in cluster.volume("other").in_sync_nodes(), LIMIT_S)
+    other.ask_more(Ask(WRITE, i, 1) for i in range(64))
+    cluster.run_until(lambda: other.is_done, LIMIT_S)
+    cluster.start("n3")
+    cluster.run_until(lambda: 2 in cluster.volume("other").in_sync_nodes(), LIMIT_S)
+
+
+def test_a_member_that_answers_again_is_not_ejected_later() -> None:
+    """It was silent when it could not be spared. Since then it has acknowledged everything."""
+    cluster = cluster_of(16, copies=3, min_copies=2)
+    client = cluster.client(VOLUME, through="n1", asks=iter([Ask(WRITE, 0, 8)]))
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    cluster.kill("n3")
+    cluster.run_until(lambda: len(cluster.volume(VOLUME).in_sync) == 2, LIMIT_S)
+    cluster.node("n2").disk.stall_until(cluster.clock.now_ns + 7 * NS_PER_S)
+    client.ask_more([Ask(WRITE, 0, 8)])
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    cluster.run_for(2)
+    client.ask_more([Ask(WRITE, 8, 8)])
+    cluster.run_until(lambda: client.is_done, 0.1)
+    cluster.start("n3")
+    cluster.run_until(lambda: 2 in cluster.volume(VOLUME).in_sync_nodes(), LIMIT_S)
+    for _ in range(20):
+        cluster.run_for(0.01)
+        assert 1 in cluster.volume(VOLUME).in_sync_nodes()
+
+
+@pytest.mark.fault("process: Python that stands still while thousands of errors are told",
+                   promise="what somebody waits for is not lost")
+def test_news_that_matter_are_not_lost_behind_news_that_do_not() -> None:
+    """Python of n1 is held for two seconds (its GIL): nobody reads its events. A client goes on writing to a
+    full volume meanwhile, and n2 comes back."""
+    cluster = SimulatedCluster(10, nodes=3, store_bytes=2 << 20, segment_bytes=64 << 10)
+    cluster.create_volume(VOLUME, 64, copies=2, min_copies=1)
+    cluster.create_volume("other", 280, copies=1)
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME) and cluster.is_healthy("other"), LIMIT_S)
+    client = cluster.client("other", through="n1", depth=64, asks=iter([]))
+    client.may_fail = lambda span: True
+    client._take_error = lambda operation, error: None      # type: ignore[method-assign]
+    client.ask_more(Ask(WRITE, i, 1) for i in range(280))
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    first = cluster.client(VOLUME, through="n1", asks=iter([Ask(WRITE, i, 1) for i in range(9)]))
+    cluster.run_until(lambda: first.is_done, LIMIT_S)
+    cluster.kill("n2")
+    cluster.run_until(lambda: len(cluster.volume(VOLUME).in_sync) == 1, LIMIT_S)
+    life = cluster.life("n1")
+    life.hold_control_until(cluster.clock.now_ns + 2 * NS_PER_S)
+    collect = life._collect_events
+    life._collect_events = lambda: None        # type: ignore[method-assign]
+    first._take_error = lambda operation, error: None       # type: ignore[method-assign]
+    for _ in range(50):
+        first.ask_more(Ask(WRITE, 10 + i % 50, 1) for i in range(100))
+        cluster.run_for(0.01)
+    assert life.engine.stats()["events_lost"] > 0
+    cluster.start("n2")
+    cluster.run_for(0.5)
+    life._collect_events = collect             # type: ignore[method-assign]
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+
+
+@pytest.mark.xfail(strict=True, reason="an engine's requests are one pool: a volume that waits may take all")
+def test_a_volume_that_stands_still_leaves_requests_to_the_others() -> None:
+    """One volume lacks copies; its clients have as much under way as they may. Another is whole."""
+    cluster = SimulatedCluster(14, nodes=3)
+    cluster.create_volume(VOLUME, 512, copies=2, min_copies=2)
+    cluster.create_volume("other", 64, copies=1)
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME) and cluster.is_healthy("other"), LIMIT_S)
+    waiting = cluster.client(VOLUME, through="n1", depth=5000, overlaps=True, asks=iter([]))
+    other = cluster.client("other", through="n1", depth=1, asks=iter([]))
+    cluster.kill("n2")
+    waiting.ask_more(Ask(WRITE, i % 512, 1) for i in range(4200))
+    cluster.run_for(1)
+    other.ask_more([Ask(WRITE, 1, 1)])
+    cluster.run_until(lambda: other.is_done, LIMIT_S)
