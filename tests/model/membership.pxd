@@ -48,6 +48,16 @@ cdef inline bint submit_join(world_t* world, const bounds_t* bounds, int a, int 
     return True
 
 
+cdef inline bint submit_leave(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
+    """VolumePolicy._leave: all that a node does whose store failed, if another member, `b`, is not tainted (V5)."""
+    cdef node_t* node = &world.nodes[a]
+    if (not node.failed or node.swap != NO_SWAP or not has(world.in_sync, a) or world.primary == a
+            or not has(world.in_sync, b) or world.nodes[b].tainted):
+        return False
+    submit(node, EJECT, world.in_sync & ~bit(a))
+    return True
+
+
 cdef inline void enter(world_t* world, const bounds_t* bounds, int node, bint old_boot) noexcept nogil:
     world.nodes[node].tainted = old_boot and keeps(bounds, R_BOOT)
 
@@ -163,9 +173,18 @@ cdef inline void follow(world_t* world, const bounds_t* bounds, int a) noexcept 
 cdef inline bint read_config(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
     """A node hears of a newer epoch. A swap that is settled is heard of first."""
     cdef node_t* node = &world.nodes[a]
-    if node.won or (not deposed(world, a) and node.sealed >= world.epoch):
+    if node.won or node.failed or (not deposed(world, a) and node.sealed >= world.epoch):
         return False
     follow(world, bounds, a)
+    return True
+
+
+cdef inline bint resign(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
+    """Stale: a primary whom `b`, member or not, refuses for a higher seal steps down, and may stand again."""
+    cdef node_t* node = &world.nodes[a]
+    if node.role != LEADER or world.nodes[b].sealed <= node.epoch:
+        return False
+    step_down(node, bounds)
     return True
 
 
@@ -186,10 +205,12 @@ cdef inline void aim(world_t* world, const bounds_t* bounds, int a, int epoch) n
 
 
 cdef inline bint stand(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
-    """VolumePolicy._stand: any complete member, whenever it hears nothing of the primary."""
+    """VolumePolicy._stand: any complete member, whenever it hears nothing of the primary; above the seals
+    it knows, `b`'s among them if that one refused it (Stale)."""
     cdef node_t* node = &world.nodes[a]
-    cdef int target = max(world.epoch, node.sealed) + 1
-    if node.role != FOLLOWER or node.learning or not has(world.in_sync, a) or target > bounds.epochs:
+    cdef int target = max(world.epoch, max(node.sealed, world.nodes[b].sealed)) + 1
+    if (node.role != FOLLOWER or node.failed or node.learning or not has(world.in_sync, a)
+            or target > bounds.epochs):
         return False
     aim(world, bounds, a, target)
     return True
@@ -202,10 +223,11 @@ cdef inline bint grew(const node_t* node, int a) noexcept nogil:
 
 cdef inline bint move_up(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
     """A candidate takes over another's higher seal (P7); or seals anew when its log grew,
-    which the product does at once (P6); it may, but nothing depends on it."""
+    which the product does at once (P6); it may, but nothing depends on it. It need not know yet that
+    another one has won its epoch."""
     cdef node_t* node = &world.nodes[a]
     cdef int target
-    if node.role != CANDIDATE or node.swap != NO_SWAP or node.epoch <= world.epoch:
+    if node.role != CANDIDATE or node.swap != NO_SWAP or node.epoch < world.epoch:
         return False
     target = max(node.sealed, node.epoch + grew(node, a))
     if target == node.epoch or target > bounds.epochs:
@@ -214,12 +236,24 @@ cdef inline bint move_up(world_t* world, const bounds_t* bounds, int a, int b) n
     return True
 
 
+cdef inline bint refuse_once(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
+    """VolumePolicy._take_role: a candidate that hears of another primary, and whose log grew since it sealed,
+    refuses that one's epoch: its old answer may have been counted (P6). Nothing depends on it here."""
+    cdef node_t* node = &world.nodes[a]
+    cdef int target = max(world.epoch, node.sealed) + 1
+    if node.role != CANDIDATE or node.won or not deposed(world, a) or not grew(node, a) or target > bounds.epochs:
+        return False
+    step_down(node, bounds)
+    refuse_below(node, bounds, target)
+    return True
+
+
 cdef inline bint seal(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
     """SealPeer and Sealed: member `b` refuses lower epochs and tells candidate `a` where its log
     ends. One that is sealed higher already makes the candidate move up."""
     cdef node_t* candidate = &world.nodes[a]
     cdef node_t* node = &world.nodes[b]
-    if (candidate.role != CANDIDATE or not has(world.in_sync, b) or candidate.epoch <= world.epoch
+    if (candidate.role != CANDIDATE or node.failed or not has(world.in_sync, b) or candidate.epoch < world.epoch
             or (candidate.told[b] and not has(candidate.told_old_boots, b)) or candidate.swap != NO_SWAP):
         return False
     if node.sealed > candidate.epoch:
@@ -250,7 +284,7 @@ cdef inline bint pull(world_t* world, const bounds_t* bounds, int a, int b) noex
             or candidate.sealed != candidate.epoch or candidate.told[b] <= candidate.last + 1
             or not equal_standing(candidate, candidate.tainted, b)):
         return False
-    if node.last <= candidate.last or node.role == LEADER or not agrees(candidate, node, candidate.last):
+    if node.failed or node.last <= candidate.last or not agrees(candidate, node, candidate.last):
         return False
     if missing(node):
         return False                                   # its running hash is another's
@@ -262,14 +296,27 @@ cdef inline bint pull(world_t* world, const bounds_t* bounds, int a, int b) noex
     return True
 
 
+cdef inline bint may_be_committed(const world_t* world, const node_t* node, int lsns) noexcept nogil:
+    """Whether a copy may know so many LSNs to be committed: all of them were acknowledged."""
+    cdef int i
+    if lsns > node.last:
+        return False
+    for i in range(lsns):
+        if not world.ever[i] >> node.log[i] & 1:
+            return False
+    return True
+
+
 cdef inline bint submit_promotion(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
-    """promotion.decide > Win: the whole decision, from what was told (P1-P5, R-taint)."""
+    """promotion.decide > Win: the whole decision, from what was told (P1-P5, R-taint). `b` LSNs are committed
+    here: a member that has fewer cannot be given what it lacks as pending records, and is left out."""
     cdef node_t* candidate = &world.nodes[a]
     cdef int i, members = bit(a)
-    cdef bint tainted = candidate.tainted and keeps(bounds, R_TAINT)
+    cdef bint tainted = candidate.tainted and keeps(bounds, R_TAINT), fits
     if (candidate.role != CANDIDATE or candidate.swap != NO_SWAP or candidate.epoch <= world.epoch
             or not has(world.in_sync, a) or candidate.learning
-            or (keeps(bounds, R_SEAL) and candidate.sealed != candidate.epoch)):
+            or (keeps(bounds, R_SEAL) and candidate.sealed != candidate.epoch)
+            or not may_be_committed(world, candidate, b)):
         return False
     for i in range(bounds.nodes):
         if not has(world.in_sync, i) or i == a:
@@ -280,7 +327,11 @@ cdef inline bint submit_promotion(world_t* world, const bounds_t* bounds, int a,
             continue
         if candidate.told[i] > 1 + candidate.last:
             return False                               # adopt it first, or hear that it is gone
-        if candidate.told[i] <= candidate.last or agrees(candidate, &world.nodes[i], candidate.last):
+        if candidate.told[i] <= candidate.last:
+            fits = b < candidate.told[i]
+        else:
+            fits = agrees(candidate, &world.nodes[i], candidate.last)
+        if fits:
             members |= bit(i)
     submit(candidate, PROMOTE, members)
     candidate.swap_old_boots = candidate.told_old_boots & members
@@ -319,17 +370,40 @@ cdef inline void end_process(world_t* world, const bounds_t* bounds, int a, bint
         node.installed = world.in_sync & ~bit(a)
 
 
+cdef inline int written(const world_t* world, const node_t* node) noexcept nogil:
+    """LSNs that are sure to be on a node's disk. Of what a primary assigned itself any may not be written yet."""
+    if node.role != LEADER:
+        return node.last
+    return max(world.first[node.epoch] - 1, max(node.flushed, node.acknowledged))
+
+
 cdef inline bint kill(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
     """A process dies and starts again: what its disk had written stays, `b` LSNs in all. No taint.
     Only of what a primary assigned itself may anything not be written yet; it was not acknowledged."""
     cdef node_t* node = &world.nodes[a]
-    cdef int sure = node.last
-    if node.role == LEADER:
-        sure = max(world.first[node.epoch] - 1, max(node.flushed, node.acknowledged))
-    if world.crashes == 0 or b > node.last or b < sure:
+    if world.crashes == 0 or node.failed or b > node.last or b < written(world, node):
         return False
     world.crashes -= 1
     cut(node, b)
+    end_process(world, bounds, a, False)
+    return True
+
+
+cdef inline bint fail(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
+    """A store fails: a crash, but for what the node may still do until it starts again (V5)."""
+    if not kill(world, bounds, a, b):
+        return False
+    world.nodes[a].role = FOLLOWER
+    world.nodes[a].failed = True
+    return True
+
+
+cdef inline bint start_again(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
+    """Somebody starts the node of a failed store anew."""
+    cdef node_t* node = &world.nodes[a]
+    if not node.failed:
+        return False
+    node.failed = False
     end_process(world, bounds, a, False)
     return True
 
@@ -341,6 +415,7 @@ cdef inline bint cut_power(world_t* world, const bounds_t* bounds, int a, int b)
         return False
     world.crashes -= 1
     cut(node, b)
+    node.failed = False
     node.tainted = has(world.in_sync, a)
     end_process(world, bounds, a, True)
     return True

@@ -52,7 +52,7 @@ cdef inline bint counts(const node_t* leader, const bounds_t* bounds, int node) 
 
 cdef inline bint serves(const node_t* leader, const node_t* other, int node) noexcept nogil:
     """Whether frames of this leader are taken by `node`, and its answers by the leader (R1)."""
-    if leader.role != LEADER or other.role == LEADER or other.sealed != leader.epoch:
+    if leader.role != LEADER or other.role == LEADER or other.failed or other.sealed != leader.epoch:
         return False
     return has(leader.installed, node) or (leader.phase[node] != NO_LEARNER and not has(leader.lost, node))
 
@@ -240,7 +240,7 @@ cdef inline bint learn(world_t* world, const bounds_t* bounds, int a, int b) noe
     cdef int i, common
     cdef bint void = False, full
     if (leader.role != LEADER or has(leader.installed, b) or leader.phase[b] != NO_LEARNER
-            or node.role != FOLLOWER or node.sealed != leader.epoch or leader.acknowledged != leader.last):
+            or node.role != FOLLOWER or node.failed or node.sealed != leader.epoch or leader.acknowledged != leader.last):
         return False
     common = common_lsn(world, leader, node)
     for i in range(common, node.last):

@@ -4,9 +4,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from tests.model._explore import STEP_NAMES, Explorer
+from tests.model._explore import Explorer
 
-# in the order of their numbers in rules.pxd and promises.pxd
+# in the order of their numbers in steps.pxd, rules.pxd and promises.pxd
+STEPS = ("write", "append", "say written", "flush", "reply", "reply flush", "learn", "copy", "begin join",
+         "say flushed", "forget learner", "submit eject", "submit join", "submit promotion", "win", "lose",
+         "hear outcome", "read config", "stand", "move up", "seal", "pull", "kill", "cut power", "resign",
+         "fail", "start again", "submit leave", "refuse once")
 RULES = ("R-eject", "R-caught-up", "R-flushed", "R-both-sets", "R-boot", "R-seal", "R-taint", "R-session",
          "R-client", "R-epoch", "R-proof", "R-told", "R-void")
 PROMISES = {
@@ -19,7 +23,7 @@ PROMISES = {
 }
 GIB = 1 << 30
 PAIRS = {"append", "say written", "flush", "learn", "copy", "begin join", "say flushed", "forget learner",
-         "submit eject", "submit join", "seal", "pull"}
+         "submit eject", "submit join", "seal", "pull", "resign", "submit leave"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ def retrace(explorer: Explorer, state: int) -> list[str]:
     for wanted in explorer.path(state)[1:]:
         number, a, b, world = next(step for step in explorer.successors(world)
                                    if explorer.same(step[3], wanted))
-        steps.append(describe(STEP_NAMES[number], a, b))
+        steps.append(describe(STEPS[number], a, b))
     return steps
 
 
@@ -81,4 +85,6 @@ def describe(step: str, a: int, b: int) -> str:
     """One step in words."""
     if step in PAIRS:
         return f"n{a + 1} {step} n{b + 1}"
-    return f"n{a + 1} {step}, {b} LSNs left" if step in {"kill", "cut power"} else f"n{a + 1} {step}"
+    if step == "submit promotion":
+        return f"n{a + 1} {step}, {b} LSNs committed"
+    return f"n{a + 1} {step}, {b} LSNs left" if step in {"kill", "cut power", "fail"} else f"n{a + 1} {step}"

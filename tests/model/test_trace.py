@@ -1,11 +1,19 @@
 """What simulated clusters do happens in the model; what they must not do does not."""
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from repstore.sim.cluster import SimulatedCluster
-from tests.model.trace import Moment, Recorder, TraceError, replay
+from repstore.sim.plan import NO_NODE, draw
+from tests.model.episodes import Episode, Moment, episodes
+from tests.model.replay import TraceError, recorded, replay, replayed
+from tests.model.search import STEPS
+from tests.model.trace import Recorder
 from tests.sim.scenarios import LIMIT_S, VOLUME, healthy_cluster
+
+SEALED, LEAST, MOST, LEADS, COUNTING, LEARNERS, DONE_LEAST, DONE_MOST = range(8)     # of a node's view
 
 
 def primary_dies(cluster: SimulatedCluster) -> None:
@@ -32,7 +40,7 @@ def replica_loses_power(cluster: SimulatedCluster) -> None:
     cluster.start("n3")
 
 
-def recorded(seed: int, happens: Callable[[SimulatedCluster], None]) -> list[Moment]:
+def seen(seed: int, happens: Callable[[SimulatedCluster], None]) -> Episode:
     """A cluster at rest, a little load, what happens, and all in sync again."""
     cluster = healthy_cluster(seed)
     cluster.run_for(2)
@@ -42,52 +50,118 @@ def recorded(seed: int, happens: Callable[[SimulatedCluster], None]) -> list[Mom
     happens(cluster)
     cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
     cluster.drain(client)
-    return recorder.end()
+    cluster.run_until(lambda: recorder.looks[-1].at_rest, LIMIT_S)
+    recorder.end()
+    episode, = episodes(recorder)
+    assert episode.whole
+    return episode
 
 
-def acknowledged_too_early(moments: list[Moment]) -> list[Moment]:
-    """What the primary acknowledged after it ejected a member, acknowledged before."""
-    swap = next(i for i, moment in enumerate(moments) if moment.view[0][2] == 0b011)
-    later = next(moment.view[1][4] for moment in moments[swap:]
-                 if moment.view[1][4] > moments[swap].view[1][4])
-    config, (sealed, last, leads, counting, _), *rest = moments[swap - 1].view
-    too_early = Moment((config, (sealed, max(last, later), leads, counting, later), *rest))
-    return [*moments[:swap], too_early, *moments[swap:]]
+def tampered(episode: Episode, number: int, node: int, **values: int) -> Episode:
+    """As if this node had looked otherwise at moment `number`, and until it changed anyhow."""
+    (config, nodes), crash = episode.moments[number].view, episode.moments[number].crash
+    changed = list(nodes[node])
+    for name, value in values.items():
+        changed[globals()[name.upper()]] = value
+    moment = Moment((config, (*nodes[:node], tuple(changed), *nodes[node + 1:])), crash)
+    return replace(episode, moments=[*episode.moments[:number], moment, *episode.moments[number + 1:]])
 
 
-def test_a_failover_and_a_rejoin_replay_in_the_model() -> None:
-    moments = recorded(1, primary_dies)
-    assert moments[-1].view[0] == (2, moments[-1].view[0][1], 0b111)
-    assert replay(moments) > 15
+def first(episode: Episode, condition: Callable[[Moment], bool]) -> int:
+    """Number of the first moment that is so."""
+    return next(number for number, moment in enumerate(episode.moments) if condition(moment))
+
+
+# ------------------------------------------------------------------------------------- it happens
+
+@pytest.mark.parametrize("happens", [primary_dies, replica_dies, replica_loses_power])
+def test_what_happens_to_a_cluster_happens_in_the_model(happens: Callable[[SimulatedCluster], None]) -> None:
+    episode = seen(2, happens)
+    assert len(episode.moments) > 8
+    assert (episode.moments[-1].view[0][0] == 2) == (happens is primary_dies)
+    replay(episode)
 
 
 def test_what_was_on_its_way_to_the_disk_at_a_kill_is_there_from_then_on() -> None:
     """Not only when the node is back: it is no member then, and takes nothing from anybody."""
-    moments = recorded(2, replica_dies)
-    ejected = next(moment for moment in moments if moment.view[0][2] == 0b011)
-    back = next(moment for moment in moments if moment.crash == ("kill", 2))
-    assert ejected.view[3][1] == back.view[3][1]
-    replay(moments)
+    episode = seen(2, replica_dies)
+    ejected = first(episode, lambda moment: moment.view[0][2] == 0b011)
+    before = {moment.view[1][2][LEAST:LEADS] for moment in episode.moments[:ejected]}
+    assert max(least for least, _ in before) == max(most for _, most in before), "as long as when it is back"
+    replay(episode)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("happens", [primary_dies, replica_dies, replica_loses_power])
-@pytest.mark.parametrize("seed", range(2, 4))
-def test_more_runs_replay_in_the_model(seed: int, happens: Callable[[SimulatedCluster], None]) -> None:
-    replay(recorded(seed, happens))
+@pytest.mark.parametrize("seeds", [range(1, 76), range(76, 151)], ids=str)
+def test_what_random_seeds_do_happens_in_the_model(seeds: range) -> None:
+    """Every one whose disks do not lose what they acknowledged."""
+    tally: Counter[str] = Counter()
+    assert [line for seed in seeds for line in replayed(seed, tally)] == []
+    assert tally["episodes"] > len(seeds), tally
+    assert tally["crashes"] > 2 * len(seeds), tally
+    assert tally["epochs"] > len(seeds), tally
 
+
+# ------------------------------------------------------------------------------------- it does not
 
 def test_an_acknowledgement_before_the_outcome_of_the_eject_is_refused() -> None:
-    moments = recorded(3, replica_dies)
-    replay(moments)
+    """What the primary acknowledged after it ejected a member, acknowledged before."""
+    episode = seen(3, replica_dies)
+    replay(episode)
+    ejected = first(episode, lambda moment: moment.view[0][2] == 0b011)
+    done = episode.moments[ejected].view[1][0][DONE_MOST]
+    later = next(moment.view[1][0][DONE_MOST] for moment in episode.moments[ejected:]
+                 if moment.view[1][0][DONE_MOST] > done)
     with pytest.raises(TraceError, match="no step of the model"):
-        replay(acknowledged_too_early(moments))
+        replay(tampered(episode, ejected - 1, 0, most=later, done_least=later, done_most=later))
 
 
 def test_a_primary_of_an_epoch_that_nobody_won_is_refused() -> None:
-    moments = recorded(1, primary_dies)
-    won = next(i for i, moment in enumerate(moments) if moment.view[0][0] == 2)
-    config = moments[won - 1].view[0]
-    early = [*moments[:won], Moment((config, *moments[won].view[1:])), *moments[won:]]
+    episode = seen(1, primary_dies)
+    won = first(episode, lambda moment: moment.view[0][0] == 2)
+    leader = episode.moments[won].view[0][1]
+    counting = episode.moments[won].view[1][leader][COUNTING]
     with pytest.raises(TraceError, match="no step of the model"):
-        replay(early)
+        replay(tampered(episode, won - 1, leader, leads=2, counting=counting))
+
+
+def test_a_member_that_counts_before_its_join_is_refused() -> None:
+    episode = seen(2, replica_dies)
+    joined = 1 + max(number for number, moment in enumerate(episode.moments) if moment.view[0][2] == 0b011)
+    with pytest.raises(TraceError, match="no step of the model"):
+        replay(tampered(episode, joined - 1, 0, counting=0b110))
+
+
+@pytest.mark.parametrize("flushed", [1, 2])
+def test_a_copy_that_comes_back_shorter_than_what_it_flushed_is_refused(flushed: int) -> None:
+    """A machine that lost power keeps what was on its disk, and nothing else is sure."""
+    leader, copy = (1, 2, 2, 1, 0b110, 0, 2, 2), (1, 2, 2, 0, 0, 0, 0, 0)
+    rest = Moment(((1, 0, 0b111), (leader, copy, copy)))
+    back = replace(rest, crash=(STEPS.index("cut power"), 2))
+    episode = Episode(0, [rest, back], lsns=2, last=2, flushed=(2, 2, flushed), whole=True)
+    replay(episode)
+    shorter = tampered(episode, 1, 2, least=1, most=1)
+    if flushed == 1:
+        replay(shorter)
+        return
+    with pytest.raises(TraceError, match="no step of the model"):
+        replay(shorter)
+
+
+@pytest.mark.slow
+def test_seals_that_go_back_are_refused_wherever_they_happen() -> None:
+    """In what random seeds do: a node that refused an epoch takes it again."""
+    refused = 0
+    for seed in range(1, 16):
+        plan = draw(seed)
+        if plan.setup.bad_disk != NO_NODE:
+            continue
+        for recorder in recorded(plan):
+            for episode in episodes(recorder):
+                last = len(episode.moments) - 1
+                for node, view in enumerate(episode.moments[last].view[1]):
+                    if view[SEALED] > episode.moments[0].view[1][node][SEALED] and not view[LEADS]:
+                        with pytest.raises(TraceError, match="no step of the model"):
+                            replay(tampered(episode, last, node, sealed=view[SEALED] - 1))
+                        refused += 1
+    assert refused > 10

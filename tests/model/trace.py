@@ -1,84 +1,72 @@
-"""Trace validation: does what a simulated cluster did happen in the model, too?
+"""What a simulated cluster did, as anybody could see it who looks at every moment.
 
-A trace is a list of views, each what can be seen of the cluster from outside its control code: of
-the config (epoch, primary, in-sync set), and of each node (epoch it is sealed at, LSNs in its
-log, epoch it leads or 0, the set that counts there, LSNs it acknowledged). `Recorder` takes them
-from a running `SimulatedCluster` whenever one changes; it alters nothing in there.
-
-LSNs: a run has thousands, the model a dozen. So a few LSNs are chosen as *cuts*: where epochs begin,
-and where logs and commits stood whenever the config changed or a node crashed. A log of the model is
-as long as the number of cuts that the real one has reached.
-
-`replay` keeps the states of the model that fit what was seen so far. From one view to the next the
-model may take any steps, also those that cannot be seen (proposals, answers, flushes), as long as
-everything visible is as it was or as it will be. A crash is only taken where one was recorded.
+`Recorder` looks at a running `SimulatedCluster` after every step of its clock, from outside its control
+code, and notes what changed of one volume: of its config the epoch, primary and in-sync set; of each node
+what its engine says. It alters nothing in there. `episodes` makes of it what the model can replay.
 """
 from __future__ import annotations
 
-import itertools
-from bisect import bisect_right
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from repstore.replication.volume_config import volume_key
+from repstore.replication.promotion import Candidate
+from repstore.replication.volume_config import VolumeConfig, volume_key
 from repstore.sim.cluster import SimulatedCluster
-from tests.model._explore import STEP_NAMES, Explorer
+from repstore.sim.node import NodeLife
 
-View = tuple[tuple[int, ...], ...]      # the config's, then each node's
-CUTS_MAX = 16
-EPOCHS = 15
-CRASHES = 7
-STATES_MAX = 60_000                     # between two views
-NUMBERS = {1, 4}                        # places in a node's view: LSNs in its log, LSNs acknowledged
-CRASH_STEPS = {"kill", "cut power"}
+Crash = tuple[str, int]                 # name of the model's step, and node
 
 
-class TraceError(AssertionError):
-    """The model cannot do what was seen."""
+class Seen(NamedTuple):
+    """One node at one moment; nodes are numbered by their place in the placement. A node that is down is
+    as it was."""
+    up: bool
+    sealed: int         # epochs below it are refused
+    last: int           # newest LSN in its log
+    flushed: int        # newest LSN that survives its machine
+    learning: bool
+    pulling: bool       # a candidate: it fetches what another's log has more
+    leads: int          # an epoch, or 0; then also:
+    counting: int       # members that count, without itself, by bit
+    learners: int       # those that it brings back
+    done: int           # newest LSN that it acknowledged
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """One view, and the crash that had just ended when it was taken: (step name, node)."""
-    view: View
-    crash: tuple[str, int] | None = None
+class Look(NamedTuple):
+    """One moment."""
+    at_ns: int
+    config: tuple[int, int, int]        # epoch, primary, in-sync set by bit
+    nodes: tuple[Seen, ...]
+    crash: Crash | None                 # of the node that is back now
+    at_rest: bool                       # everybody in sync and up, with the same log, all of it acknowledged
 
 
 class Recorder:
-    """Looks at a cluster after every step of its clock. Begin it when epoch 1 is led and at rest."""
+    """Looks at one volume of a cluster. Begin it when all copies are in sync.
+
+    It ends by itself when a disk is replaced: that is no step of the model.
+    """
 
     def __init__(self, cluster: SimulatedCluster, volume: str) -> None:
+        self.looks: list[Look] = []
+        self.first_lsns: dict[int, int] = {}            # of every epoch that was seen
         self._cluster = cluster
         self._name = volume
-        self._names = [f"n{node + 1}" for node in cluster.volume(volume).placement]
-        self._index = cluster.volume(volume).index
-        self._lives = [(cluster.life(name).process, cluster.node(name).boot_id) for name in self._names]
-        self._moments: list[Moment] = []
-        self._interesting: set[int] = set()
-        self._down_since: dict[int, int] = {}         # by node: the first view that it was down in
+        self._volume = cluster.volume(volume)
+        placement = self._volume.placement
+        self._place = {node: place for place, node in enumerate(placement)}
+        self._machines = [cluster.world.nodes[node] for node in placement]
+        self._lives = [(cluster.life(machine.name).process, machine.boot_id) for machine in self._machines]
+        self._stores = [cluster.life(machine.name).store_uuid for machine in self._machines]
+        self._failed: set[int] = set()                  # and not started again
         self._revision = -1
-        self._config: tuple[int, ...] = ()
+        self._config = (0, 0, 0)
         self._step = cluster.clock.step
-        cluster.clock.step = self._observed_step      # type: ignore[method-assign]
+        cluster.clock.step = self._observed_step        # type: ignore[method-assign]
         self._look()
-        self._base = self._moments[0].view[1][1]
 
-    def end(self) -> list[Moment]:
-        """Stop looking; the trace, with LSNs as numbers of cuts."""
-        self._cluster.clock.step = self._step         # type: ignore[method-assign]
-        lineage = self._cluster.volume(self._name).lineage
-        chosen = self._interesting | {entry.first_lsn - 1 for entry in lineage}
-        chosen.add(self._moments[-1].view[1][1])
-        cuts = sorted(lsn for lsn in chosen if lsn > self._base)
-        if len(cuts) > CUTS_MAX:
-            raise ValueError(f"{len(cuts)} cuts, the model has {CUTS_MAX} LSNs: record less")
-        moments: list[Moment] = []
-        for moment in self._moments:
-            nodes = [(sealed, bisect_right(cuts, last), leads, counting, bisect_right(cuts, done))
-                     for sealed, last, leads, counting, done in moment.view[1:]]
-            view = (moment.view[0], *nodes)
-            if moment.crash or not moments or view != moments[-1].view:
-                moments.append(Moment(view, moment.crash))
-        return moments
+    def end(self) -> None:
+        """Stop looking."""
+        self._cluster.clock.step = self._step           # type: ignore[method-assign]
 
     def _observed_step(self, until_ns: int) -> bool:
         more = self._step(until_ns)
@@ -86,104 +74,98 @@ class Recorder:
         return more
 
     def _look(self) -> None:
-        config = self._look_at_config()
-        nodes, crash = [], None
-        for node in range(len(self._names)):
-            seen, how = self._look_at(node)
-            nodes.append(seen)
-            crash = crash or how
-        view = (config, *_with_what_was_sent(nodes))
-        if self._moments and view == self._moments[-1].view and crash is None:
-            return
-        if crash or (self._moments and view[0] != self._moments[-1].view[0]):
-            for seen in view[1:]:
-                self._interesting |= {seen[1], seen[4]}
-        self._moments.append(Moment(view, crash))
+        """Note what is new. Crashes that ended at the same moment are seen one after the other."""
+        while self._machines:
+            self._look_at_config()
+            crash = self._next_crash()
+            if crash is not None and self._is_replaced(crash[1]):
+                self._machines = []
+                return
+            nodes = tuple(self._look_at(node) for node in range(len(self._machines)))
+            last = self.looks[-1] if self.looks else None
+            if last is not None and crash is None and (last.config, last.nodes) == (self._config, nodes):
+                return
+            at_rest = self._is_at_rest(nodes)
+            self.looks.append(Look(self._cluster.clock.now_ns, self._config, nodes, crash, at_rest))
+            if crash is None:
+                return
 
-    def _look_at_config(self) -> tuple[int, ...]:
+    def _look_at_config(self) -> None:
         """Decoded only when it changed: this is asked after every step of the clock."""
         entry = self._cluster.config.get(volume_key(self._name))
         assert entry is not None
-        if entry.revision != self._revision:
-            self._revision = entry.revision
-            volume = self._cluster.volume(self._name)
-            self._config = volume.epoch, volume.primary, sum(1 << node for node in volume.in_sync_nodes())
-        return self._config
+        if entry.revision == self._revision:
+            return
+        self._revision = entry.revision
+        volume = self._volume = self._cluster.volume(self._name)
+        self._config = (volume.epoch, self._place[volume.primary], self._set_of(volume.in_sync_nodes()))
+        self.first_lsns |= {entry.epoch: entry.first_lsn for entry in volume.lineage}
 
-    def _look_at(self, node: int) -> tuple[tuple[int, ...], tuple[str, int] | None]:
-        """A node that is down is as it was: in the model it is only slow."""
-        machine = self._cluster.node(self._names[node])
-        life, how = machine.life, None
-        if life is None or life.process == 0:
-            self._down_since.setdefault(node, len(self._moments))
-            return self._moments[-1].view[1 + node], None
-        if (life.process, machine.boot_id) != self._lives[node]:
-            how = ("kill" if machine.boot_id == self._lives[node][1] else "cut power", node)
-            self._interesting |= {self._moments[-1].view[1 + node][1]}
-            self._lives[node] = (life.process, machine.boot_id)
-        state = life.engine.volume_state(self._index)
-        self._was_there(node, self._down_since.pop(node, len(self._moments)), state.last_lsn)
+    def _next_crash(self) -> Crash | None:
+        """A node that is back, in another life than it was seen in; or whose store failed."""
+        for node, machine in enumerate(self._machines):
+            life = self._running(node)
+            if life is not None and (life.process, machine.boot_id) != self._lives[node]:
+                same_boot = machine.boot_id == self._lives[node][1]
+                how = "cut power" if not same_boot else "start again" if node in self._failed else "kill"
+                self._lives[node] = (life.process, machine.boot_id)
+                self._failed.discard(node)
+                return how, node
+            if life is not None and life.engine.failed and node not in self._failed:
+                self._failed.add(node)
+                return "fail", node
+        return None
+
+    def _running(self, node: int) -> NodeLife | None:
+        life = self._machines[node].life
+        return life if life is not None and life.process else None
+
+    def _is_replaced(self, node: int) -> bool:
+        life = self._running(node)
+        return life is not None and life.store_uuid != self._stores[node]
+
+    def _look_at(self, node: int) -> Seen:
+        life = self._running(node)
+        if life is None or (life.process, self._machines[node].boot_id) != self._lives[node]:
+            return self.looks[-1].nodes[node]._replace(up=False)
+        if node in self._failed:
+            return self.looks[-1].nodes[node]._replace(up=False, leads=0, counting=0, learners=0, done=0)
+        state = life.engine.volume_state(self._volume.index)
+        policy = life.control.policies.get(self._volume.index)
+        role = policy.role if policy is not None else None
+        pulling = isinstance(role, Candidate) and role.pulling is not None
+        copy = Seen(True, state.sealed_epoch, state.last_lsn, state.durable_lsn, state.learning, pulling,
+                    0, 0, 0, 0)
         if state.role != "primary":
-            return (state.sealed_epoch, state.last_lsn, 0, 0, 0), how
-        return (state.sealed_epoch, state.last_lsn, state.epoch, sum(1 << n for n in state.in_sync),
-                state.commit_lsn), how
+            return copy
+        begun = self._set_of(set(state.learners) - set(state.attaching))
+        return copy._replace(leads=state.epoch, counting=self._set_of(state.in_sync), learners=begun,
+                             done=state.commit_lsn)
 
-    def _was_there(self, node: int, since: int, last_lsn: int) -> None:
-        """What was on its way to a node's disk when it went down is there all the time that it is down."""
-        for number in range(since, len(self._moments)):
-            config, *nodes = self._moments[number].view
-            sealed, last, *rest = nodes[node]
-            nodes[node] = (sealed, max(last, last_lsn), *rest)
-            self._moments[number] = replace(self._moments[number], view=(config, *_with_what_was_sent(nodes)))
+    def _set_of(self, nodes: set[int] | tuple[int, ...]) -> int:
+        return sum(1 << self._place[node] for node in nodes)
 
+    def _is_at_rest(self, nodes: tuple[Seen, ...]) -> bool:
+        epoch, primary, in_sync = self._config
+        leader = nodes[primary]
+        others = in_sync & ~(1 << primary)
+        if in_sync != (1 << len(nodes)) - 1 or leader.leads != epoch or leader.counting != others:
+            return False
+        return leader.done == leader.last and all(
+            seen.up and not seen.learning and seen.sealed == epoch and seen.last == leader.last
+            and bool(seen.leads) == (node == primary) and self._is_settled(node)
+            for node, seen in enumerate(nodes))
 
-def _with_what_was_sent(nodes: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """A primary's log is at least as long as the logs that follow it, though its disk be slower."""
-    newest = {sealed: max(node[1] for node in nodes if node[0] == sealed) for sealed, *_ in nodes}
-    return [(sealed, newest[sealed] if leads == sealed else last, leads, *rest)
-            for sealed, last, leads, *rest in nodes]
-
-
-def replay(moments: list[Moment]) -> int:
-    """Follow a trace in the model. Returns how many views it had; TraceError where the model cannot."""
-    lsns = max(1, *(node[1] for moment in moments for node in moment.view[1:]))
-    model = Explorer(len(moments[0].view) - 1, lsns, EPOCHS, CRASHES)
-    states = {model.initial()}
-    if model.view(model.initial()) != moments[0].view:
-        raise TraceError(f"a trace begins with epoch 1 at rest, not with {moments[0].view}")
-    for number, (old, new) in enumerate(itertools.pairwise(moments), 1):
-        states = _follow(model, states, old.view, new)
-        if not states:
-            raise TraceError(f"view {number}: no step of the model leads from {old.view} to {new.view}"
-                             + (f" with {new.crash}" if new.crash else ""))
-    return len(moments)
+    def _is_settled(self, node: int) -> bool:
+        """Whether it has the boot that it joined with, and wants nothing."""
+        life = self._running(node)
+        member = _member(self._volume, self._machines[node].number)
+        if life is None or life.is_starting or member != life.boot_id:
+            return False
+        policy = life.control.policies.get(self._volume.index)
+        return policy is not None and policy.here.swap is None and not isinstance(policy.role, Candidate)
 
 
-def _follow(model: Explorer, states: set[bytes], old: View, new: Moment) -> set[bytes]:
-    """The states that show `new`, a shortest way from `states` and one step more."""
-    seen = {(state, new.crash is None) for state in states}
-    layer, found, last = seen, set[bytes](), False
-    while layer and len(seen) < STATES_MAX:
-        following = set()
-        for state, crashed in layer:
-            for number, a, _, after in model.successors(state):
-                is_crash = STEP_NAMES[number] in CRASH_STEPS
-                if is_crash and (crashed or (STEP_NAMES[number], a) != new.crash):
-                    continue
-                entry = (after, crashed or is_crash)
-                if entry not in seen and _between(model.view(after), old, new.view):
-                    following.add(entry)
-        seen |= following
-        found |= {state for state, crashed in following if crashed and model.view(state) == new.view}
-        if last:
-            return found
-        last = bool(found)
-        layer = following
-    return found
-
-
-def _between(view: View, old: View, new: View) -> bool:
-    """Everything visible is as it was, or as it will be; a number may be on its way."""
-    return all(value in (was, will) or (place in NUMBERS and node and min(was, will) < value < max(was, will))
-               for node, (values, before, after) in enumerate(zip(view, old, new, strict=True))
-               for place, (value, was, will) in enumerate(zip(values, before, after, strict=True)))
+def _member(volume: VolumeConfig, node: int) -> str:
+    member = volume.member(node)
+    return member.boot_id if member is not None else ""

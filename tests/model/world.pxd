@@ -6,6 +6,7 @@ bit mask. A node that is down is one that does nothing for a while, so a crash a
 after it are one step.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.string cimport memset
 
 cdef enum:
     NODES_MAX = 4
@@ -40,6 +41,7 @@ ctypedef struct node_t:
     uint8_t learning               # incomplete, until it joins
     uint8_t stale                  # its map holds a committed block that was lost to everybody else
     uint8_t tainted                # in sync, but booted since it joined
+    uint8_t failed                 # its store: until it starts again it can only leave
     # a swap on its way; it may outlive the process
     uint8_t swap
     uint8_t won                    # done; its node does not know yet
@@ -100,3 +102,19 @@ cdef inline bint has(int nodes, int node) noexcept nogil:
 cdef inline bint keeps(const bounds_t* bounds, int rule) noexcept nogil:
     """Whether the rule of this number is in force."""
     return not bounds.removed >> rule & 1
+
+
+cdef inline void begin(world_t* world, const bounds_t* bounds) noexcept nogil:
+    """Epoch 1, led by node 0, everybody in sync, nothing written."""
+    cdef int i
+    memset(world, 0, sizeof(world_t))
+    world.epoch = 1
+    world.in_sync = (1 << bounds.nodes) - 1
+    world.first[1] = 1
+    world.crashes = bounds.crashes
+    for i in range(bounds.nodes):
+        world.nodes[i].sealed = 1
+    world.nodes[0].role = LEADER
+    world.nodes[0].epoch = 1
+    world.nodes[0].current = True
+    world.nodes[0].installed = world.in_sync & ~1

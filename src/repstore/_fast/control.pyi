@@ -30,6 +30,7 @@ class VolumeState(NamedTuple):
     last_grant_s: float
     in_sync: tuple[int, ...]
     learners: tuple[int, ...]
+    attaching: tuple[int, ...]      # of the learners: those that wait until nothing is pending
     resync_done_blocks: int
     resync_total_blocks: int
     pending: int

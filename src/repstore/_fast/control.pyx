@@ -61,7 +61,7 @@ from repstore._fast.waiting cimport Call, call_new
 VolumeState = namedtuple("VolumeState", (
     "index", "name", "uuid", "size_blocks", "role", "epoch", "sealed_epoch", "incarnation", "last_lsn",
     "commit_lsn", "durable_lsn", "chain", "learning", "learn_base", "last_grant_s", "in_sync",
-    "learners", "resync_done_blocks", "resync_total_blocks", "pending", "lineage", "session"))
+    "learners", "attaching", "resync_done_blocks", "resync_total_blocks", "pending", "lineage", "session"))
 
 ROLES = ("none", "primary", "replica", "learner")
 
@@ -245,6 +245,7 @@ cdef class Engine:
             volume.last_grant_ns / 1e9,
             tuple(sorted(m["node"] for m in members if m["state"] == 1)),
             tuple(sorted(m["node"] for m in members if m["state"] != 1)),
+            tuple(sorted(m["node"] for m in members if m["attaching"])),
             sum(m["copied_blocks"] for m in copying),
             sum(m["copy_total"] for m in copying),
             volume.pending_count,

@@ -58,7 +58,7 @@ def run(plan: Plan) -> Outcome:
         scene = Scene(plan)
         outcome.trace = scene.cluster.trace
         oracle = Oracle(scene)
-        _play(scene, oracle)
+        play(scene, oracle)
         oracle.check_histories()
     except Exception as error:
         broken = isinstance(error, AssertionError)
@@ -72,7 +72,9 @@ def run(plan: Plan) -> Outcome:
     return outcome
 
 
-def _play(scene: Scene, oracle: Oracle) -> None:
+def play(scene: Scene, oracle: Oracle) -> None:
+    """Have happen what is planned, then heal everything, and the oracle look at it. AssertionError: a promise
+    is broken."""
     plan, cluster = scene.plan, scene.cluster
     clock = cluster.clock
 

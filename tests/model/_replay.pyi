@@ -1,0 +1,13 @@
+"""The search of a replay; states are opaque bytes, views as `tests.model.episodes` has them."""
+from collections.abc import Sequence
+
+from tests.model.episodes import View
+
+class Follower:
+    """The states that fit a trace so far, and how they go on. One thread at a time."""
+
+    def __init__(self, nodes: int, lsns: int, entries_max: int) -> None: ...
+    def at_rest(self, last: int, flushed: Sequence[int]) -> bytes: ...
+    def follow(self, states: Sequence[bytes], before: View, after: View, crash: tuple[int, int] | None,
+               flushes: bool, detour: int) -> tuple[list[bytes], bool]: ...
+    def view(self, state: bytes) -> View: ...
