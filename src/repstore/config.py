@@ -81,6 +81,7 @@ LOST_BLOCKS_MAX = 1024                 # lost ones remembered; of more the oldes
 # ---------------------------------------------------------------------------- histories
 HISTORY_LINE_BYTES_MAX = 16 * MIB      # of a history file; the recorders write far shorter ones
 HISTORY_CHUNK_BYTES = 16 * MIB         # read and parsed at a time
+HISTORY_PORTION_ENTRIES = 1_000_000    # laid out or judged at a time: so often it can be stopped
 HISTORY_OPERATIONS_MAX = 200_000_000   # 56 bytes each in memory
 HISTORY_VALUES_MAX = 400_000_000       # 8 bytes each
 HISTORY_ENTRIES_MAX = 400_000_000      # operations, once for each block that was read: 32 bytes

@@ -20,6 +20,7 @@ from repstore import config, errors
 from repstore.check import history as history_check
 from repstore.check.history import Verdict, check, check_file, find
 from repstore.check.history_file import find_crashes, load
+from repstore.check.progress import Progress
 from repstore.cli import app
 from tests.check.brute_force import consistent
 from tests.check.random_histories import Batch, Manner, make_batch
@@ -286,8 +287,7 @@ def test_what_is_no_history_is_refused_with_its_line(name: str, tmp_path: Path,
     assert complaint in shown.err
 
 
-def test_a_file_that_cannot_be_read_is_no_history(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert app.run(["check", "history", str(tmp_path)]) == 2
+def test_a_file_that_is_missing_is_no_history(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert app.run(["check", "history", str(tmp_path / "missing")]) == 2
     assert "missing: No such file or directory" in capsys.readouterr().err
 
@@ -379,7 +379,7 @@ def test_the_command_says_so_with_its_exit_code(tmp_path: Path, capsys: pytest.C
 
 def test_an_interrupted_check_says_so_and_gives_no_verdict(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupted(_: Path) -> None:
+    def interrupted(_: Path, __: Progress) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(history_check, "check_file", interrupted)

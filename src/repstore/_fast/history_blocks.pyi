@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -11,5 +12,5 @@ def blocks_read(operations: NDArray[np.void], flags: NDArray[np.uint8], values: 
                 room: int) -> NDArray[np.uint64]: ...
 def check_blocks(operations: NDArray[np.void], flags: NDArray[np.uint8], segments: NDArray[np.uint16],
                  values: NDArray[np.uint64], blocks: NDArray[np.uint64], initial_known: bool,
-                 entries_max: int, findings_max: int,
-                 ) -> tuple[NDArray[np.void] | None, int, int]: ...
+                 entries_max: int, findings_max: int, portion_entries: int,
+                 progress: Callable[[str, int, int], None]) -> tuple[NDArray[np.void] | None, int, int]: ...

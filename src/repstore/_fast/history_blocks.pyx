@@ -31,37 +31,83 @@ cdef inline uint64_t lower_bound(const uint64_t* blocks, uint64_t count, uint64_
     return low
 
 
-cdef uint64_t spread(const operation_t* operations, uint64_t count, const uint8_t* flags,
-                     const uint16_t* segments, const uint64_t* values, const uint64_t* blocks,
-                     uint64_t block_count, uint64_t* places, entry_t* entries,
-                     uint64_t entries_max) noexcept nogil:
-    """Every operation onto every block that was read. Without `entries` they are only counted,
-    in `places`; with them `places` says where the next one of each block goes. Ends early when
-    there are more than `entries_max`."""
-    cdef uint64_t i, at, value, total = 0
+cdef struct layout_t:        # a history, and the room it is laid out in block by block
+    const operation_t* operations
+    const uint8_t* flags
+    const uint16_t* segments
+    const uint64_t* values
+    const uint64_t* blocks
+    uint64_t* places
+    entry_t* entries
+    uint64_t count           # operations
+    uint64_t block_count
+    uint64_t next            # operation to be laid out
+    uint64_t total           # entries of those before
+
+
+cdef void spread(layout_t* layout, uint64_t entries_max, uint64_t portion) noexcept nogil:
+    """The next operations onto every block that was read, about `portion` of them. Without `entries`
+    they are only counted, in `places`; with them `places` says where the next one of each block goes.
+    Ends early when there are more than `entries_max`."""
+    cdef uint64_t i = layout.next, at, value, total = layout.total, work_end = i + total + portion
     cdef const operation_t* operation
     cdef entry_t* entry
-    for i in range(count):
-        if not flags[i] & USED:
+    while i < layout.count and i + total < work_end and total <= entries_max:
+        if not layout.flags[i] & USED:
+            i += 1
             continue
-        operation = &operations[i]
-        at = lower_bound(blocks, block_count, operation.block)
-        while at < block_count and blocks[at] - operation.block < operation.count and total <= entries_max:
+        operation = &layout.operations[i]
+        at = lower_bound(layout.blocks, layout.block_count, operation.block)
+        while (at < layout.block_count and layout.blocks[at] - operation.block < operation.count
+               and total <= entries_max):
             value = 0
             if operation.has_values:
-                value = values[operation.first_value + blocks[at] - operation.block]
+                value = layout.values[operation.first_value + layout.blocks[at] - operation.block]
             if operation.kind != KIND_READ or value != UNKNOWN:
                 total += 1
-                if entries != NULL:
-                    entry = &entries[places[at]]
+                if layout.entries != NULL:
+                    entry = &layout.entries[layout.places[at]]
                     entry.begin, entry.end, entry.value = operation.begin, operation.end, value
-                    if not flags[i] & HAPPENED:
+                    if not layout.flags[i] & HAPPENED:
                         entry.end = operation.until
-                    entry.operation, entry.segment = <uint32_t>i, segments[i]
-                    entry.is_read, entry.flags = operation.kind == KIND_READ, flags[i] & (HAPPENED | DURABLE)
-                places[at] += 1
+                    entry.operation, entry.segment = <uint32_t>i, layout.segments[i]
+                    entry.is_read = operation.kind == KIND_READ
+                    entry.flags = layout.flags[i] & (HAPPENED | DURABLE)
+                layout.places[at] += 1
             at += 1
-    return total
+        i += 1
+    layout.next, layout.total = i, total
+
+
+cdef int spread_all(layout_t* layout, uint64_t entries_max, uint64_t portion, str what, progress) except -1:
+    """Every operation; `progress` is told between two portions, and may end it by an exception."""
+    layout.next = layout.total = 0
+    while layout.next < layout.count and layout.total <= entries_max:
+        with nogil:
+            spread(layout, entries_max, portion)
+        if layout.next < layout.count:
+            progress(what, layout.next, layout.count)
+    return 0
+
+
+cdef uint64_t judge_all(layout_t* layout, work_t* work, finding_t* findings, uint64_t findings_max,
+                        uint64_t portion, progress) except? -1:
+    """Every block, `places` saying where its entries end; how many contradict themselves. `progress`
+    is told between two portions, and may end it by an exception."""
+    cdef uint64_t block = 0, begin = 0, bad = 0, portion_end
+    cdef finding_t spare
+    while block < layout.block_count:
+        portion_end = begin + portion
+        with nogil:
+            while block < layout.block_count and begin < portion_end:
+                work.finding = &findings[bad] if bad < findings_max else &spare
+                work.finding.block = layout.blocks[block]
+                bad += check_block(work, &layout.entries[begin], layout.places[block] - begin) != CONSISTENT
+                begin = layout.places[block]
+                block += 1
+        if block < layout.block_count:
+            progress("judging blocks", block, layout.block_count)
+    return bad
 
 
 def blocks_read(const operation_t[::1] operations, const uint8_t[::1] flags, const uint64_t[::1] values,
@@ -86,7 +132,7 @@ def blocks_read(const operation_t[::1] operations, const uint8_t[::1] flags, con
 
 def check_blocks(const operation_t[::1] operations, const uint8_t[::1] flags, const uint16_t[::1] segments,
                  const uint64_t[::1] values, const uint64_t[::1] blocks, bint initial_known,
-                 uint64_t entries_max, uint64_t findings_max):
+                 uint64_t entries_max, uint64_t findings_max, uint64_t portion_entries, progress):
     """Check the given blocks (uint64, sorted, each once; not empty).
 
     Of each operation `flags` says HAPPENED, DURABLE, USED, and `segments` how many crashes came
@@ -94,47 +140,42 @@ def check_blocks(const operation_t[::1] operations, const uint8_t[::1] flags, co
     lie inside `values`. `initial_known`: blocks were zeros at first.
     Returns (findings, blocks with a contradiction, undecided reads): at most
     `findings_max` findings as an array of FINDING_DTYPE. Raises MemoryError; more than
-    `entries_max` entries (32 bytes each) give None for the findings. Releases the GIL; pure.
+    `entries_max` entries (32 bytes each) give None for the findings. Pure. Works without the GIL,
+    about `portion_entries` (not 0) entries at a time, and calls `progress` (what, done, of so many)
+    in between: what that raises ends the check.
     """
-    cdef uint64_t block_count = blocks.shape[0], most = 0, total = 0, bad = 0, i, begin, count
-    cdef uint64_t* places = <uint64_t*>calloc(block_count + 1, sizeof(uint64_t))
-    cdef entry_t* entries = NULL
+    cdef uint64_t most = 0, bad = 0, i, begin = 0, count
+    cdef layout_t layout
     cdef work_t work
+    memset(&layout, 0, sizeof(layout))
     memset(&work, 0, sizeof(work))
+    work.initial_known = initial_known
     findings = numpy.zeros(findings_max, FINDING_DTYPE)
     cdef finding_t[::1] out = findings
-    cdef finding_t spare
-    cdef const uint64_t* value = &values[0] if values.shape[0] else NULL
+    layout.operations, layout.flags, layout.segments = &operations[0], &flags[0], &segments[0]
+    layout.values, layout.blocks = &values[0] if values.shape[0] else NULL, &blocks[0]
+    layout.count, layout.block_count = operations.shape[0], blocks.shape[0]
+    layout.places = <uint64_t*>calloc(layout.block_count + 1, sizeof(uint64_t))
     try:
-        if places == NULL:
+        if layout.places == NULL:
             raise MemoryError
-        with nogil:
-            total = spread(&operations[0], operations.shape[0], &flags[0], &segments[0], value, &blocks[0],
-                           block_count, places, NULL, entries_max)
-        if total > entries_max:
+        spread_all(&layout, entries_max, portion_entries, "counting operations", progress)
+        if layout.total > entries_max:
             return None, 0, 0
-        begin = 0
-        for i in range(block_count):
-            count, places[i] = places[i], begin
+        for i in range(layout.block_count):
+            count, layout.places[i] = layout.places[i], begin
             begin += count
             most = max(most, count)
-        entries = <entry_t*>malloc(max(1, total) * sizeof(entry_t))
-        allocate(&work, most)
-        if entries == NULL:
+        layout.entries = <entry_t*>malloc(max(1, layout.total) * sizeof(entry_t))
+        if layout.entries == NULL:
             raise MemoryError
-        with nogil:
-            spread(&operations[0], operations.shape[0], &flags[0], &segments[0], value, &blocks[0],
-                   block_count, places, entries, entries_max)
-            work.initial_known = initial_known
-            begin = 0
-            for i in range(block_count):         # places[i] is by now the end of block i
-                work.finding = &out[bad] if bad < findings_max else &spare
-                work.finding.block = blocks[i]
-                bad += check_block(&work, &entries[begin], places[i] - begin) != CONSISTENT
-                begin = places[i]
+        allocate(&work, most)
+        spread_all(&layout, entries_max, portion_entries, "sorting by blocks", progress)
+        bad = judge_all(&layout, &work, &out[0] if findings_max else NULL, findings_max, portion_entries,
+                        progress)
     finally:
-        free(places)
-        free(entries)
+        free(layout.places)
+        free(layout.entries)
         release(&work)
     return findings[:min(bad, findings_max)], bad, work.undecided
 

@@ -13,7 +13,6 @@ parts agree. Reads only.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from repstore._fast.control import Engine
 from repstore.check import store_maps, store_records
 from repstore.check.findings import Report
 from repstore.check.position import Position, fresh
+from repstore.check.progress import Progress, silent
 from repstore.format import BLOCK_SIZE, SUPERBLOCK_COPIES
 from repstore.store import recovery, superblock
 from repstore.store import root as roots
@@ -29,11 +29,9 @@ from repstore.store.device import Device, FileDevice, MemoryDevice
 from repstore.store.root import Root
 from repstore.store.superblock import Found
 
-Progress = Callable[[str, int, int], None]      # what, done, of so many
-
 
 def check_store(path: str | os.PathLike[str], *, data: bool = False, report: Report | None = None,
-                position: Position | None = None, progress: Progress = lambda what, done, of: None) -> Report:
+                position: Position | None = None, progress: Progress = silent) -> Report:
     """Check the store at `path`; with `data` every block of payload too.
 
     `report` and `position` are filled as the check goes, so that an interrupted one can tell what it
@@ -51,7 +49,7 @@ def check_store(path: str | os.PathLike[str], *, data: bool = False, report: Rep
 
 
 def check_device(device: Device, report: Report, *, data: bool = False, position: Position | None = None,
-                 progress: Progress = lambda what, done, of: None) -> None:
+                 progress: Progress = silent) -> None:
     """Check a store on any device."""
     found = superblock.read(device, report.store)
     _check_superblocks(device, found, report)

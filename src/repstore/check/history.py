@@ -15,8 +15,11 @@ The algorithm stands in `_fast/history_zones.pyx`.
 """
 from __future__ import annotations
 
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +36,12 @@ from repstore._fast.history_findings import FINDING_DTYPE
 from repstore._fast.history_lines import KINDS, NEVER_TIME
 from repstore.check.history_file import Crashes, History, cut_pending, find_crashes, load
 from repstore.check.history_story import Contradiction, smallest
+from repstore.check.progress import Progress, silent
 
 READ, WRITE, ZERO, FLUSH = (KINDS.index(kind) for kind in ("read", "write", "zero", "flush"))
+NO_FILES = (                                 # what a path may lead to instead
+    (stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a character device"), (stat.S_ISBLK, "a block device"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,26 +58,68 @@ class Verdict:
     contradiction: Contradiction | None
 
 
-def check_file(path: Path) -> Verdict:
+def check_file(path: Path, progress: Progress = silent) -> Verdict:
     """Check the history in a file. Raises ConfigError if it is not a usable history."""
     try:
-        with path.open("rb") as file:
-            return check(load(file))
+        with _open_regular(path) as file:
+            history = _load_unchanged(path, file, progress)
+        return check(history, progress)
     except OSError as error:
         raise errors.ConfigError(f"{path}: {error.strerror or error}") from error
+    except MemoryError as error:
+        raise errors.ConfigError(f"{path}: to check it needs more memory than there is") from error
 
 
-def check(history: History) -> Verdict:
+def _open_regular(path: Path) -> BinaryIO:
+    """A file with an end. Anything else is refused before it is opened: a pipe or a socket would be
+    waited for, a device has no end and may do something when it is opened."""
+    _require_regular(path, os.stat(path))
+    # what took its place meanwhile is not waited for either
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY), "rb")
+    try:
+        _require_regular(path, os.fstat(file.fileno()))
+    except errors.ConfigError:
+        file.close()
+        raise
+    return file
+
+
+def _require_regular(path: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        kind = next((name for is_kind, name in NO_FILES if is_kind(found.st_mode)), "no file")
+        raise errors.ConfigError(f"{path}: is {kind}: a history must be a regular file")
+
+
+def _load_unchanged(path: Path, file: BinaryIO, progress: Progress) -> History:
+    """Where a file changes meanwhile, that is what is told: not what its lines seemed to lack."""
+    before = os.fstat(file.fileno())
+    try:
+        history = load(file, before.st_size, progress)
+    except errors.ConfigError:
+        _require_unchanged(path, before, os.fstat(file.fileno()))
+        raise
+    _require_unchanged(path, before, os.fstat(file.fileno()))
+    return history
+
+
+def _require_unchanged(path: Path, before: os.stat_result, after: os.stat_result) -> None:
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise errors.ConfigError(f"{path}: was written to while it was read: "
+                                 "a history is judged when its recording has ended")
+
+
+def check(history: History, progress: Progress = silent) -> Verdict:
     """Check a history. Raises ConfigError if it claims what cannot have been."""
     crashes = find_crashes(history)
-    blocks, reads, findings, bad_blocks, undecided = find(history, crashes, config.HISTORY_FINDINGS_MAX)
-    contradiction = smallest(history, findings, crashes) if bad_blocks else None
+    blocks, reads, findings, bad_blocks, undecided = find(history, crashes, config.HISTORY_FINDINGS_MAX,
+                                                          progress)
+    contradiction = smallest(history, findings, crashes, progress) if bad_blocks else None
     return Verdict(bad_blocks == 0, len(history.operations), len(crashes.times), blocks, reads, undecided,
                    bad_blocks, contradiction)
 
 
-def find(history: History, crashes: Crashes,
-         findings_max: int) -> tuple[int, int, NDArray[np.void], int, int]:
+def find(history: History, crashes: Crashes, findings_max: int,
+         progress: Progress = silent) -> tuple[int, int, NDArray[np.void], int, int]:
     """Blocks and reads that were checked, the first `findings_max` findings, how many blocks
     contradict themselves, and how many reads are undecided."""
     operations = history.operations
@@ -85,7 +134,7 @@ def find(history: History, crashes: Crashes,
         return 0, 0, np.empty(0, FINDING_DTYPE), 0, 0
     findings, bad_blocks, undecided = check_blocks(
         operations, flags, segments, history.values, blocks, history.header.initial == "zero",
-        config.HISTORY_ENTRIES_MAX, findings_max)
+        config.HISTORY_ENTRIES_MAX, findings_max, config.HISTORY_PORTION_ENTRIES, progress)
     if findings is None:
         raise errors.ConfigError(f"not a usable history: more than {config.HISTORY_ENTRIES_MAX} operations "
                                  "on single blocks that were read")

@@ -24,6 +24,7 @@ from repstore._fast.history_lines import (
     parse,
 )
 from repstore._fast.layout import BLOCK_SIZE
+from repstore.check.progress import Progress, silent
 
 HISTORY_VERSION: Literal[1] = 1
 HEADER_BYTES_MAX = 4096
@@ -70,10 +71,14 @@ class Crashes:
     operations: NDArray[np.intp]              # which say so
 
 
-def load(file: BinaryIO) -> History:
-    """Read a history. Raises ConfigError, naming the line, if the file holds none."""
-    header = _header(file.readline(HEADER_BYTES_MAX))
-    operations, values = _lines(file)
+def load(file: BinaryIO, size_bytes: int | None = None, progress: Progress = silent) -> History:
+    """Read a history. Raises ConfigError, naming the line, if the file holds none.
+
+    No more than `size_bytes` are read, if given: a file that grows has an end, too.
+    """
+    first = file.readline(HEADER_BYTES_MAX)
+    header = _header(first)
+    operations, values = _lines(file, len(first), size_bytes, progress)
     operations = _without_end(operations)
     _check_ranges(header, operations)
     return History(header, operations, values)
@@ -102,19 +107,26 @@ def _header(line: bytes) -> Header:
     return header
 
 
-def _lines(file: BinaryIO) -> tuple[NDArray[np.void], NDArray[np.uint64]]:
-    """All lines after the header, parsed chunk by chunk."""
+def _lines(file: BinaryIO, done_bytes: int, size_bytes: int | None,
+           progress: Progress) -> tuple[NDArray[np.void], NDArray[np.uint64]]:
+    """All lines after the header, parsed chunk by chunk; `progress` is told where more follow."""
     rows: list[NDArray[np.void]] = []
     found: list[NDArray[np.uint64]] = []
     lines = values = 0
     rest = b""
-    while chunk := file.read(config.HISTORY_CHUNK_BYTES):
+    while chunk := file.read(_next_bytes(done_bytes, size_bytes)):
+        done_bytes += len(chunk)
+        if size_bytes is not None and done_bytes < size_bytes:
+            progress("reading", done_bytes, size_bytes)
         text = rest + chunk
         cut = text.rfind(b"\n") + 1
         text, rest = text[:cut], text[cut:]
+        too_long = f"is longer than {config.HISTORY_LINE_BYTES_MAX} bytes"
+        # of those that end here only the first can be longer than a chunk
+        if text.find(b"\n") > config.HISTORY_LINE_BYTES_MAX:
+            raise unusable(lines + FIRST_OPERATION_LINE, too_long)
         if len(rest) > config.HISTORY_LINE_BYTES_MAX:
-            raise unusable(lines + text.count(b"\n") + FIRST_OPERATION_LINE,
-                           f"is longer than {config.HISTORY_LINE_BYTES_MAX} bytes")
+            raise unusable(lines + text.count(b"\n") + FIRST_OPERATION_LINE, too_long)
         room = np.empty(text.count(b"\n"), OPERATION_DTYPE)
         value_room = np.empty(len(text) // 2, np.uint64)
         right, used, reason, field = parse(text, room, value_room, values)
@@ -131,6 +143,12 @@ def _lines(file: BinaryIO) -> tuple[NDArray[np.void], NDArray[np.uint64]]:
     if not rows:
         raise unusable(FIRST_OPERATION_LINE, "is missing: the file was cut")
     return np.concatenate(rows), np.concatenate(found)
+
+
+def _next_bytes(done_bytes: int, size_bytes: int | None) -> int:
+    if size_bytes is None:
+        return config.HISTORY_CHUNK_BYTES
+    return min(config.HISTORY_CHUNK_BYTES, max(0, size_bytes - done_bytes))
 
 
 def _reason(reason: int, field: int) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from repstore._fast.history_findings import FINDING_KINDS, INITIAL_CONTENT, NO_OPERATION
 from repstore._fast.history_lines import KINDS, NEVER_TIME, UNKNOWN_VALUE
 from repstore.check.history_file import Crashes, History
+from repstore.check.progress import Progress, silent
 
 CELL = 4                     # characters from one moment of the picture to the next
 FLUSH, CRASH = KINDS.index("flush"), KINDS.index("crash")
@@ -53,15 +54,20 @@ class Cluster:
     last_begin: int                           # nothing of it began later
 
 
-def smallest(history: History, findings: NDArray[np.void], crashes: Crashes) -> Contradiction:
+def smallest(history: History, findings: NDArray[np.void], crashes: Crashes,
+             progress: Progress = silent) -> Contradiction:
     """The one with the fewest operations; of several the one that shows first."""
     begins = history.operations["begin"]
 
-    def size(finding: NDArray[np.void]) -> tuple[int, int]:
+    def size(numbered: tuple[int, NDArray[np.void]]) -> tuple[int, int]:
+        number, finding = numbered
+        if number > 0:
+            progress("contradictions", number, len(findings))
         involved = _Telling(history, finding, crashes).involved()
         return len(involved), max(int(begins[each]) for each in involved)
 
-    return _Telling(history, min(findings, key=size), crashes).contradiction()
+    _, least = min(enumerate(findings), key=size)
+    return _Telling(history, least, crashes).contradiction()
 
 
 class _Telling:

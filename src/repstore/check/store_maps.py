@@ -7,7 +7,7 @@
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from repstore._fast import inspection
 from repstore._fast.checksum import crc32c
 from repstore._fast.control import Engine
 from repstore.check.findings import Report
+from repstore.check.progress import Progress
 from repstore.format import (
     BLOCK_SIZE,
     DIRECTORY_ENTRIES,
@@ -31,7 +32,6 @@ from repstore.store.device import Device
 from repstore.store.geometry import Geometry
 from repstore.store.root import Root
 
-Progress = Callable[[str, int, int], None]
 SEGMENT_STATE = np.dtype(list(inspection.SEGMENT_FIELDS))
 TREE_NAMES = ("map", *(f"change bitmap {number}" for number in range(8)))
 

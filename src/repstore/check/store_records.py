@@ -10,7 +10,7 @@ block a volume, an LBA and a checksum: what a map says of the same place must be
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -22,6 +22,7 @@ from repstore._fast.control import Engine
 from repstore.check import store_maps
 from repstore.check.findings import Report
 from repstore.check.position import Position
+from repstore.check.progress import Progress
 from repstore.format import (
     BATCH_AREA_BYTES,
     BATCH_HEADER_BYTES,
@@ -42,7 +43,6 @@ from repstore.store.device import Device
 from repstore.store.geometry import Geometry
 from repstore.store.superblock import Superblock
 
-Progress = Callable[[str, int, int], None]
 PAYLOAD = np.dtype([("volume", "<u4"), ("lba", "<u8"), ("crc", "<u4"), ("record", "<u4")])
 
 

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repstore import config, errors
+from repstore.check.progress import Progress, silent
 from repstore.format import PAGE_ENTRIES
 
 FAN_OUT = 256
@@ -33,7 +34,6 @@ DIGEST_BYTES = 8
 EXACT_PAGES = config.VERIFY_PAGES_EXACT
 Digests = NDArray[np.uint64]
 Checksums = NDArray[np.uint32]
-Progress = Callable[[str, int, int], None]
 
 
 class CopySource(Protocol):
@@ -133,7 +133,7 @@ def unpacked_checksums(text: str) -> Checksums:
 
 
 def verify(verdict: Verdict, copies: Mapping[str, CopySource], serials: Callable[[], int],
-           progress: Progress = lambda what, done, of: None) -> None:
+           progress: Progress = silent) -> None:
     """Compare the copies of `verdict`, and fill it in as far as it comes."""
     primary = copies[verdict.copies[0]]
     serial = serials()

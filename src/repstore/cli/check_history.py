@@ -9,6 +9,7 @@ import typer
 
 from repstore import errors
 from repstore.check import history as history_check
+from repstore.cli.check_fsck import ProgressLine
 from repstore.cli.options import EXIT_INTERRUPTED, EXIT_UNUSABLE, Json, complain
 from repstore.cli.show import print_json
 
@@ -21,7 +22,7 @@ def history(
 ) -> None:
     """Is what clients were told consistent? Exit code 0: yes, 1: no, 2: no usable history."""
     try:
-        verdict = history_check.check_file(file)
+        verdict = history_check.check_file(file, ProgressLine())
     except errors.ConfigError as error:
         complain(str(error))
         if json:

@@ -1,6 +1,7 @@
 """Tables for people. Whoever reads with a program takes `--json`."""
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -17,7 +18,11 @@ COLOURS = {"healthy": "green", "degraded": "yellow", "faulted": "red"}
 
 def print_json(value: object) -> None:
     """One line, there when this returns."""
-    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    try:
+        line = msgspec.json.encode(value).decode()
+    except UnicodeEncodeError:                   # a file name need not be UTF-8; escaped it is JSON
+        line = json.dumps(msgspec.to_builtins(value), separators=(",", ":"))
+    sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
