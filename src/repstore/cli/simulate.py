@@ -168,7 +168,8 @@ def _bytes_of(path: Path | None) -> bytes:
 def _as_dict(outcome: Any, plan: Any) -> dict[str, object]:
     return {"seed": outcome.seed, "failure": outcome.failure, "simulated_s": round(outcome.simulated_s, 6),
             "operations": outcome.operations, "errors": outcome.errors, "crashes": outcome.crashes,
-            "faults": outcome.faults, "trace": outcome.trace.digest() if outcome.trace else "",
+            "faults": outcome.faults, "effects": outcome.effects,
+            "trace": outcome.trace.digest() if outcome.trace else "",
             "planned_faults": len(plan.faults), "planned_operations": len(plan.asks)}
 
 
@@ -184,6 +185,8 @@ def _show(outcome: Any, plan: Any) -> None:
             print(timeline(outcome))
         print(outcome.detail, file=sys.stderr)
     counts = ", ".join(f"{count} {kind}" for kind, count in outcome.faults.items()) or "no faults"
+    if outcome.effects:
+        counts += f" ({', '.join(f'{count} {what}' for what, count in outcome.effects.items())})"
     print(f"seed {outcome.seed}: {'FAILED' if outcome.failure else 'ok'}, {outcome.operations} operations, "
           f"{outcome.crashes} crashes, {outcome.simulated_s:.1f} s; {counts}")
 
@@ -227,6 +230,8 @@ def _many(text: str, jobs: int, minutes: float | None, worth: bool, as_json: boo
 def _show_summary(summary: Any) -> None:
     for kind, count in sorted(summary.faults.items()):
         print(f"{count:10d}  {kind}")
+    for what, count in sorted(summary.effects.items()):
+        print(f"{count:10d}    {what}")
     seeds = max(1, summary.seeds)
     print(f"{summary.seeds} seeds, {len(summary.failures)} failed{', INTERRUPTED' * summary.interrupted}: "
           f"{summary.simulated_s / 3600:.2f} simulated hours in {summary.wall_s:.0f} s, "

@@ -12,6 +12,7 @@
     atlas          which damage a run may do
     scene          a cluster in the middle of a plan, with its operator
     faults         what goes wrong, kind by kind
+    meeting        faults that lie in wait, and when something meets them
     oracles        what must hold of a whole cluster
     run            one plan, from a healthy cluster to the verdict
     seeds          many of them

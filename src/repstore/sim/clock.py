@@ -14,6 +14,8 @@ import heapq
 from collections import deque
 from collections.abc import Callable
 
+from repstore.sim.meeting import Met, Spans, nobody
+
 Action = Callable[[], None]
 
 # A machine that has been up for a while: 0 means "never" to those who keep times.
@@ -104,6 +106,7 @@ class Standstill:
         self._clock = clock
         self._until_ns = 0
         self._waiting: deque[Action] = deque()
+        self._spans = Spans()                # met when something has to wait
         self._catching_up = False
 
     @property
@@ -111,14 +114,16 @@ class Standstill:
         """Whether nothing is done now."""
         return self._until_ns > self._clock.now_ns
 
-    def last_until(self, until_ns: int) -> None:
+    def last_until(self, until_ns: int, met: Met = nobody) -> None:
         """Stand still from now until then, or longer if that was asked for."""
         self._until_ns = max(self._until_ns, until_ns)
+        self._spans.add(until_ns, met)
 
     def put_off(self, action: Action) -> bool:
         """Whether `action` has to wait; if so, it is called again when its turn has come."""
         if self._catching_up or not (self.is_on or self._waiting):
             return False
+        self._spans.meet(self._clock.now_ns)
         if not self._waiting:
             self._clock.at(self._until_ns, self._catch_up)
         self._waiting.append(action)

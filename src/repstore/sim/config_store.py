@@ -20,6 +20,7 @@ from repstore import errors
 from repstore.coordination.interface import Change, ConfigStore, Entry
 from repstore.sim.clock import VirtualClock
 from repstore.sim.control_thread import ControlThread
+from repstore.sim.meeting import Waiting
 
 LATE_SWAP_MOST_NS = 2_000_000_000
 UNKNOWN_FATES = ("done", "not done", "done later")
@@ -36,6 +37,7 @@ class ConfigFaults:
     slow_most_ns: dict[str, int] = field(default_factory=dict)   # a request, or an answer, travels so long
     struck: dict[str, int] = field(default_factory=dict)   # swaps by what became of them
     seen_ns: dict[int, int] = field(default_factory=dict)  # by revision: when it was first seen
+    waiting: Waiting = field(default_factory=Waiting)      # faults that met no call yet, by kind and node
 
     def clear(self) -> None:
         """The store answers again."""
@@ -80,6 +82,7 @@ class NodeConfigStore:
         if not most_ns or not self._control.can_wait:
             return self._reach(question)
         there_ns, back_ns = (self._faults.random.randrange(most_ns) for _ in range(2))
+        self._faults.waiting.meet(("slow", self._name))
         answer: Future[Answer] = Future()
         self._clock.after(there_ns, partial(self._answer, question, answer))
         self._control.wait(there_ns + back_ns)
@@ -93,6 +96,7 @@ class NodeConfigStore:
 
     def _reach(self, question: Callable[[], Answer]) -> Answer:
         if self._name in self._faults.away:
+            self._faults.waiting.meet(("away", self._name))
             raise errors.UnavailableError(f"{self._name} does not reach the coordination store")
         return question()
 
@@ -103,6 +107,7 @@ class NodeConfigStore:
             return self._store.compare_and_swap(key, expected_revision, value)
         fate = faults.random.choice(UNKNOWN_FATES)
         faults.struck[fate] = faults.struck.get(fate, 0) + 1
+        faults.waiting.meet(("unknown", self._name))
         swap = partial(self._store.compare_and_swap, key, expected_revision, value)
         if fate == "done":
             swap()
@@ -119,6 +124,8 @@ class NodeConfigStore:
         first_seen = [self._faults.seen_ns.setdefault(change.revision, now_ns) for change in changes]
         # a prefix: whoever has seen a revision has seen all before it
         count = next((i for i, seen_ns in enumerate(first_seen) if seen_ns + lag_ns > now_ns), len(changes))
+        if count < len(changes):
+            self._faults.waiting.meet(("late", self._name))
         return changes[:count]
 
 

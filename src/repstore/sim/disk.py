@@ -21,6 +21,7 @@ from random import Random
 
 from repstore._fast.simulated import DiskFlush, DiskRead, DiskWrite
 from repstore.format import BLOCK_SIZE
+from repstore.sim.meeting import Met, Spans, Waiting, nobody
 
 SECTOR_BYTES = 512
 # kinds of faults, by what an armed write does
@@ -55,15 +56,18 @@ class ArmedFaults:
     """What the next operations meet (K5). Counts are of operations still to be struck."""
     writes: deque[str] = field(default_factory=deque)     # lost, misdirected, torn, stale, eio, enospc
     failing_reads: int = 0
+    reads_met: deque[Met] = field(default_factory=deque)  # of those, by a fault that is counted
     flushes: deque[str] = field(default_factory=deque)    # fails, forgets
     slow_factor: int = 1                                  # fail-slow: everything takes so many times as long
     unreadable: set[int] = field(default_factory=set)     # blocks: until they are written again
+    waiting: Waiting = field(default_factory=Waiting)     # "slow", that met no operation yet
 
     def clear(self) -> None:
         """The disk is as good as new for what comes; what was damaged stays so."""
         self.writes.clear()
         self.flushes.clear()
         self.failing_reads = 0
+        self.reads_met.clear()
         self.slow_factor = 1
 
 
@@ -78,6 +82,7 @@ class SimulatedDisk:
         self.counts: Counter[str] = Counter()       # armed faults that met an operation, by kind
         self.superseded: dict[int, bytes] = {}      # by block of interest: what stood there before
         self.stalled_until_ns = 0                   # nothing is answered before that
+        self._stalls = Spans()                      # that met no operation yet
         self.stale: list[tuple[int, bytes, bytes]] = []     # offset, before, after: may fall back
         self._durable = bytearray(image)
         self._random = random
@@ -131,9 +136,17 @@ class SimulatedDisk:
         self._forget_flying()
         return _survivors(unsure, parts)
 
-    def stall_until(self, until_ns: int) -> None:
+    def stall_until(self, until_ns: int, met: Met = nobody) -> None:
         """Nothing is answered before that."""
         self.stalled_until_ns = max(self.stalled_until_ns, until_ns)
+        self._stalls.add(until_ns, met)
+
+    def put_off(self, due_ns: int) -> int:
+        """When an operation that takes until `due_ns` will be answered. What makes it late is met."""
+        if self.faults.slow_factor > 1:
+            self.faults.waiting.meet("slow")
+        self._stalls.meet(due_ns)
+        return max(due_ns, self.stalled_until_ns)
 
     # ------------------------------------------------------------------- damage at rest
     def rot(self, offset: int, mask: int) -> None:
@@ -152,6 +165,7 @@ class SimulatedDisk:
         for offset, before, after in self.stale:
             if self.image[offset:offset + len(after)] == after:
                 self.put_back(offset, before)
+                self.counts["stale write"] += 1
                 count += 1
         self.stale.clear()
         return count
@@ -169,7 +183,8 @@ class SimulatedDisk:
         faults = self.faults
         if faults.failing_reads:
             faults.failing_reads -= 1
-            self.counts["read error"] += 1
+            if faults.reads_met:
+                faults.reads_met.popleft()()
             self.struck.append(f"read of {ask.length} at {ask.offset} fails")
             return -errno.EIO, None
         if faults.unreadable and any(block in faults.unreadable for block in _blocks(ask.offset, ask.length)):
@@ -188,7 +203,8 @@ class SimulatedDisk:
 
     def _strike_write(self, ask: DiskWrite, how: str) -> int:
         """One write meets an armed fault; its result."""
-        self.counts[WRITE_FAULTS[how]] += 1
+        if how != "stale":                          # that did nothing yet: it counts when it falls back
+            self.counts[WRITE_FAULTS[how]] += 1
         self.struck.append(f"write of {len(ask.data)} at {ask.offset}: {how}")
         part: DiskWrite | None = None
         if how == "stale":

@@ -1,21 +1,26 @@
 """What goes wrong, one function a kind: it strikes now, and ends by itself.
 
-    strike(scene, fault)        True if it met something at once
+    strike(scene, fault)
 
-  F1 A fault that meets nothing (a node that is down already, a block that may not be damaged)
-     does nothing and is not counted. What waits in a disk for its next operation is counted by the
-     disk, when one meets it. Cuts and outages count when they begin.
+  F1 A fault counts once, when it first affects something: at once where it strikes what is there (a
+     process, a connection, blocks of data), else when something meets it (`met`): a message that is
+     cut off, late or lost, a call that is refused or late, a disk operation that is put off, work
+     that waits for a process that stands still. What waits in a disk for one operation is counted by
+     the disk. One that meets nothing until it is over (a node that is down already, a cut that
+     nobody sent into) is not counted.
   F2 Everything a fault does is drawn from its own numbers and the streams of the seed.
 """
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 from repstore.format import BLOCK_SIZE
 from repstore.sim import plan as plans
 from repstore.sim.atlas import DataBlock, data_blocks
 from repstore.sim.clock import NS_PER_S
+from repstore.sim.meeting import Met
 from repstore.sim.network import Roughness
 from repstore.sim.node import NodeLife, SimulatedNode
 from repstore.sim.plan import Fault
@@ -27,15 +32,13 @@ SLOW_CONFIG_NS_MOST = 2_000_000_000     # of a request, and of its answer
 SLOW_DISK_FACTOR_MOST = 200
 ROUGH_SHARE_MOST = 0.2
 BLOCKS_STRUCK_MOST = 6        # by one rot or bad sector: damage comes in neighbourhoods
+Number = TypeVar("Number", int, float)
 
 
-def strike(scene: Scene, fault: Fault) -> bool:
+def strike(scene: Scene, fault: Fault) -> None:
     """Have a fault happen now."""
     scene.note("{}", fault)
-    met = STRIKES[fault.kind](scene, fault)
-    if met:
-        scene.struck[fault.kind] += 1
-    return met
+    STRIKES[fault.kind](scene, fault, scene.counted(fault))
 
 
 def _running(scene: Scene, name: str) -> NodeLife | None:
@@ -52,202 +55,204 @@ def _until_ns(scene: Scene, fault: Fault) -> int:
 
 # ------------------------------------------------------------------------------- processes
 
-def _crash(scene: Scene, names: list[str], fault: Fault, how: Callable[[SimulatedNode], None]) -> bool:
+def _crash(scene: Scene, names: list[str], fault: Fault, how: Callable[[SimulatedNode], None],
+           met: Met) -> None:
     """End these processes, and start them again one by one after the fault."""
     victims = [name for name in names if _running(scene, name) is not None]
     for name in victims:
         scene.down.add(name)
         scene.crashes += 1
+        met()
         how(scene.cluster.node(name))
     for i, name in enumerate(scene.random.sample(victims, len(victims))):
         at_ns = _until_ns(scene, fault) + int(i * fault.share * NS_PER_S)
         scene.cluster.clock.at(at_ns, partial(scene.start, name))
-    return bool(victims)
 
 
-def kill(scene: Scene, fault: Fault) -> bool:
-    return _crash(scene, [fault.node], fault, SimulatedNode.kill)
+def kill(scene: Scene, fault: Fault, met: Met) -> None:
+    _crash(scene, [fault.node], fault, SimulatedNode.kill, met)
 
 
-def kill_all(scene: Scene, fault: Fault) -> bool:
-    return _crash(scene, [node.name for node in scene.nodes], fault, SimulatedNode.kill)
+def kill_all(scene: Scene, fault: Fault, met: Met) -> None:
+    _crash(scene, [node.name for node in scene.nodes], fault, SimulatedNode.kill, met)
 
 
-def cut_power(scene: Scene, fault: Fault) -> bool:
-    return _crash(scene, [fault.node], fault, SimulatedNode.cut_power)
+def cut_power(scene: Scene, fault: Fault, met: Met) -> None:
+    _crash(scene, [fault.node], fault, SimulatedNode.cut_power, met)
 
 
-def cut_power_of_all(scene: Scene, fault: Fault) -> bool:
-    return _crash(scene, [node.name for node in scene.nodes], fault, SimulatedNode.cut_power)
+def cut_power_of_all(scene: Scene, fault: Fault, met: Met) -> None:
+    _crash(scene, [node.name for node in scene.nodes], fault, SimulatedNode.cut_power, met)
 
 
-def kill_at_start(scene: Scene, fault: Fault) -> bool:
+def kill_at_start(scene: Scene, fault: Fault, met: Met) -> None:
     """The process is killed, and killed again while it recovers."""
     if _running(scene, fault.node) is None:
-        return False
+        return
+    met()
     scene.down.add(fault.node)
     scene.crashes += 1
     scene.cluster.kill(fault.node)
     _after(scene, fault, lambda: scene.start(fault.node, int(fault.share * START_OPERATIONS_MOST)))
-    return True
 
 
-def stop(scene: Scene, fault: Fault) -> bool:
+def stop(scene: Scene, fault: Fault, met: Met) -> None:
     life = _running(scene, fault.node)
     if life is None or life.is_stopped:
-        return False
+        return
+    met()
     scene.down.add(fault.node)
     scene.cluster.node(fault.node).stop()
     _after(scene, fault, lambda: scene.start(fault.node))
-    return True
 
 
-def pause(scene: Scene, fault: Fault) -> bool:
+def pause(scene: Scene, fault: Fault, met: Met) -> None:
     life = _running(scene, fault.node)
-    if life is None:
-        return False
-    life.stop_until(_until_ns(scene, fault))
-    return True
+    if life is not None:
+        life.stop_until(_until_ns(scene, fault), met)
 
 
-def hold_control(scene: Scene, fault: Fault) -> bool:
+def hold_control(scene: Scene, fault: Fault, met: Met) -> None:
     life = _running(scene, fault.node)
-    if life is None:
-        return False
-    life.hold_control_until(_until_ns(scene, fault))
-    return True
+    if life is not None:
+        life.hold_control_until(_until_ns(scene, fault), met)
 
 
 # ----------------------------------------------------------------------------------- links
 
-def drop_links(scene: Scene, fault: Fault) -> bool:
-    return scene.cluster.network.drop(fault.node, fault.other)
+def drop_links(scene: Scene, fault: Fault, met: Met) -> None:
+    scene.cluster.network.drop(fault.node, fault.other, met)
 
 
-def _cut(scene: Scene, fault: Fault, ways: list[tuple[str, str]]) -> bool:
+def _cut(scene: Scene, fault: Fault, ways: list[tuple[str, str]], met: Met) -> None:
     network = scene.cluster.network
     for way in ways:
-        network.cut(*way)
+        network.cut(*way, met)
     _after(scene, fault, lambda: network.mend(ways))
-    return True
 
 
-def cut_one_way(scene: Scene, fault: Fault) -> bool:
-    return _cut(scene, fault, [(fault.node, fault.other)])
+def cut_one_way(scene: Scene, fault: Fault, met: Met) -> None:
+    _cut(scene, fault, [(fault.node, fault.other)], met)
 
 
-def cut_off(scene: Scene, fault: Fault) -> bool:
+def cut_off(scene: Scene, fault: Fault, met: Met) -> None:
     others = [node.name for node in scene.nodes if node.name != fault.node]
-    return _cut(scene, fault, [way for other in others
-                               for way in ((fault.node, other), (other, fault.node))])
+    _cut(scene, fault, [way for other in others for way in ((fault.node, other), (other, fault.node))], met)
 
 
-def slow_link(scene: Scene, fault: Fault) -> bool:
+def slow_link(scene: Scene, fault: Fault, met: Met) -> None:
     network = scene.cluster.network
-    network.slow(fault.node, fault.other, int(SLOW_LINK_NS_MOST * fault.share ** 3))
+    network.slow(fault.node, fault.other, int(SLOW_LINK_NS_MOST * fault.share ** 3), met)
     _after(scene, fault, lambda: network.slow(fault.node, fault.other, 0))
-    return True
 
 
-def half_open(scene: Scene, fault: Fault) -> bool:
-    return scene.cluster.network.open_half(fault.node, fault.other, _until_ns(scene, fault))
+def half_open(scene: Scene, fault: Fault, met: Met) -> None:
+    if scene.cluster.network.open_half(fault.node, fault.other, _until_ns(scene, fault)):
+        met()
 
 
-def rough_links(scene: Scene, fault: Fault) -> bool:
+def rough_links(scene: Scene, fault: Fault, met: Met) -> None:
     network = scene.cluster.network
     share = ROUGH_SHARE_MOST * fault.share ** 2
-    network.rough = Roughness(drop=share / 4, double=share, swap=share)
-    _after(scene, fault, lambda: setattr(network, "rough", Roughness()))
-    return True
+    network.roughen(Roughness(drop=share / 4, double=share, swap=share), met)
+    _after(scene, fault, lambda: network.roughen(Roughness()))
 
 
 # ---------------------------------------------------------------------------- config store
 
-def _away(scene: Scene, fault: Fault, names: list[str]) -> bool:
+def _away(scene: Scene, fault: Fault, names: list[str], met: Met) -> None:
     faults = scene.cluster.config_faults
     faults.away.update(names)
-    _after(scene, fault, lambda: faults.away.difference_update(names))
-    return True
+    for name in names:
+        faults.waiting.add(("away", name), met)
+
+    def back() -> None:
+        faults.away.difference_update(names)
+        for name in names:
+            faults.waiting.over(("away", name))
+
+    _after(scene, fault, back)
 
 
-def config_away(scene: Scene, fault: Fault) -> bool:
-    return _away(scene, fault, [fault.node])
+def _shape(scene: Scene, fault: Fault, what: str, values: dict[str, Number], value: Number, met: Met) -> None:
+    """What a node meets at the store is this while the fault lasts."""
+    waiting = scene.cluster.config_faults.waiting
+    values[fault.node] = value
+    waiting.put((what, fault.node), met)
+
+    def end() -> None:
+        values.pop(fault.node, None)
+        waiting.over((what, fault.node))
+
+    _after(scene, fault, end)
 
 
-def config_away_for_all(scene: Scene, fault: Fault) -> bool:
-    return _away(scene, fault, [node.name for node in scene.nodes])
+def config_away(scene: Scene, fault: Fault, met: Met) -> None:
+    _away(scene, fault, [fault.node], met)
 
 
-def config_unknown(scene: Scene, fault: Fault) -> bool:
-    faults = scene.cluster.config_faults
-    faults.unknown_share[fault.node] = fault.share
-    _after(scene, fault, lambda: void(faults.unknown_share.pop(fault.node, None)))
-    return True
+def config_away_for_all(scene: Scene, fault: Fault, met: Met) -> None:
+    _away(scene, fault, [node.name for node in scene.nodes], met)
 
 
-def config_late(scene: Scene, fault: Fault) -> bool:
-    faults = scene.cluster.config_faults
-    faults.watch_lag_ns[fault.node] = int(fault.share * 2 * NS_PER_S)
-    _after(scene, fault, lambda: void(faults.watch_lag_ns.pop(fault.node, None)))
-    return True
+def config_unknown(scene: Scene, fault: Fault, met: Met) -> None:
+    _shape(scene, fault, "unknown", scene.cluster.config_faults.unknown_share, fault.share, met)
 
 
-def config_slow(scene: Scene, fault: Fault) -> bool:
-    faults = scene.cluster.config_faults
-    faults.slow_most_ns[fault.node] = 1 + int(SLOW_CONFIG_NS_MOST * fault.share ** 2)
-    _after(scene, fault, lambda: void(faults.slow_most_ns.pop(fault.node, None)))
-    return True
+def config_late(scene: Scene, fault: Fault, met: Met) -> None:
+    lag_ns = int(fault.share * 2 * NS_PER_S)
+    _shape(scene, fault, "late", scene.cluster.config_faults.watch_lag_ns, lag_ns, met)
+
+
+def config_slow(scene: Scene, fault: Fault, met: Met) -> None:
+    most_ns = 1 + int(SLOW_CONFIG_NS_MOST * fault.share ** 2)
+    _shape(scene, fault, "slow", scene.cluster.config_faults.slow_most_ns, most_ns, met)
 
 
 # ---------------------------------------------------------------------- disks that say so
 
-def _arm_write(how: str) -> Callable[[Scene, Fault], bool]:
-    def arm(scene: Scene, fault: Fault) -> bool:
+def _arm_write(how: str) -> Callable[[Scene, Fault, Met], None]:
+    def arm(scene: Scene, fault: Fault, met: Met) -> None:
         if how in ("eio", "enospc"):
             scene.damage.fenced = True
         else:
             scene.damage.anywhere = scene.damage.metadata = True
         scene.cluster.node(fault.node).disk.faults.writes.append(how)
-        return False
     return arm
 
 
-def stale_write(scene: Scene, fault: Fault) -> bool:
+def stale_write(scene: Scene, fault: Fault, met: Met) -> None:
     disk = scene.cluster.node(fault.node).disk
-    _arm_write("stale")(scene, fault)
+    _arm_write("stale")(scene, fault, met)
     _after(scene, fault, lambda: scene.note("{} stale writes fall back", disk.fall_back()))
-    return False
 
 
-def flush_error(scene: Scene, fault: Fault) -> bool:
+def flush_error(scene: Scene, fault: Fault, met: Met) -> None:
     scene.damage.fenced = True
     scene.cluster.node(fault.node).disk.faults.flushes.append("fails")
-    return False
 
 
-def forgetful_flush(scene: Scene, fault: Fault) -> bool:
+def forgetful_flush(scene: Scene, fault: Fault, met: Met) -> None:
     scene.damage.fenced = scene.damage.anywhere = scene.damage.metadata = True
     scene.cluster.node(fault.node).disk.faults.flushes.append("forgets")
-    return False
 
 
-def stall(scene: Scene, fault: Fault) -> bool:
-    disk = scene.cluster.node(fault.node).disk
-    disk.stall_until(_until_ns(scene, fault))
-    return True
+def stall(scene: Scene, fault: Fault, met: Met) -> None:
+    scene.cluster.node(fault.node).disk.stall_until(_until_ns(scene, fault), met)
 
 
-def slow_disk(scene: Scene, fault: Fault) -> bool:
+def slow_disk(scene: Scene, fault: Fault, met: Met) -> None:
     faults = scene.cluster.node(fault.node).disk.faults
     faults.slow_factor = 1 + int(SLOW_DISK_FACTOR_MOST * fault.share ** 2)
+    faults.waiting.put("slow", met)
     _after(scene, fault, lambda: setattr(faults, "slow_factor", 1))
-    return True
 
 
-def read_error(scene: Scene, fault: Fault) -> bool:
+def read_error(scene: Scene, fault: Fault, met: Met) -> None:
     scene.damage.anywhere = scene.damage.metadata = True
-    scene.cluster.node(fault.node).disk.faults.failing_reads += 1 + int(fault.share * 3)
-    return False
+    faults, reads = scene.cluster.node(fault.node).disk.faults, 1 + int(fault.share * 3)
+    faults.failing_reads += reads
+    faults.reads_met.extend([met] * reads)
 
 
 # -------------------------------------------------------------------------- damaged blocks
@@ -261,7 +266,7 @@ def _victims(scene: Scene, fault: Fault) -> list[DataBlock]:
     return blocks[first:first + count]
 
 
-def rot(scene: Scene, fault: Fault) -> bool:
+def rot(scene: Scene, fault: Fault, met: Met) -> None:
     """Bits of some blocks turn over."""
     disk = scene.cluster.node(fault.node).disk
     victims = _victims(scene, fault)
@@ -271,10 +276,10 @@ def rot(scene: Scene, fault: Fault) -> bool:
                    block.location)
         disk.rot(block.location * BLOCK_SIZE + byte, 1 << scene.random.randrange(8))
         scene.damaged(block)
-    return bool(victims)
+        met()
 
 
-def bad_sector(scene: Scene, fault: Fault) -> bool:
+def bad_sector(scene: Scene, fault: Fault, met: Met) -> None:
     """Some blocks cannot be read any more, until they are written."""
     disk = scene.cluster.node(fault.node).disk
     victims = _victims(scene, fault)
@@ -283,19 +288,20 @@ def bad_sector(scene: Scene, fault: Fault) -> bool:
                    block.location)
         disk.faults.unreadable.add(block.location)
         scene.damaged(block)
-    return bool(victims)
+        met()
 
 
-def rot_metadata(scene: Scene, fault: Fault) -> bool:
+def rot_metadata(scene: Scene, fault: Fault, met: Met) -> None:
     """A bit of a superblock, a root, a page or a log header turns over."""
     disk = scene.cluster.node(fault.node).disk
     block = int(fault.share * (len(disk.image) // BLOCK_SIZE))
     scene.damage.anywhere = scene.damage.metadata = True
+    if any(disk.image[block * BLOCK_SIZE:(block + 1) * BLOCK_SIZE]):
+        met()                                         # else nothing was ever written there
     disk.rot(block * BLOCK_SIZE + scene.random.randrange(BLOCK_SIZE), 1 << scene.random.randrange(8))
-    return True
 
 
-def old_superblock(scene: Scene, fault: Fault) -> bool:
+def old_superblock(scene: Scene, fault: Fault, met: Met) -> None:
     """One copy, or two, are what they were before they were written last; both are valid."""
     disk = scene.cluster.node(fault.node).disk
     copies = sorted(disk.superseded.items())
@@ -304,36 +310,33 @@ def old_superblock(scene: Scene, fault: Fault) -> bool:
     for block, data in victims:
         scene.note("superblock at {} of {} is old", block, fault.node)
         disk.put_back(block * BLOCK_SIZE, data)
+        met()
     scene.damage.anywhere = scene.damage.metadata = True
-    return bool(victims)
 
 
 # ------------------------------------------------------------------------ clocks, clients
 
-def clock_step(scene: Scene, fault: Fault) -> bool:
+def clock_step(scene: Scene, fault: Fault, met: Met) -> None:
     """A little way, as leases allow for; or far, and then reads may be stale."""
     most_s = plans.FAR_STEP_S_MOST if scene.plan.setup.stale_reads else plans.STEP_S_MOST
-    if not scene.plan.setup.stale_reads and scene.struck[fault.kind]:
-        return False                                  # the margin is for one
+    if not scene.plan.setup.stale_reads and scene.has_stepped:
+        return                                        # the margin is for one
+    scene.has_stepped = True
     scene.cluster.node(fault.node).clock.step(int((2 * fault.share - 1) * most_s * NS_PER_S))
-    return True
+    if _running(scene, fault.node) is not None:
+        met()
 
 
-def move_client(scene: Scene, fault: Fault) -> bool:
+def move_client(scene: Scene, fault: Fault, met: Met) -> None:
     number = int(fault.share * len(scene.clients))
     client = scene.clients[number]
     if _running(scene, fault.node) is None or client.is_attaching or (
             client.is_attached and client.through == fault.node):
-        return False
-    scene.attach(client, number, fault.node)
-    return True
+        return
+    scene.attach(client, number, fault.node, met)
 
 
-def void(value: object) -> None:
-    """What was there interests nobody."""
-
-
-STRIKES: dict[str, Callable[[Scene, Fault], bool]] = {
+STRIKES: dict[str, Callable[[Scene, Fault, Met], None]] = {
     "kill": kill, "kill all": kill_all, "stop": stop, "kill at start": kill_at_start, "cut power": cut_power,
     "cut power of all": cut_power_of_all, "pause": pause, "hold control": hold_control,
     "drop links": drop_links, "cut one way": cut_one_way, "cut off": cut_off, "slow link": slow_link,

@@ -23,6 +23,7 @@ from random import Random
 from typing import Protocol
 
 from repstore.sim.clock import VirtualClock
+from repstore.sim.meeting import Met, Waiting, nobody
 
 LINK_ACCEPTED = 1             # kinds of a link, as the engine numbers them
 LINK_CONNECTED = 3
@@ -82,6 +83,7 @@ class SimulatedNetwork:
         self._slow: dict[tuple[str, str], int] = {}           # more nanoseconds, (from, to)
         self.rough = Roughness()
         self.struck: dict[str, int] = {}                      # messages by what became of them
+        self._waiting = Waiting()                             # faults that met no message yet
 
     # ------------------------------------------------------------------- what engines ask
     def send(self, owner: Peer, link: int, token: int, data: bytes) -> None:
@@ -91,8 +93,10 @@ class SimulatedNetwork:
             if token:
                 self._clock.after(DELAY_LEAST_NS, partial(self._answer_lost, owner, link, token))
             return
-        due_ns = max(end.last_due_ns, self._clock.now_ns + self._delay()
-                     + self._slow.get((owner.name, end.other.owner.name), 0))
+        way = owner.name, end.other.owner.name
+        due_ns = max(end.last_due_ns, self._clock.now_ns + self._delay() + self._slow.get(way, 0))
+        if self._slow.get(way, 0) and due_ns > end.last_due_ns:
+            self._waiting.meet(("slow", *way))
         end.last_due_ns = due_ns
         end.waiting.append((due_ns, token, data))
         if self.rough.drop or self.rough.double or self.rough.swap:
@@ -115,7 +119,12 @@ class SimulatedNetwork:
     # --------------------------------------------------------------- what the cluster asks
     def connect(self, near: Peer, far: Peer) -> bool:
         """A new connection, unless one is there or the nodes are cut off."""
-        if self._is_cut(near, far) or self._is_cut(far, near) or self.connected(near, far):
+        if self.connected(near, far):
+            return False
+        ways = ((near.name, far.name), (far.name, near.name))
+        if any(way in self._cut for way in ways):
+            for way in ways:
+                self._waiting.meet(("cut", *way))
             return False
         one = End(near, self._free_link(near))
         other = End(far, self._free_link(far))
@@ -134,20 +143,26 @@ class SimulatedNetwork:
         for end in [end for end in self._ends.values() if end.owner is owner]:
             self._clock.after(self._random.randint(0, BREAK_MOST_NS), partial(self._break, end))
 
-    def drop(self, one: str, other: str) -> bool:
-        """Break the connections between two nodes, by name. False: there was none."""
+    def drop(self, one: str, other: str, met: Met = nobody) -> None:
+        """Break the connections between two nodes, by name."""
         ends = [end for end in self._ends.values() if end.owner.name == one and end.other.owner.name == other]
         for end in ends:
-            self._clock.after(self._random.randint(0, BREAK_MOST_NS), partial(self._break, end))
-        return bool(ends)
+            self._clock.after(self._random.randint(0, BREAK_MOST_NS), partial(self._break, end, met))
 
-    def cut(self, sender: str, receiver: str) -> None:
+    def cut(self, sender: str, receiver: str, met: Met = nobody) -> None:
         """Nothing moves from `sender` to `receiver` any more."""
         self._cut.add((sender, receiver))
+        self._waiting.add(("cut", sender, receiver), met)
 
-    def slow(self, sender: str, receiver: str, more_ns: int) -> None:
+    def slow(self, sender: str, receiver: str, more_ns: int, met: Met = nobody) -> None:
         """Messages from `sender` to `receiver` take that much longer."""
         self._slow[sender, receiver] = more_ns
+        self._waiting.put(("slow", sender, receiver), met)
+
+    def roughen(self, rough: Roughness, met: Met = nobody) -> None:
+        """All links are as rough as this from now on."""
+        self.rough = rough
+        self._waiting.put("rough", met)
 
     def open_half(self, near: str, far: str, until_ns: int) -> bool:
         """`near` is told that its connection with `far` is down; `far` not before `until_ns` (N6)."""
@@ -160,7 +175,9 @@ class SimulatedNetwork:
 
     def mend(self, ways: Iterable[tuple[str, str]]) -> None:
         """These ways are free again."""
-        self._cut.difference_update(ways)
+        for way in ways:
+            self._cut.discard(way)
+            self._waiting.over(("cut", *way))
         self._deliver_all()
 
     def heal(self) -> None:
@@ -185,7 +202,11 @@ class SimulatedNetwork:
         """Hand over what is due, as far as the way is free."""
         to = end.other
         while (end.waiting and end.waiting[0][0] <= self._clock.now_ns and to.is_up
-               and not (to.held or to.is_down or end.is_down or self._is_cut(end.owner, to.owner))):
+               and not (to.held or to.is_down or end.is_down)):
+            way = end.owner.name, to.owner.name
+            if way in self._cut:
+                self._waiting.meet(("cut", *way))
+                return
             _, token, data = end.waiting.popleft()
             if token and end.owner.alive:
                 end.owner.sent(end.link, token)
@@ -213,10 +234,12 @@ class SimulatedNetwork:
         else:
             return
         self.struck[what] = self.struck.get(what, 0) + 1
+        self._waiting.meet("rough")
 
-    def _break(self, end: End) -> None:
+    def _break(self, end: End, met: Met = nobody) -> None:
         """Both sides learn it, one now and the other a little later."""
         if not end.is_down:
+            met()
             self._down(end)
             self._clock.after(self._delay(), partial(self._down, end.other))
 
@@ -235,9 +258,6 @@ class SimulatedNetwork:
     def _answer_lost(self, owner: Peer, link: int, token: int) -> None:
         if owner.alive:
             owner.sent(link, token)
-
-    def _is_cut(self, sender: Peer, receiver: Peer) -> bool:
-        return (sender.name, receiver.name) in self._cut
 
     def _free_link(self, owner: Peer) -> int:
         used = {link for peer, link in self._ends if peer is owner}

@@ -34,6 +34,7 @@ from repstore.sim.config_store import ConfigFaults, NodeConfigStore
 from repstore.sim.control_thread import ControlThread
 from repstore.sim.disk import DiskAsk, SimulatedDisk
 from repstore.sim.engine import SimulatedEngine, open_engine
+from repstore.sim.meeting import Met, nobody
 from repstore.sim.network import SimulatedNetwork
 from repstore.sim.trace import FRAME, Trace, frame_details
 
@@ -157,6 +158,7 @@ class NodeLife:
         self._due: dict[int, tuple[int, DiskAsk]] = {}      # disk operations, by number
         self._wake_ns = 0
         self._run_asked = False
+        self._is_pumping = False
         self._inbox: list[EngineEvent] = []
         self._stop = Standstill(world.clock)
         self._control_hold = Standstill(world.clock)
@@ -203,13 +205,13 @@ class NodeLife:
         """Whether a SIGSTOP is on."""
         return self._stop.is_on
 
-    def stop_until(self, until_ns: int) -> None:
+    def stop_until(self, until_ns: int, met: Met = nobody) -> None:
         """SIGSTOP now, SIGCONT then (M4)."""
-        self._stop.last_until(until_ns)
+        self._stop.last_until(until_ns, met)
 
-    def hold_control_until(self, until_ns: int) -> None:
+    def hold_control_until(self, until_ns: int, met: Met = nobody) -> None:
         """Python does nothing until then (M4)."""
-        self._control_hold.last_until(until_ns)
+        self._control_hold.last_until(until_ns, met)
 
     def _control_is_put_off(self, action: Action) -> bool:
         """Whether control code cannot act now; then the action waits."""
@@ -288,7 +290,9 @@ class NodeLife:
         else:
             trace.add(self.name, "flushes as {}", ask.operation)
         disk = self.node.disk
-        due_ns = max(self._world.clock.now_ns + disk.begin(ask), disk.stalled_until_ns)
+        due_ns = self._world.clock.now_ns + disk.begin(ask)
+        # what is pumped is waited for here: nothing makes it late
+        due_ns = max(due_ns, disk.stalled_until_ns) if self._is_pumping else disk.put_off(due_ns)
         self._due[ask.operation] = (due_ns, ask)
         self._world.clock.at(due_ns, partial(self._disk_due, ask))
 
@@ -312,7 +316,9 @@ class NodeLife:
 
     def _pump(self) -> bool:
         """One turn and one disk operation, at this point of time. False: nothing is under way."""
+        self._is_pumping = True
         moved = self._turn()
+        self._is_pumping = False
         if not self._due:
             return moved
         if self.pumps_left is not None:

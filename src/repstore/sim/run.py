@@ -47,6 +47,7 @@ class Outcome:
     errors: int = 0                     # answers that were errors, each of them due
     crashes: int = 0
     faults: dict[str, int] = field(default_factory=dict)     # by kind, those that met something
+    effects: dict[str, int] = field(default_factory=dict)    # how often, of what one fault does several times
     trace: Trace | None = None
 
 
@@ -169,9 +170,10 @@ def _count(outcome: Outcome, scene: Scene) -> None:
     counts: Counter[str] = Counter(scene.struck)
     for node in scene.nodes:
         counts += node.disk.counts
-    for what, count in cluster.network.struck.items():
-        counts["message " + what] += count
-    for what, count in cluster.config_faults.struck.items():
-        counts["unknown swap " + what] += count
     outcome.faults = dict(sorted(counts.items()))
+    outcome.effects = {
+        **{f"message {what}": count for what, count in sorted(cluster.network.struck.items())},
+        **{f"unknown swap {what}": count for what, count in sorted(cluster.config_faults.struck.items())}}
+    if scene.replaced_disks:
+        outcome.effects["replaced disk"] = scene.replaced_disks
 

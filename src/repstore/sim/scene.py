@@ -14,8 +14,9 @@ from repstore import config, errors
 from repstore.sim.atlas import Damage, DataBlock
 from repstore.sim.clock import NS_PER_S
 from repstore.sim.cluster import SimulatedCluster
+from repstore.sim.meeting import Met, nobody
 from repstore.sim.node import SimulatedNode, StartCrash
-from repstore.sim.plan import Plan, PlannedAsk, VolumePlan
+from repstore.sim.plan import Fault, Plan, PlannedAsk, VolumePlan
 from repstore.sim.workload import Ask, SimulatedClient
 from repstore.store.device import MemoryDevice
 from repstore.store.store import format_device
@@ -34,6 +35,8 @@ class Scene:
         self.random = Random(f"{plan.seed} scene")
         self.damage = Damage(setup)
         self.struck: Counter[str] = Counter()          # faults that met something, by kind
+        self.replaced_disks = 0
+        self.has_stepped = False                       # a clock
         self.crashes = 0
         self.down: set[str] = set()                    # by plan: the operator leaves them alone
         self.condemned: set[str] = set()               # do not open, and may not be replaced
@@ -81,6 +84,17 @@ class Scene:
         """A line of the trace."""
         self.cluster.trace.add("fault", what, *details)
 
+    def counted(self, fault: Fault) -> Met:
+        """To be called when something meets this fault: the first time counts."""
+        is_met = False
+
+        def met() -> None:
+            nonlocal is_met
+            self.struck[fault.kind] += not is_met
+            is_met = True
+
+        return met
+
     def damaged(self, block: DataBlock) -> None:
         """A copy of this block was damaged."""
         place = (block.volume, block.lba)
@@ -109,15 +123,16 @@ class Scene:
     def _timed(self, ask: PlannedAsk) -> Ask:
         return Ask(ask.kind, ask.first, ask.blocks, ask.fua, self.began_ns + ask.at_ns)
 
-    def attach(self, client: SimulatedClient, number: int, through: str) -> None:
+    def attach(self, client: SimulatedClient, number: int, through: str, met: Met = nobody) -> None:
         """Have a client go on through a node, as soon as that has time for it, if it can be done then."""
         life = self.cluster.life(through)
         client.attaching = life
-        life.decide(partial(self._attach, client, self.plan.setup.volumes[number].name, through))
+        life.decide(partial(self._attach, client, self.plan.setup.volumes[number].name, through, met))
 
-    def _attach(self, client: SimulatedClient, volume: str, through: str) -> None:
+    def _attach(self, client: SimulatedClient, volume: str, through: str, met: Met) -> None:
         try:
             self.cluster.attach(client, volume, through=through)
+            met()
             self.cluster.trace.add(through, "client of {} attaches", volume)
         except errors.RepstoreError as error:
             self.cluster.trace.add(through, "client of {} is not attached: {}", volume, error)
@@ -169,7 +184,7 @@ class Scene:
                       boot_id=node.boot_id)
         node.disk.replace(image)
         self.note("operator replaces the disk of {}", node.name)
-        self.struck["replaced disk"] += 1
+        self.replaced_disks += 1
 
     # --------------------------------------------------------------------------------- healing
     def heal(self) -> None:

@@ -58,6 +58,7 @@ class Summary:
     simulated_s: float = 0.0
     wall_s: float = 0.0
     faults: Counter[str] = field(default_factory=Counter)
+    effects: Counter[str] = field(default_factory=Counter)        # of them, and of operators
     failures: dict[int, str] = field(default_factory=dict)        # by seed
     interrupted: bool = False
     worker_died: bool = False
@@ -83,6 +84,7 @@ class Summary:
         self.crashes += outcome.crashes
         self.simulated_s += outcome.simulated_s
         self.faults.update(outcome.faults)
+        self.effects.update(outcome.effects)
         if outcome.failure:
             self.failures[outcome.seed] = outcome.failure
 
@@ -91,7 +93,8 @@ class Summary:
         return {"seeds": self.seeds, "not_run": self.not_run, "operations": self.operations,
                 "errors": self.errors, "crashes": self.crashes,
                 "simulated_hours": round(self.simulated_s / 3600, 4), "wall_s": round(self.wall_s, 3),
-                "faults": dict(sorted(self.faults.items())), "interrupted": self.interrupted,
+                "faults": dict(sorted(self.faults.items())),
+                "effects": dict(sorted(self.effects.items())), "interrupted": self.interrupted,
                 "worker_died": self.worker_died,
                 "failures": [{"seed": seed, "failure": text} for seed, text in sorted(self.failures.items())]}
 
