@@ -1,5 +1,6 @@
 """fsck: clean where nothing is wrong, and one finding of the right kind for each thing that is."""
 import fcntl
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -360,6 +361,16 @@ def test_the_command_keeps_its_position_and_goes_on_from_there(
         assert kept.read_bytes() == others         # another's: neither taken nor deleted
     assert run([*command[:-1], str(tmp_path / "nowhere" / "position")]) == 2      # before it reads anything
     assert "no file can be made there" in capsys.readouterr().err
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, pipe = tmp_path / "store", tmp_path / "pipe"
+    store.write_bytes(worked_in())
+    os.mkfifo(pipe)
+    assert run(["check", "fsck", str(pipe)]) == 2
+    assert capsys.readouterr().err == f"repstore: {pipe} is neither a file nor a block device\n"
+    assert run(["check", "fsck", str(store), "--resume", str(pipe)]) == 2
+    assert capsys.readouterr().err == f"repstore: {pipe}: is no regular file\n"
 
 
 def test_the_document_has_every_kind_of_finding() -> None:

@@ -84,6 +84,10 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
         FileDevice(tmp_path)
     with pytest.raises(errors.ConfigError, match="neither a file nor a block device"):
         FileDevice(Path("/dev/null"))
+    os.mkfifo(tmp_path / "pipe")
+    for writable in (False, True):               # nobody waits for the other end
+        with pytest.raises(errors.ConfigError, match="pipe is neither a file nor a block device"):
+            FileDevice(tmp_path / "pipe", writable=writable)
     with pytest.raises(errors.ConfigError, match="image of 100 bytes: must be a multiple of 4096"):
         MemoryDevice(bytearray(100))
 

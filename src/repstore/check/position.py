@@ -61,6 +61,8 @@ def load(path: Path) -> Position:
         if not os.access(path.parent, os.W_OK):
             raise errors.ConfigError(f"{path}: no file can be made there")
         return fresh()
+    if not path.is_file():
+        raise errors.ConfigError(f"{path}: is no regular file")
     try:
         if path.stat().st_size > config.POSITION_BYTES_MAX:
             raise errors.ConfigError(f"{path}: larger than {config.POSITION_BYTES_MAX} bytes")

@@ -80,12 +80,13 @@ class FileDevice:
         if create:
             flags |= os.O_CREAT
         self.path = path
+        _refuse_pipes(path)
         self.fd = _open_direct(path, flags)
         mode = os.fstat(self.fd).st_mode
         self.is_block_device = stat.S_ISBLK(mode)
         if not (self.is_block_device or stat.S_ISREG(mode)):
             os.close(self.fd)
-            raise errors.ConfigError(f"{path} is neither a file nor a block device")
+            raise _neither(path)
 
     @property
     def size_bytes(self) -> int:
@@ -149,6 +150,20 @@ def lock_holder(path: Path) -> str:
             except OSError:
                 return number
     return ""
+
+
+def _refuse_pipes(path: Path) -> None:
+    """Before it is opened: that would wait for whoever writes into it."""
+    try:
+        is_pipe = stat.S_ISFIFO(os.stat(path).st_mode)
+    except OSError:
+        return                                   # opening it says what is wrong
+    if is_pipe:
+        raise _neither(path)
+
+
+def _neither(path: Path) -> errors.ConfigError:
+    return errors.ConfigError(f"{path} is neither a file nor a block device")
 
 
 def _open_direct(path: Path, flags: int) -> int:
