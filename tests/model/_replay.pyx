@@ -21,6 +21,7 @@ cdef enum:
     ANY_CRASHES = 255
     ENTRIES_MAX = 1 << 24
     STEPS_MAX = 4096               # more than one entry can lead to
+    FAR = 63                       # steps left to what is looked for, at most
 
 ctypedef struct seen_node_t:
     uint8_t sealed
@@ -48,8 +49,12 @@ cdef class Follower:
     cdef bounds_t bounds
     cdef entry_t* entries          # of one view: the queue, and what was seen
     cdef uint32_t* table
+    cdef uint32_t* following       # in its queue
+    cdef uint32_t[FAR + 1] first   # of the queues, by steps that are left
+    cdef uint32_t[FAR + 1] newest
     cdef uint64_t entries_max
     cdef uint64_t count
+    cdef uint64_t found
     cdef uint64_t slots
 
     def __init__(self, int nodes, int lsns, uint64_t entries_max):
@@ -63,12 +68,14 @@ cdef class Follower:
             self.slots *= 2
         self.entries = <entry_t*>malloc((entries_max + STEPS_MAX) * sizeof(entry_t))
         self.table = <uint32_t*>malloc(self.slots * sizeof(uint32_t))
-        if self.entries == NULL or self.table == NULL:
+        self.following = <uint32_t*>malloc((entries_max + STEPS_MAX) * sizeof(uint32_t))
+        if self.entries == NULL or self.table == NULL or self.following == NULL:
             raise MemoryError(f"{entries_max} entries")
 
     def __dealloc__(self):
         free(self.entries)
         free(self.table)
+        free(self.following)
 
     def at_rest(self, int last, flushed):
         """Epoch 1, led by node 0, everybody in sync; `last` LSNs are written by all and acknowledged, of which
@@ -91,9 +98,9 @@ cdef class Follower:
         world.nodes[0].linked = world.nodes[0].installed
         return <bytes>(<char*>&world)[:sizeof(world_t)]
 
-    def follow(self, states, before, after, crash, bint flushes, int detour):
-        """The states that `after` shows, a shortest way from `states` (which `before` shows) and up to `detour`
-        steps more; and whether all of these were looked at: about `entries_max` at most are.
+    def follow(self, states, before, after, crash, bint flushes, uint64_t wanted):
+        """Up to `wanted` states that `after` shows, reached from `states` (which `before` shows); and whether
+        all that could be were looked at, if there is none: about `entries_max` at most are.
 
         `crash` is None or the (step, node) that has to happen on the way, and may not happen else. Without
         `flushes` nothing is flushed but by who joins: it matters to power cuts alone.
@@ -112,40 +119,53 @@ cdef class Follower:
             memcpy(&entry.world, <char*>state, sizeof(world_t))
             self.add(&entry)
         with nogil:
-            whole = self.search(&old, &new, crash_step, crash_node, flushes, detour)
+            whole = self.search(&old, &new, crash_step, crash_node, flushes, wanted)
         found = []
         for i in range(self.count):
-            if is_there(&self.entries[i], &self.bounds, &new):
+            if distance(&self.entries[i], &self.bounds, &new) == 0:
                 found.append(<bytes>(<char*>&self.entries[i].world)[:sizeof(world_t)])
         return found, whole
 
     cdef bint search(self, const seen_t* old, const seen_t* new, int crash_step, int crash_node, bint flushes,
-                     int detour) noexcept nogil:
-        cdef uint64_t head = 0, layer_end = self.count
-        cdef bint found = False
-        for head in range(layer_end):
-            found |= is_there(&self.entries[head], &self.bounds, new)
-        head = 0
-        while head < self.count:
-            if head == layer_end:
-                if found:
-                    if detour == 0:
-                        return True
-                    detour -= 1
-                layer_end = self.count
+                     uint64_t wanted) noexcept nogil:
+        """What is nearest to the new view goes on first."""
+        cdef uint64_t i
+        cdef int near
+        for near in range(FAR + 1):
+            self.first[near] = self.newest[near] = NOT_SEEN
+        self.found = 0
+        for i in range(self.count):
+            self.put(i, new)
+        near = 0
+        while near <= FAR and self.found < wanted:
+            if self.first[near] == NOT_SEEN:
+                near += 1
+                continue
             if self.count > self.entries_max:
                 return False
-            found |= self.expand(head, old, new, crash_step, crash_node, flushes)
-            head += 1
+            i = self.first[near]
+            self.first[near] = self.following[i]
+            self.expand(i, old, new, crash_step, crash_node, flushes)
+            near = 0
         return True
 
-    cdef bint expand(self, uint64_t head, const seen_t* old, const seen_t* new, int crash_step, int crash_node,
+    cdef void put(self, uint64_t i, const seen_t* new) noexcept nogil:
+        """Into the queue of all that are as near."""
+        cdef int near = distance(&self.entries[i], &self.bounds, new)
+        self.found += near == 0
+        self.following[i] = NOT_SEEN
+        if self.first[near] == NOT_SEEN:
+            self.first[near] = <uint32_t>i
+        else:
+            self.following[self.newest[near]] = <uint32_t>i
+        self.newest[near] = <uint32_t>i
+
+    cdef void expand(self, uint64_t i, const seen_t* old, const seen_t* new, int crash_step, int crash_node,
                      bint flushes) noexcept nogil:
-        """Every step from one entry. Whether one led to what is new."""
+        """Every step from one entry."""
         cdef entry_t entry, base
         cdef int s, a, b
-        cdef bint found = False
-        memcpy(&base, &self.entries[head], sizeof(entry_t))
+        memcpy(&base, &self.entries[i], sizeof(entry_t))
         memcpy(&entry, &base, sizeof(entry_t))
         for s in range(STEP_COUNT):
             if is_crash(s) and (base.crashed or s != crash_step):
@@ -163,9 +183,8 @@ cdef class Follower:
                         if is_crash(s):
                             entry.crashed = True
                         if self.add(&entry):
-                            found |= is_there(&entry, &self.bounds, new)
+                            self.put(self.count - 1, new)
                     memcpy(&entry, &base, sizeof(entry_t))
-        return found
 
     cdef bint add(self, const entry_t* entry) noexcept nogil:
         """Whether it was new."""
@@ -233,9 +252,35 @@ cdef uint8_t learners_of(const node_t* node, const bounds_t* bounds) noexcept no
     return learners
 
 
-cdef bint is_there(const entry_t* entry, const bounds_t* bounds, const seen_t* new) noexcept nogil:
-    """Whether the crash has happened and this is what the state looks like."""
-    return entry.crashed != 0 and is_between(&entry.world, bounds, new, new)
+cdef int distance(const entry_t* entry, const bounds_t* bounds, const seen_t* new) noexcept nogil:
+    """About how many steps are left to the new view; 0: it is what the state looks like, and the crash has
+    happened."""
+    cdef const world_t* world = &entry.world
+    cdef const node_t* node
+    cdef const seen_node_t* will
+    cdef int i, done, left = entry.crashed == 0
+    left += (world.epoch != new.epoch) + (world.primary != new.primary) + differs(world.in_sync, new.in_sync)
+    for i in range(bounds.nodes):
+        node = &world.nodes[i]
+        will = &new.nodes[i]
+        done = node.acknowledged if node.role == LEADER else 0
+        left += (node.sealed != will.sealed) + (led_by(node) != will.leads)
+        left += differs(counting_at(node), will.counting) + differs(learners_of(node, bounds), will.learners)
+        left += outside(node.last, will.last_least, will.last_most)
+        left += outside(done, will.done_least, will.done_most)
+    return min(left, FAR)
+
+
+cdef inline int outside(int value, int least, int most) noexcept nogil:
+    return max(0, max(least - value, value - most))
+
+
+cdef inline int differs(int members, int wanted) noexcept nogil:
+    """In how many members two sets differ."""
+    cdef int i, count = 0
+    for i in range(NODES_MAX):
+        count += (members ^ wanted) >> i & 1
+    return count
 
 
 cdef bint is_between(const world_t* world, const bounds_t* bounds, const seen_t* old, const seen_t* new) noexcept nogil:
