@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repstore import config, errors
+from repstore.volume.volume import DEPTH_MAX
 
 FAST = Path(__file__).resolve().parents[1] / "src/repstore/_fast"
 
@@ -20,6 +21,8 @@ def native(file: str, name: str) -> int:
 
 @pytest.mark.parametrize(("limit", "file", "name"), [
     (config.REQUESTS_MAX, "state.pxd", "REQUESTS_MAX"),
+    (config.REQUESTS_OWN, "state.pxd", "REQUESTS_OWN"),
+    (config.REQUESTS_SHARED, "state.pxd", "REQUESTS_SHARED"),
     (config.PENDING_RECORDS_MAX, "state.pxd", "PENDING_RECORDS"),
     (config.PENDING_BLOCKS_MAX, "state.pxd", "PENDING_CRCS"),
     (config.VOLUMES_MAX, "state.pxd", "VOLUMES_MAX"),
@@ -44,6 +47,7 @@ def test_a_limit_is_the_one_the_data_plane_has(limit: int, file: str, name: str)
     (config.HEARTBEAT_S, "primary.pyx", "PING_NS"),
     (config.LEASE_S, "primary.pyx", "LEASE_NS"),
     (config.MEMBER_SILENCE_S, "primary.pyx", "SILENT_NS"),
+    (config.LENT_S, "engine.pyx", "LENT_NS"),
     (config.REPAIR_PATIENCE_S, "repair.pyx", "PATIENCE_NS"),
     (config.REPAIR_ANSWER_S, "repair.pyx", "ANSWER_NS"),
     (config.REPAIR_LATER_S, "repair.pyx", "LATER_NS"),
@@ -56,6 +60,13 @@ def test_a_time_is_the_one_the_data_plane_has(time_s: float, file: str, name: st
 def test_the_times_leave_room_for_each_other() -> None:
     assert config.HEARTBEAT_S * 2 < config.LEASE_S < config.GRACE_S < config.MEMBER_SILENCE_S
     assert config.MEMBER_SILENCE_S < config.REPAIR_PATIENCE_S
+
+
+def test_every_volume_has_requests_of_its_own_and_one_that_is_alone_as_many_as_it_can_use() -> None:
+    own = config.REQUESTS_OWN * (config.EXPORTS_MAX + config.VOLUMES_MAX)
+    assert own + config.REQUESTS_SHARED == config.REQUESTS_MAX
+    alone = config.REQUESTS_OWN + config.REQUESTS_SHARED // 2
+    assert alone >= max(config.PENDING_RECORDS_MAX, DEPTH_MAX)
 
 
 @pytest.mark.parametrize("name", ["a", "demo", "A-1.b_c", "9" * 63])

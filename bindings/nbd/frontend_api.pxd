@@ -47,7 +47,7 @@ cdef extern from "frontend.h" nogil:
 
     struct rs_engine_api:
         uint32_t version
-        rs_request* (*request_new)(rs_engine* engine) noexcept nogil
+        rs_request* (*request_new)(rs_engine* engine, uint32_t link) noexcept nogil
         void (*request_submit)(rs_engine* engine, rs_request* request) noexcept nogil
         void (*request_release)(rs_engine* engine, rs_request* request) noexcept nogil
         void (*send)(rs_engine* engine, uint32_t link, const void* head, uint32_t head_bytes,

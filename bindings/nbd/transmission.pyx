@@ -228,7 +228,7 @@ cdef uint32_t go_on(connection_t* connection, const uint8_t* data, uint32_t coun
         length = part_length(operation)
         if has_payload and count - consumed < length:
             return consumed
-        request = connection.api.request_new(connection.engine)
+        request = connection.api.request_new(connection.engine, connection.link)
         if request == NULL:
             return consumed
         fill(request, operation, length)

@@ -66,6 +66,9 @@ SOCKET_PATH_BYTES_MAX = 107            # sun_path of Linux, without its zero byt
 
 # ---------------------------------------------------------------- requests and their queues
 REQUESTS_MAX = 4096                    # client requests under way in one engine
+REQUESTS_OWN = 4                       # of these, kept for each volume it may export or lead
+REQUESTS_SHARED = 2048                 # the rest, of which a volume takes no more than it leaves: one that is
+                                       # alone has as many under way as an NBD connection may ask for
 REQUEST_BYTES_MAX = 256 * KIB          # read or write: one batch; frontends cut larger ones
 RANGE_BYTES_MAX = 4 * GIB - 1          # trim, write-zeroes, block status: 32 bits of NBD
 TRIM_BLOCKS_MAX = 131_072              # 512 MiB: the longest range of one record
@@ -100,6 +103,7 @@ REPAIR_ANSWER_S = 1.0                  # a copy that gave no answer for a bad bl
 REPAIR_LATER_S = 0.02                  # one that said "not now" is
 LOST_AGAIN_S = 1.0                     # a lost block that is read again is asked for again
 MEMBER_SILENCE_S = 5.0                 # a member that acknowledges nothing is to be ejected
+LENT_S = 5.0                           # a peer that takes nothing of what it is sent is hung up on
 ASK_AGAIN_S = 0.5                      # a seal or pull that got no answer is sent again
 PULL_TIMEOUT_S = 10.0                  # a member's tail is at most 16 MiB
 PROMOTION_GATHER_S = 1.0               # wait for members that may still answer

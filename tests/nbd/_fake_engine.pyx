@@ -255,7 +255,7 @@ def heap_bytes() -> int:
     return mallinfo2().uordblks
 
 
-cdef rs_request* request_new(rs_engine* engine) noexcept with gil:
+cdef rs_request* request_new(rs_engine* engine, uint32_t link) noexcept with gil:
     self = <FakeEngine><void*>engine
     if not self.free_requests:
         self.starved = True

@@ -18,15 +18,16 @@ EIO = 5
 LIMIT_S = 40.0
 
 
-def location(cluster: SimulatedCluster, node: str, lba: int) -> int:
+def location(cluster: SimulatedCluster, node: str, lba: int, volume: int = 1) -> int:
     """Where a copy has a block, in blocks of its store."""
-    return int(extents(cluster, node, lba, 1)["location"][0])
+    return int(extents(cluster, node, lba, 1, volume)["location"][0])
 
 
-def extents(cluster: SimulatedCluster, node: str, first: int, count: int) -> NDArray[np.void]:
+def extents(cluster: SimulatedCluster, node: str, first: int, count: int,
+            volume: int = 1) -> NDArray[np.void]:
     """Map entries of a copy."""
     found = np.zeros(count, extent_t)
-    inspection.read_map(cluster.life(node).engine, 1, first, found.view(np.uint8))
+    inspection.read_map(cluster.life(node).engine, volume, first, found.view(np.uint8))
     return found
 
 

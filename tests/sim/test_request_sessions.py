@@ -6,6 +6,7 @@ import mmap
 import numpy as np
 import pytest
 
+from repstore._fast.layout import FRAME_REQUEST
 from repstore._fast.simulated import DiskFlush, DiskRead
 from repstore.format import BLOCK_SIZE
 from repstore.sim.clock import NS_PER_S
@@ -13,7 +14,7 @@ from repstore.sim.cluster import SimulatedCluster
 from repstore.sim.disk import DiskAsk
 from repstore.sim.workload import IO, READ, TRIM, WRITE, WRITE_ZEROES, Ask, Operation
 from tests.sim.bad_blocks import UnreadableBlocks, location, read, touched, write
-from tests.sim.rules import SIZE_BLOCKS, apart, cluster_of, last_lsn, together
+from tests.sim.rules import SIZE_BLOCKS, apart, cluster_of, last_lsn, on_the_way, together
 from tests.sim.scenarios import LIMIT_S, VOLUME
 
 SECTORS = 8                      # of a block
@@ -75,6 +76,32 @@ def test_a_write_that_thousands_overtook_is_not_taken_for_logged(primary_dies: b
     if primary_dies:
         cluster.kill("n1")
     cluster.run_until(lambda: client.is_done, LIMIT_S)
+    cluster.check(client)
+
+
+@pytest.mark.fault("network: a link damages the same request again and again, while thousands behind it arrive",
+                   promise="they do not overtake it: it is not forgotten")
+def test_a_request_that_is_sent_back_is_not_overtaken() -> None:
+    """A copy remembers so many numbers: of a write that more had overtaken it would say that it is logged."""
+    cluster = cluster_of(4, copies=2, min_copies=1)
+    client = cluster.client(VOLUME, through="n3", depth=1000, overlaps=True, asks=iter([Ask(WRITE, 0, 8)]))
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    cluster.run_for(0.1)
+    good_ns = cluster.clock.now_ns + 2 * NS_PER_S
+    damaged: list[int] = []
+
+    def look(sender: str, header: np.void, data: bytes) -> bytes:
+        if header["type"] == FRAME_REQUEST and header["lsn"] == 2 and cluster.clock.now_ns < good_ns:
+            damaged.append(cluster.clock.now_ns)
+            return data[:-1] + bytes([data[-1] ^ 1])
+        return data
+
+    on_the_way(cluster, look)
+    client.ask_more([Ask(WRITE, 5, 1)])
+    cluster.run_until(lambda: bool(damaged), 0.1)
+    client.ask_more(Ask(WRITE, 64 + i % 32, 1) for i in range(WINDOW + 2000))
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    assert len(damaged) > 10
     cluster.check(client)
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from repstore._fast.layout import FRAME_APPEND, FRAME_LEARN
+from repstore._fast.layout import FRAME_APPEND, FRAME_COPY, FRAME_LEARN
 from repstore.sim.clock import NS_PER_S
 from repstore.sim.cluster import SimulatedCluster
-from repstore.sim.workload import WRITE, Ask
+from repstore.sim.workload import READ, TRIM, WRITE, Ask, SimulatedClient
+from tests.sim.bad_blocks import UnreadableBlocks, location
 from tests.sim.rules import apart, cluster_of, on_the_way, sent_by, together
 from tests.sim.scenarios import LIMIT_S, VOLUME
+
+OTHER = "other"
 
 
 @pytest.mark.parametrize("batches", [8, 40])
@@ -146,17 +149,127 @@ def test_news_that_matter_are_not_lost_behind_news_that_do_not() -> None:
     cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
 
 
-@pytest.mark.xfail(strict=True, reason="an engine's requests are one pool: a volume that waits may take all")
-def test_a_volume_that_stands_still_leaves_requests_to_the_others() -> None:
-    """One volume lacks copies; its clients have as much under way as they may. Another is whole."""
-    cluster = SimulatedCluster(14, nodes=3)
-    cluster.create_volume(VOLUME, 512, copies=2, min_copies=2)
-    cluster.create_volume("other", 64, copies=1)
-    cluster.run_until(lambda: cluster.is_healthy(VOLUME) and cluster.is_healthy("other"), LIMIT_S)
-    waiting = cluster.client(VOLUME, through="n1", depth=5000, overlaps=True, asks=iter([]))
-    other = cluster.client("other", through="n1", depth=1, asks=iter([]))
+def standing(count: int, through: str) -> tuple[SimulatedCluster, list[SimulatedClient], SimulatedClient]:
+    """So many volumes that n1 leads lack copies, their clients have all under way they may; one is whole."""
+    cluster = SimulatedCluster(14, nodes=3, store_bytes=64 << 20, segment_bytes=1 << 20)
+    names = [f"stands{i}" for i in range(count)]
+    for name in names:
+        cluster.create_volume(name, 64, copies=2, min_copies=2)
+    cluster.create_volume(OTHER, 64, copies=1)
+    cluster.run_until(lambda: all(cluster.is_healthy(name) for name in [*names, OTHER]), LIMIT_S)
+    assert {cluster.primary(name) for name in [*names, OTHER]} == {"n1"}
+    other = cluster.client(OTHER, through=through, depth=64, asks=iter([]))
+    waiting = [cluster.client(name, through=through, depth=5000, overlaps=True, asks=iter([]))
+               for name in names]
     cluster.kill("n2")
-    waiting.ask_more(Ask(WRITE, i % 512, 1) for i in range(4200))
+    for k, client in enumerate(waiting):
+        client.ask_more(Ask(WRITE, i % 64, 1) for i in range(4200 if count == 1 else (1100 >> k) + 16))
+        cluster.run_for(0.1)
     cluster.run_for(1)
-    other.ask_more([Ask(WRITE, 1, 1)])
-    cluster.run_until(lambda: other.is_done, LIMIT_S)
+    return cluster, waiting, other
+
+
+@pytest.mark.parametrize("through", ["n1", "n3"])
+@pytest.mark.parametrize("count", [1, 13])
+@pytest.mark.fault("process: volumes that wait for copies, with all under way that they may",
+                   promise="the other volumes of the node go on")
+def test_a_volume_that_stands_still_leaves_requests_to_the_others(count: int, through: str) -> None:
+    """At its primary, and at the node of its clients. Of 13 each takes half of what is left: nothing."""
+    cluster, waiting, other = standing(count, through)
+    other.ask_more(Ask(WRITE, i % 64, 1) for i in range(640))
+    for client in waiting:                     # who asks after it does not hold it up either
+        client.ask_more([Ask(WRITE, 0, 1)])
+    cluster.run_until(lambda: other.is_done, 1)
+    assert all(client.flying for client in waiting)
+    cluster.start("n2")
+    cluster.run_until(lambda: all(client.is_done for client in waiting), LIMIT_S)
+    for client in [*waiting, other]:
+        cluster.check(client)
+
+
+@pytest.mark.fault("process: a copy is killed of a volume on a small store that writes on without it",
+                   promise="the records of other volumes have room")
+def test_a_volume_that_stands_still_leaves_room_for_the_records_of_others() -> None:
+    """What is uncommitted must fit into the root of a checkpoint: of a small store, the records of one volume
+    could fill it."""
+    cluster = cluster_of(20, copies=2, min_copies=2)
+    cluster.create_volume(OTHER, 16, copies=1)
+    cluster.run_until(lambda: cluster.is_healthy(OTHER), LIMIT_S)
+    other = cluster.client(OTHER, through="n1", depth=4, asks=iter([]))
+    waiting = cluster.client(VOLUME, through="n1", depth=1000, overlaps=True, asks=iter([]))
+    cluster.kill("n2")
+    waiting.ask_more(Ask(TRIM, i % 64, 1) for i in range(1000))
+    cluster.run_for(0.5)
+    other.ask_more(Ask(WRITE, i % 16, 1) for i in range(64))
+    cluster.run_until(lambda: other.is_done, 1)
+    cluster.start("n2")
+    cluster.run_until(lambda: waiting.is_done, LIMIT_S)
+    for client in (waiting, other):
+        cluster.check(client)
+
+
+@pytest.mark.fault("process: a copy is killed that alone has many blocks which are bad elsewhere",
+                   promise="bad blocks of other volumes are mended meanwhile")
+def test_a_volume_whose_copies_are_away_leaves_repairs_to_the_others() -> None:
+    """Its bad blocks, many of them, wait for the copy that has them. Another volume has a bad one too."""
+    cluster = SimulatedCluster(21, nodes=3)
+    cluster.create_volume(VOLUME, 512, copies=2, min_copies=2)
+    cluster.create_volume(OTHER, 64, copies=3, min_copies=1)
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME) and cluster.is_healthy(OTHER), LIMIT_S)
+    other = cluster.client(OTHER, through="n1", asks=iter([Ask(WRITE, 0, 8)]))
+    waiting = cluster.client(VOLUME, through="n1", depth=256,
+                             asks=iter([Ask(WRITE, 8 * i, 8) for i in range(16)]))
+    cluster.run_until(lambda: waiting.is_done and other.is_done, LIMIT_S)
+    cluster.run_for(0.1)
+    disk = UnreadableBlocks(cluster.node("n1").disk)
+    disk.blocks.update(location(cluster, "n1", lba) for lba in range(128))
+    disk.blocks.add(location(cluster, "n1", 0, volume=2))
+    cluster.kill("n2")
+    cluster.run_for(0.1)
+    waiting.ask_more(Ask(READ, i, 1) for i in range(128))
+    cluster.run_for(0.5)
+    other.ask_more([Ask(READ, 0, 1)])
+    cluster.run_until(lambda: other.is_done, 1)
+    assert waiting.flying
+    cluster.start("n2")
+    cluster.run_until(lambda: waiting.is_done, LIMIT_S)
+    for client in (waiting, other):
+        cluster.check(client)
+
+
+@pytest.mark.fault("process: a copy of many volumes is stopped while it returns, its link up",
+                   promise="what it is sent takes no other copy's place")
+def test_a_copy_that_stands_still_while_it_returns_takes_not_all_transfers_with_it() -> None:
+    """n2 is back, is sent what four idle volumes have, and stands still. Then n3 comes back."""
+    cluster = SimulatedCluster(22, nodes=3)
+    names = [f"idle{i}" for i in range(4)]
+    for name in names:
+        cluster.create_volume(name, 512, copies=2, min_copies=1)
+    cluster.create_volume(OTHER, 64, copies=3, min_copies=1)
+    cluster.run_until(lambda: all(cluster.is_healthy(name) for name in [*names, OTHER]), LIMIT_S)
+    clients = [cluster.client(name, through="n1", depth=8, asks=iter([Ask(WRITE, 0, 1)])) for name in names]
+    other = cluster.client(OTHER, through="n1", depth=8, asks=iter([Ask(WRITE, 0, 1)]))
+    cluster.run_until(lambda: all(client.is_done for client in [*clients, other]), LIMIT_S)
+    for name in ("n2", "n3"):
+        cluster.kill(name)
+    cluster.run_until(lambda: all(len(cluster.volume(name).in_sync) == 1 for name in [*names, OTHER]),
+                      LIMIT_S)
+    for client in [*clients, other]:
+        client.ask_more(Ask(WRITE, i, 1) for i in range(0, client.size_blocks, 2))
+    cluster.run_until(lambda: all(client.is_done for client in [*clients, other]), LIMIT_S)
+    begun: set[int] = set()
+
+    def stop(sender: str, header: np.void, data: bytes) -> bytes:
+        if sender == "n1" and header["type"] == FRAME_COPY:
+            begun.add(int(header["volume"]))
+            if len(begun) == 4:
+                cluster.network.cut("n1", "n2")    # its socket is full
+        return data
+
+    on_the_way(cluster, stop)
+    cluster.start("n2")
+    cluster.run_until(lambda: len(begun) == 4, LIMIT_S)
+    cluster.life("n2").stop_until(cluster.clock.now_ns + 300 * NS_PER_S)
+    cluster.run_for(0.5)
+    cluster.start("n3")
+    cluster.run_until(lambda: 2 in cluster.volume(OTHER).in_sync_nodes(), LIMIT_S)

@@ -1,5 +1,6 @@
 """Feeding in-process calls into exports; see calls.pxd."""
-from libc.stdint cimport uint8_t
+from libc.errno cimport EINVAL
+from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
 
 from repstore._fast.exports cimport export_submit
@@ -39,16 +40,29 @@ cdef bint calls_pump(engine_t* engine) noexcept nogil:
     """Start operations until each call has `depth` under way. Returns whether any was started."""
     cdef call_t* call = engine.calls
     cdef bint moved = False
-    cdef request_t* request
     while call != NULL:
         while call.started < call.count and call.started - call.finished < call.depth:
-            request = request_new(engine)
-            if request == NULL:
-                return moved
-            start(engine, call, request)
+            if not start_next(engine, call):
+                break
             moved = True
         call = call.next
     return moved
+
+
+cdef bint start_next(engine_t* engine, call_t* call) noexcept nogil:
+    """Start its next operation. False: its volume has as many under way as it may."""
+    cdef uint32_t export_id = call.ios[call.started].export_id
+    cdef request_t* request
+    if export_id >= engine.export_count:
+        call.ios[call.started].error = EINVAL
+        call.started += 1
+        call.failed += 1
+        count_finished(call)
+        return True
+    request = request_new(engine, engine.exports[export_id].index)
+    if request != NULL:
+        start(engine, call, request)
+    return request != NULL
 
 
 cdef void start(engine_t* engine, call_t* call, request_t* request) noexcept nogil:
@@ -77,12 +91,8 @@ cdef void start(engine_t* engine, call_t* call, request_t* request) noexcept nog
 cdef void read_on(engine_t* engine, call_t* call) noexcept nogil:
     """A read is through: the next one starts now, not when all answers of this round are looked at.
     The disk would stand still for so long (what finishes inside its start waits for the pump)."""
-    cdef request_t* request
-    if call.starting or call.started == call.count or call.ios[call.started].kind != RS_READ:
-        return
-    request = request_new(engine)
-    if request != NULL:
-        start(engine, call, request)
+    if not call.starting and call.started < call.count and call.ios[call.started].kind == RS_READ:
+        start_next(engine, call)
 
 
 cdef void finished(rs_request* front) noexcept nogil:
@@ -101,8 +111,12 @@ cdef void finished(rs_request* front) noexcept nogil:
         memcpy(call.buffer + io.buffer_offset, front.data, front.data_bytes)
     request_release(engine, request)
     engine.more = True
-    store_release(&call.finished, call.finished + 1, RELEASE)
+    count_finished(call)
     if was_read:
         read_on(engine, call)
+
+
+cdef void count_finished(call_t* call) noexcept nogil:
+    store_release(&call.finished, call.finished + 1, RELEASE)
     if call.finished == call.count and call.waiter != NULL:
         pthread_cond_broadcast(<pthread_cond_t*>call.waiter)

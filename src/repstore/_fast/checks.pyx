@@ -1,11 +1,11 @@
-"""Whether E1 to E8 of `state.pxd` hold; reads everything, changes nothing."""
+"""Whether E1 to E9 of `state.pxd` hold; reads everything, changes nothing."""
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from repstore._fast.layout cimport OP_WRITE, pending_t
 from repstore._fast.recount cimport count_live
 from repstore._fast.segments cimport is_emptied
-from repstore._fast.state cimport MEMBER_IN_SYNC, ROLE_PRIMARY, store_t, volume_t
+from repstore._fast.state cimport MEMBER_IN_SYNC, REQUESTS_OWN, REQUESTS_SHARED, ROLE_PRIMARY, store_t, volume_t
 from repstore._fast.volume cimport pending_at
 
 
@@ -13,9 +13,9 @@ cdef const char* first_broken(engine_t* engine) noexcept nogil:
     """The first invariant that does not hold, in words; NULL when all do."""
     cdef uint32_t i
     cdef uint64_t records = 0, blocks = 0
-    cdef const char* broken = NULL
-    if not engine.has_store or engine.store.failed:
-        return NULL
+    cdef const char* broken = requests_broken(engine)
+    if broken != NULL or not engine.has_store or engine.store.failed:
+        return broken
     for i in range(engine.volume_count):
         broken = volume_broken(engine.volumes[i])
         if broken != NULL:
@@ -26,6 +26,32 @@ cdef const char* first_broken(engine_t* engine) noexcept nogil:
         return b"E7: coming_records and coming_blocks = all that is logged and not committed"
     broken = live_broken(engine)
     return broken if broken != NULL else log_broken(&engine.store)
+
+
+cdef const char* requests_broken(engine_t* engine) noexcept nogil:
+    cdef uint32_t i, used = 0, shared = 0
+    for i in range(engine.export_count):
+        count_held(engine, engine.exports[i].index, &used, &shared)
+    for i in range(engine.volume_count):
+        if not is_exported(engine, engine.volumes[i].index):
+            count_held(engine, engine.volumes[i].index, &used, &shared)
+    if used != engine.requests_used or shared != engine.shared_requests or shared > REQUESTS_SHARED:
+        return b"E9: the requests in use are those that the volumes hold"
+    return NULL
+
+
+cdef void count_held(const engine_t* engine, uint32_t index, uint32_t* used, uint32_t* shared) noexcept nogil:
+    cdef uint32_t held = engine.requests_held[index]
+    used[0] += held
+    shared[0] += held - REQUESTS_OWN if held > REQUESTS_OWN else 0
+
+
+cdef bint is_exported(const engine_t* engine, uint32_t index) noexcept nogil:
+    cdef uint32_t i
+    for i in range(engine.export_count):
+        if engine.exports[i].index == index:
+            return True
+    return False
 
 
 cdef const char* volume_broken(volume_t* volume) noexcept nogil:

@@ -312,7 +312,7 @@ cdef bint bad_block(engine_t* engine, volume_t* volume, uint64_t lba, const exte
         cleaner.reread = extent.location
         read_one(engine, extent.location, bytes)
         return False
-    if repair_full(engine) or repair_need(engine, volume, lba, extent) == REPAIR_STARTED:
+    if repair_full(engine, volume) or repair_need(engine, volume, lba, extent) == REPAIR_STARTED:
         return False
     batch = log_reserve(engine, CLASS_CLEANER, 1, 0)
     if batch == NULL:

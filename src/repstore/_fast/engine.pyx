@@ -9,7 +9,7 @@ from repstore._fast.checkpoint cimport checkpoint_done, checkpoint_free, checkpo
 from repstore._fast.cleaner cimport cleaner_due_ns, cleaner_free, cleaner_read_done, cleaner_step
 from repstore._fast.events cimport EVENT_LINK_DOWN, EVENT_LINK_UP, event_push
 from repstore._fast.exports cimport (
-    engine_api, exports_deadline, exports_link_down, exports_reply, exports_retry, foreign_request,
+    engine_api, exports_deadline, exports_feed, exports_link_down, exports_reply, exports_retry, foreign_request,
 )
 from repstore._fast.frames cimport frame_begin, frame_send
 from repstore._fast.frontend cimport rs_engine
@@ -45,6 +45,7 @@ from repstore._fast.volume cimport volume_apply, volume_free
 cdef enum:
     BATCHES_FLYING_LOW = 2         # below this an open batch is written at the end of the turn
     ROUNDS_MAX = 64                # of one turn, then the loop looks at its other inputs
+    LENT_NS = 5000000000           # a peer that takes nothing of what it was lent for so long is hung up on
 
 
 cdef engine_t* engine_new(uint32_t node) noexcept nogil:
@@ -129,7 +130,11 @@ cdef void engine_sent(void* handle, uint32_t link, uint64_t answered) noexcept n
     if engine.links[link].kind == LINK_STREAM:
         if engine.links[link].connection != NULL:
             engine.frontend.sent(engine.links[link].connection, answered)
-    elif kind == SENT_REPLY:
+        return
+    if engine.links[link].lent:                # else of the link that had this number before
+        engine.links[link].lent -= 1
+    engine.links[link].lent_ns = engine.now_ns
+    if kind == SENT_REPLY:
         request_release(engine, &engine.requests[value])
     elif kind == SENT_BATCH:
         log_unlend(engine, value)
@@ -143,8 +148,9 @@ cdef void engine_link_up(void* handle, uint32_t link, int kind) noexcept nogil:
     cdef link_t* here = &engine.links[link]
     here.kind = <uint8_t>kind
     here.up = True
-    here.starved = False
     here.opening = False
+    here.export_id = -1
+    here.lent = 0
     here.node = -1
     here.generation += 1
     here.connection = NULL
@@ -255,7 +261,7 @@ cdef uint64_t engine_turn(void* handle, int* busy) noexcept nogil:
         if engine.has_store:
             moved |= store_round(engine)
         moved |= exports_retry(engine)
-        moved |= wake_starved(engine)
+        moved |= exports_feed(engine)
     engine.deadline_ns = 0
     scrub_step(engine)
     verify_step(engine)
@@ -264,11 +270,27 @@ cdef uint64_t engine_turn(void* handle, int* busy) noexcept nogil:
     if engine.has_store:
         log_tell_flushed(engine)
     replication_step(engine)
+    hang_up_on_the_still(engine)
     exports_deadline(engine)
     if engine.has_store and not engine.store.failed:
         due(engine, cleaner_due_ns(&engine.store))
     busy[0] = moved or engine.more
     return engine.deadline_ns
+
+
+cdef void hang_up_on_the_still(engine_t* engine) noexcept nogil:
+    """Log buffers, transfers and replies that a stopped peer's full socket holds are wanted by all volumes:
+    they come back with the end of its link."""
+    cdef uint32_t i
+    cdef link_t* here
+    for i in range(NODES_MAX):
+        if engine.nodes[i].link < 0 or engine.links[engine.nodes[i].link].lent == 0:
+            continue
+        here = &engine.links[engine.nodes[i].link]
+        if engine.now_ns >= here.lent_ns + LENT_NS:
+            here.lent_ns = engine.now_ns
+            engine.backend.close(engine.backend.context, <uint32_t>engine.nodes[i].link)
+        due(engine, here.lent_ns + LENT_NS)
 
 
 cdef bint store_round(engine_t* engine) noexcept nogil:
@@ -354,16 +376,3 @@ cdef void barriers_move(volume_t* volume, int before, int after) noexcept nogil:
     for kind in range(BARRIERS):
         if volume.barriers[kind] == before:
             volume.barriers[kind] = <uint8_t>after
-
-
-cdef bint wake_starved(engine_t* engine) noexcept nogil:
-    """Requests are free again: connections that ran out of them may go on."""
-    cdef uint32_t i
-    if not engine.starved or engine.free_requests == NULL:
-        return False
-    engine.starved = False
-    for i in range(LINKS_MAX):
-        if engine.links[i].up and engine.links[i].connection != NULL:
-            engine.frontend.writable(engine.links[i].connection)
-            engine.backend.hold(engine.backend.context, i, 0)
-    return True

@@ -8,6 +8,9 @@ Rules
   X1 a request is answered exactly once; a lost primary is a pause, not an error
   X2 what is sent again keeps its number and its order
   X3 a session that another attach has replaced is refused, never continued
+  X4 a request of another node that finds no room here is sent back, and waits in its export; those behind it
+     do not overtake it. A copy remembers SESSION_WINDOW numbers: of a write that more had overtaken it
+     would say that it is logged (S4)
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
@@ -26,6 +29,7 @@ cdef void export_submit(engine_t* engine, request_t* request) noexcept nogil
 cdef void exports_link_down(engine_t* engine, uint32_t node) noexcept nogil
 cdef void exports_deadline(engine_t* engine) noexcept nogil
 cdef bint exports_retry(engine_t* engine) noexcept nogil
+cdef bint exports_feed(engine_t* engine) noexcept nogil
 cdef void exports_reply(engine_t* engine, const frame_header_t* header, const uint8_t* meta,
                         const uint8_t* body) noexcept nogil
 cdef void foreign_request(engine_t* engine, uint32_t link, const frame_header_t* header,

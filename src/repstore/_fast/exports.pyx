@@ -12,16 +12,21 @@ from repstore._fast.frontend cimport (
 from repstore._fast.layout cimport (
     BLOCK_SHIFT, BLOCK_SIZE, FRAME_REPLY, FRAME_REQUEST, reply_meta_t, request_meta_t,
 )
-from repstore._fast.requests cimport request_finish, request_keep_payload, request_new, request_release
+from repstore._fast.requests cimport (
+    request_finish, request_keep_payload, request_left, request_new, request_release,
+)
 from repstore._fast.service cimport service_submit
 from repstore._fast.state cimport (
-    EXPORTS_MAX, LINKS_MAX, REQUEST_FOREIGN, REQUEST_HELD, REQUEST_NEW, REQUEST_REMOTE,
+    EXPORTS_MAX, LINKS_MAX, REQUEST_FOREIGN, REQUEST_HELD, REQUEST_NEW, REQUEST_REMOTE, REQUESTS_MAX,
     ROLE_PRIMARY, SENT_REPLY, VOLUME_INDEX_MAX, due, link_t, token, volume_t,
 )
 
 
 cdef enum:
-    RESEND_NS = 50000000           # a primary that answered "not now" is asked again
+    RESEND_NS = 50000000           # a primary that answered "not now" is asked again,
+    RESEND_ALL = REQUESTS_MAX
+    RESEND_MORE = 2                # or as soon as it answers: so many for each request that it has room for
+    REFUSED_NS = 200000000         # what was sent back is here again by then, or its session is over
 
 
 cdef rs_engine_api API
@@ -87,6 +92,7 @@ cdef int64_t export_install(engine_t* engine, uint32_t index, const char* name, 
 cdef void answer_open(engine_t* engine, uint32_t link, export_t* export) noexcept nogil:
     cdef rs_export info
     engine.links[link].opening = False
+    engine.links[link].export_id = <int32_t>(export - engine.exports)
     export.opens += 1
     info.export_id = <uint32_t>(export - engine.exports)
     info.read_only = 0
@@ -135,7 +141,7 @@ cdef void export_set_primary(engine_t* engine, uint32_t index, int32_t node, uin
     export.primary = node
     export.epoch = epoch
     refresh_volume(engine, export)
-    resend(engine, export)
+    resend(engine, export, RESEND_ALL)
 
 
 cdef void hold_remote(export_t* export) noexcept nogil:
@@ -155,15 +161,17 @@ cdef void exports_link_down(engine_t* engine, uint32_t node) noexcept nogil:
             hold_remote(&engine.exports[i])
 
 
-cdef void resend(engine_t* engine, export_t* export) noexcept nogil:
-    """All held requests in order of their numbers (X2)."""
+cdef void resend(engine_t* engine, export_t* export, uint32_t most) noexcept nogil:
+    """The held requests in order of their numbers (X2), or the first of them."""
     cdef request_t* request = export.oldest
     cdef request_t* newer
     export.retry = False
     while request != NULL:
         newer = request.newer
         if request.state == REQUEST_HELD:
-            route(engine, export, request)
+            if most:
+                route(engine, export, request)
+                most -= 1
             if request.state == REQUEST_HELD and request.export == export:
                 export.retry = True
                 return
@@ -178,7 +186,7 @@ cdef bint exports_retry(engine_t* engine) noexcept nogil:
         return False
     for i in range(engine.export_count):
         if engine.exports[i].retry and engine.exports[i].oldest != NULL:
-            resend(engine, &engine.exports[i])
+            resend(engine, &engine.exports[i], RESEND_ALL)
             waiting |= engine.exports[i].retry
     engine.resend_ns = engine.now_ns + RESEND_NS
     return waiting
@@ -327,6 +335,8 @@ cdef void exports_reply(engine_t* engine, const frame_header_t* header, const ui
         export.retry = True
         return
     request_finish(request, reply.error)
+    if export.retry:
+        resend(engine, export, RESEND_MORE)
 
 
 cdef int take_body(engine_t* engine, request_t* request, const frame_header_t* header,
@@ -394,6 +404,22 @@ cdef void send_reply(engine_t* engine, uint32_t link, uint32_t volume, uint32_t 
                token(SENT_REPLY, request.index) if body_bytes else 0)
 
 
+cdef bint overtakes(engine_t* engine, volume_t* volume, const frame_header_t* header) noexcept nogil:
+    """Is an older request of its session on its way back here (X4)? Not for ever: that one may have come
+    twice, and be answered."""
+    return (header.session == volume.refused_session and header.lsn > volume.refused_number
+            and engine.now_ns < volume.refused_until_ns)
+
+
+cdef void sent_back(engine_t* engine, volume_t* volume, const frame_header_t* header) noexcept nogil:
+    """Those behind it wait for it; unless it waits for another one itself."""
+    if header.session < volume.refused_session or overtakes(engine, volume, header):
+        return
+    volume.refused_session = header.session
+    volume.refused_number = header.lsn
+    volume.refused_until_ns = engine.now_ns + REFUSED_NS
+
+
 cdef void foreign_request(engine_t* engine, uint32_t link, const frame_header_t* header,
                           const uint8_t* meta, const uint8_t* body) noexcept nogil:
     """A request from a frontend on another node. Hostile until checked."""
@@ -405,10 +431,16 @@ cdef void foreign_request(engine_t* engine, uint32_t link, const frame_header_t*
     if header.meta_bytes != sizeof(request_meta_t):
         engine.backend.close(engine.backend.context, link)
         return
-    request = request_new(engine) if volume != NULL and volume.role == ROLE_PRIMARY else NULL
-    if request == NULL:
+    if volume == NULL or volume.role != ROLE_PRIMARY:
         send_reply(engine, link, header.volume, header.session, header.lsn, EAGAIN, NULL, 0, NULL)
         return
+    request = NULL if overtakes(engine, volume, header) else request_new(engine, volume.index)
+    if request == NULL:
+        sent_back(engine, volume, header)
+        send_reply(engine, link, header.volume, header.session, header.lsn, EAGAIN, NULL, 0, NULL)
+        return
+    if header.session == volume.refused_session and header.lsn == volume.refused_number:
+        volume.refused_until_ns = 0            # it is here
     request.front.kind = asked.kind
     request.front.flags = asked.flags
     request.front.offset = asked.offset
@@ -427,6 +459,7 @@ cdef void foreign_request(engine_t* engine, uint32_t link, const frame_header_t*
     if error == 0 and asked.kind == RS_WRITE and (
             header.body_bytes != asked.length or crc32c(0, body, header.body_bytes) != asked.crc):
         error = EAGAIN                         # damaged on the way
+        sent_back(engine, volume, header)
     if error:
         request_finish(request, error)
         return
@@ -436,12 +469,40 @@ cdef void foreign_request(engine_t* engine, uint32_t link, const frame_header_t*
 
 # -------------------------------------------------------------------- the published C API
 
-cdef rs_request* api_request_new(rs_engine* handle) noexcept nogil:
+cdef rs_request* api_request_new(rs_engine* handle, uint32_t link) noexcept nogil:
     cdef engine_t* engine = <engine_t*>handle
-    cdef request_t* request = request_new(engine)
-    if request == NULL:
-        engine.starved = True
+    cdef link_t* connection = &engine.links[link]
+    cdef request_t* request = NULL
+    if connection.export_id >= 0:
+        request = request_new(engine, engine.exports[connection.export_id].index)
+    if request == NULL and not connection.starved:
+        connection.starved = True
+        engine.starved_links[engine.starved_count] = link
+        engine.starved_count += 1
     return &request.front if request != NULL else NULL
+
+
+cdef bint exports_feed(engine_t* engine) noexcept nogil:
+    """Connections that ran out of requests go on, where their volume may take some again."""
+    cdef uint32_t i, link, count = engine.starved_count
+    cdef link_t* connection
+    cdef bint moved = False
+    engine.starved_count = 0                   # each of them comes back at most once, behind where we read
+    for i in range(count):
+        link = engine.starved_links[i]
+        connection = &engine.links[link]
+        connection.starved = False
+        if not connection.up or connection.connection == NULL or connection.export_id < 0:
+            continue
+        if not request_left(engine, engine.exports[connection.export_id].index):
+            connection.starved = True
+            engine.starved_links[engine.starved_count] = link
+            engine.starved_count += 1
+            continue
+        moved = True
+        engine.frontend.writable(connection.connection)
+        engine.backend.hold(engine.backend.context, link, 0)
+    return moved
 
 
 cdef void api_request_submit(rs_engine* handle, rs_request* front) noexcept nogil:

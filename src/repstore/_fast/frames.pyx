@@ -29,6 +29,10 @@ cdef void frame_send(engine_t* engine, uint32_t link, frame_header_t* header, co
     sealed.body_bytes = body_bytes
     sealed.crc = 0
     sealed.crc = crc32c(0, head, FRAME_HEADER_BYTES + meta_bytes)
+    if token:
+        if engine.links[link].lent == 0:
+            engine.links[link].lent_ns = engine.now_ns
+        engine.links[link].lent += 1
     engine.backend.send(engine.backend.context, link, head, FRAME_HEADER_BYTES + meta_bytes, body, body_bytes, token)
 
 

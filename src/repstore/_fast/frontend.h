@@ -64,9 +64,9 @@ typedef struct rs_engine rs_engine;
 
 typedef struct rs_engine_api {
     uint32_t version;
-    /* NULL when RS engine limits are reached: stop consuming and return; `writable` of the
-     * connection is called when requests are free again */
-    rs_request *(*request_new)(rs_engine *engine);
+    /* For the export that this link opened last. NULL when its volume has as many under way as it
+     * may: stop consuming and return; `writable` of the connection is called when it may again */
+    rs_request *(*request_new)(rs_engine *engine, uint32_t link);
     void (*request_submit)(rs_engine *engine, rs_request *request);
     void (*request_release)(rs_engine *engine, rs_request *request);
     /* `head` is copied, `body` is lent until frontend->sent(conn, token); token 0: no answer */

@@ -27,7 +27,7 @@ cdef extern from "frontend.h" nogil:
         pass
     ctypedef struct rs_engine_api:
         uint32_t version
-        rs_request* (*request_new)(rs_engine*) noexcept nogil
+        rs_request* (*request_new)(rs_engine*, uint32_t) noexcept nogil
         void (*request_submit)(rs_engine*, rs_request*) noexcept nogil
         void (*request_release)(rs_engine*, rs_request*) noexcept nogil
         void (*send)(rs_engine*, uint32_t, const void*, uint32_t, const void*, uint32_t,

@@ -84,6 +84,7 @@ cdef void primary_lead(engine_t* engine, volume_t* volume, uint32_t epoch, uint3
     volume.chain_sent = volume.chain_last
     volume.told_commit_lsn = UNTOLD
     volume.learn_serials = engine.now_ns       # never one that an earlier primary gave out
+    volume.refused_until_ns = 0                # what was sent back then may have been answered elsewhere
     primary_session(volume, session)
     # what the dead primary acknowledged is in our tail: nobody reads before it is committed
     volume.session_barrier = volume.last_lsn
@@ -426,12 +427,10 @@ cdef void heartbeat(engine_t* engine, volume_t* volume, member_t* member) noexce
         frame_send_node(engine, member.node, &header, NULL, 0, NULL, 0, 0)
     if member.acked_lsn >= volume.local_lsn:
         member.progress_ns = engine.now_ns
-    elif ((member_counts(member) or member.streaming) and not member.silent_told
-            and engine.now_ns >= member.progress_ns + SILENT_NS):
+    elif member_counts(member) and not member.silent_told and engine.now_ns >= member.progress_ns + SILENT_NS:
         member.silent_told = True
-        if member_counts(member):
-            event_push(engine, EVENT_MEMBER_SILENT, volume.index, member.node, volume.epoch, 0, 0, 0, 0, NULL)
-        if engine.nodes[member.node].link >= 0:         # the buffers that its socket holds come back
+        event_push(engine, EVENT_MEMBER_SILENT, volume.index, member.node, volume.epoch, 0, 0, 0, 0, NULL)
+        if engine.nodes[member.node].link >= 0:         # with a new one it is silent no more
             engine.backend.close(engine.backend.context, <uint32_t>engine.nodes[member.node].link)
     due(engine, member.ping_ns)
     due(engine, member.progress_ns + SILENT_NS)

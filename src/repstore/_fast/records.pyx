@@ -20,7 +20,7 @@ cdef log_batch_t* reserve_record(engine_t* engine, volume_t* volume, uint32_t re
     cdef uint32_t records_most = PENDING_RECORDS - (0 if control else CONTROL_RECORDS)
     if (volume.pending_count + volume.unapplied_records + records > records_most
             or volume.crc_count + volume.unapplied_blocks + payload_blocks > PENDING_CRCS
-            or not (control or root_has_room(engine, records, payload_blocks))):
+            or not (control or root_has_room(engine, volume, records, payload_blocks))):
         return NULL
     if control:
         batch = log_reserve_control(engine, records + 1)

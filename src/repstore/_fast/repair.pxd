@@ -26,7 +26,7 @@ cdef enum repair_answer_t:
 
 cdef int repair_need(engine_t* engine, volume_t* volume, uint64_t lba, const extent_t* extent) noexcept nogil
 cdef bint repair_covers(engine_t* engine, const volume_t* volume, uint64_t lba, uint32_t blocks) noexcept nogil
-cdef bint repair_full(const engine_t* engine) noexcept nogil
+cdef bint repair_full(const engine_t* engine, const volume_t* volume) noexcept nogil
 cdef void repair_answer(engine_t* engine, volume_t* volume, uint32_t node, const frame_header_t* header,
                         const uint8_t* body) noexcept nogil
 cdef void repairs_free(engine_t* engine) noexcept nogil

@@ -83,8 +83,13 @@ cdef void lost_forget(engine_t* engine, uint32_t volume, uint64_t lba) noexcept 
         engine.repairs.lost_next = 0
 
 
-cdef bint repair_full(const engine_t* engine) noexcept nogil:
-    return engine.repairs.count == REPAIRS_MAX
+cdef bint repair_full(const engine_t* engine, const volume_t* volume) noexcept nogil:
+    """Is there no place for another block of this volume? One whose copies are away leaves as many to
+    the others as it has."""
+    cdef uint32_t i, own = 0
+    for i in range(REPAIRS_MAX):
+        own += engine.repairs.items[i].state != REPAIR_FREE and engine.repairs.items[i].volume == volume.index
+    return own >= REPAIRS_MAX - engine.repairs.count
 
 
 cdef bint repair_covers(engine_t* engine, const volume_t* volume, uint64_t lba, uint32_t blocks) noexcept nogil:
@@ -143,7 +148,7 @@ cdef int repair_need(engine_t* engine, volume_t* volume, uint64_t lba, const ext
     if choose_peer(engine, volume, 0, &node) == PEER_NONE:
         lost_note(engine, volume.index, lba, extent)
         return REPAIR_LOST
-    if repair_full(engine):
+    if repair_full(engine, volume):
         return REPAIR_STARTED
     for i in range(REPAIRS_MAX):
         repair = &engine.repairs.items[i]

@@ -1,4 +1,13 @@
-"""Requests and their buffers: taken, queued, finished, given back."""
+"""Requests and their buffers: taken, queued, finished, given back.
+
+The requests of an engine are one pool. A volume that waits, for copies or a primary, keeps those it has.
+
+Rules
+  Q1 a volume that holds fewer than REQUESTS_OWN may always take another one: so many are kept for each
+     volume that can be exported or led here
+  Q2 beyond them it takes of the REQUESTS_SHARED no more than it leaves: of one volume that waits the others
+     notice little, of many that each keeps its own. A volume alone gets half of them
+"""
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from repstore._fast.state cimport engine_t, request_queue_t, request_t
@@ -35,7 +44,8 @@ cdef inline request_t* queue_pop(request_queue_t* queue) noexcept nogil:
 
 cdef int requests_init(engine_t* engine) noexcept nogil
 cdef void requests_free(engine_t* engine) noexcept nogil
-cdef request_t* request_new(engine_t* engine) noexcept nogil
+cdef bint request_left(const engine_t* engine, uint32_t holder) noexcept nogil
+cdef request_t* request_new(engine_t* engine, uint32_t holder) noexcept nogil
 cdef void request_finish(request_t* request, int32_t error) noexcept nogil
 cdef void request_release(engine_t* engine, request_t* request) noexcept nogil
 cdef void queue_remove(request_queue_t* queue, request_t* request) noexcept nogil

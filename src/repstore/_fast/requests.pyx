@@ -1,11 +1,13 @@
 """The bounded pool of requests and the pools of aligned buffers."""
 from libc.errno cimport ENOMEM
+from libc.stdint cimport uint16_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from repstore._fast.layout cimport BLOCK_SIZE
 from repstore._fast.state cimport (
     REQUEST_BLOCKS, REQUEST_DONE, REQUEST_FREE, REQUEST_NEW, REQUEST_TARGET, REQUESTS_MAX,
+    REQUESTS_OWN, REQUESTS_SHARED, VOLUME_INDEX_MAX,
 )
 
 
@@ -53,7 +55,8 @@ cdef void buffer_put(engine_t* engine, void* buffer, uint32_t blocks) noexcept n
 cdef int requests_init(engine_t* engine) noexcept nogil:
     cdef uint32_t i
     engine.requests = <request_t*>calloc(REQUESTS_MAX, sizeof(request_t))
-    if engine.requests == NULL:
+    engine.requests_held = <uint16_t*>calloc(VOLUME_INDEX_MAX, sizeof(uint16_t))
+    if engine.requests == NULL or engine.requests_held == NULL:
         return -1
     for i in range(REQUESTS_MAX):
         engine.requests[i].engine = engine
@@ -71,7 +74,9 @@ cdef void requests_free(engine_t* engine) noexcept nogil:
         if engine.requests[i].state != REQUEST_FREE:
             request_release(engine, &engine.requests[i])
     free(engine.requests)
+    free(engine.requests_held)
     engine.requests = NULL
+    engine.requests_held = NULL
     for pool in range(4):
         while engine.pool.free_lists[pool] != NULL:
             buffer = engine.pool.free_lists[pool]
@@ -79,13 +84,22 @@ cdef void requests_free(engine_t* engine) noexcept nogil:
             free(buffer)
 
 
-cdef request_t* request_new(engine_t* engine) noexcept nogil:
-    """A fresh request, or NULL when REQUESTS_MAX are under way."""
+cdef bint request_left(const engine_t* engine, uint32_t holder) noexcept nogil:
+    """May this volume take another one (Q1, Q2)?"""
+    cdef uint32_t held = engine.requests_held[holder]
+    return held < REQUESTS_OWN or held - REQUESTS_OWN < REQUESTS_SHARED - engine.shared_requests
+
+
+cdef request_t* request_new(engine_t* engine, uint32_t holder) noexcept nogil:
+    """A fresh request for a volume, by its cluster-wide index. NULL: it holds its share already."""
     cdef request_t* request = engine.free_requests
-    if request == NULL:
+    if request == NULL or not request_left(engine, holder):
         return NULL
     engine.free_requests = request.next
     engine.requests_used += 1
+    engine.shared_requests += engine.requests_held[holder] >= REQUESTS_OWN
+    engine.requests_held[holder] += 1
+    request.holder = holder
     memset(&request.front, 0, sizeof(request.front))
     request.next = NULL
     request.older = NULL
@@ -133,6 +147,8 @@ cdef void request_release(engine_t* engine, request_t* request) noexcept nogil:
     request.next = engine.free_requests
     engine.free_requests = request
     engine.requests_used -= 1
+    engine.requests_held[request.holder] -= 1
+    engine.shared_requests -= engine.requests_held[request.holder] >= REQUESTS_OWN
 
 
 cdef void queue_remove(request_queue_t* queue, request_t* request) noexcept nogil:

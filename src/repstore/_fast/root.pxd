@@ -1,7 +1,7 @@
 """The checkpoint root: everything but page contents, as it was when the checkpoint began."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from repstore._fast.state cimport engine_t, store_t
+from repstore._fast.state cimport engine_t, store_t, volume_t
 
 
 cdef enum root_fault_t:
@@ -11,7 +11,8 @@ cdef enum root_fault_t:
     ROOT_BAD_DIRECTORY = -3
 
 cdef int64_t root_store_bytes(const store_t* store) noexcept nogil
-cdef bint root_has_room(engine_t* engine, uint64_t records, uint64_t payload_blocks) noexcept nogil
+cdef bint root_has_room(engine_t* engine, const volume_t* volume, uint64_t records,
+                        uint64_t payload_blocks) noexcept nogil
 cdef int64_t root_size(engine_t* engine) noexcept nogil
 cdef uint32_t root_build(engine_t* engine, uint8_t* out, uint32_t emptied) noexcept nogil
 cdef void root_fill_references(engine_t* engine, uint8_t* out) noexcept nogil

@@ -50,11 +50,20 @@ cdef int64_t root_size(engine_t* engine) noexcept nogil:
     return <int64_t>size
 
 
-cdef bint root_has_room(engine_t* engine, uint64_t records, uint64_t payload_blocks) noexcept nogil:
+cdef inline int64_t coming_bytes(uint64_t records, uint64_t payload_blocks) noexcept nogil:
+    return <int64_t>(records * sizeof(pending_t) + payload_blocks * 4)
+
+
+cdef bint root_has_room(engine_t* engine, const volume_t* volume, uint64_t records,
+                        uint64_t payload_blocks) noexcept nogil:
     """Would the root of a checkpoint hold these too, if all that is logged stays uncommitted? A checkpoint
-    waits for commits otherwise, with the log held; what would bring them about would wait for the log."""
-    return <int64_t>((engine.store.coming_records + records) * sizeof(pending_t)
-                     + (engine.store.coming_blocks + payload_blocks) * 4) <= engine.store.root_room
+    waits for commits otherwise, with the log held; what would bring them about would wait for the log. A
+    volume takes no more than it leaves, but for its first records: one whose commits wait leaves room to others."""
+    cdef uint64_t own = volume.pending_count + volume.unapplied_records
+    cdef uint64_t own_blocks = volume.crc_count + volume.unapplied_blocks
+    cdef int64_t left = engine.store.root_room - coming_bytes(
+        engine.store.coming_records + records, engine.store.coming_blocks + payload_blocks)
+    return left >= 0 and (own == 0 or coming_bytes(own + records, own_blocks + payload_blocks) <= left)
 
 
 cdef uint32_t root_build(engine_t* engine, uint8_t* out, uint32_t emptied) noexcept nogil:

@@ -134,7 +134,7 @@ cdef bint waits_for_repair(engine_t* engine, volume_t* volume, request_t* reques
     the table of repairs waits for that."""
     if repair_covers(engine, volume, request.lba, request.blocks):
         return True
-    if request.flags & REQUEST_AGAIN and repair_full(engine):
+    if request.flags & REQUEST_AGAIN and repair_full(engine, volume):
         return True
     request.flags &= ~<uint32_t>REQUEST_AGAIN
     return False

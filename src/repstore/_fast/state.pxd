@@ -19,6 +19,7 @@ Invariants (engine check_invariants; numbered here, asserted in `checks`):
   E6 emptied = sealed segments in which nothing lives or is pending
   E7 coming_records and coming_blocks = all records that are logged and not committed, and their payload
   E8 a replica follows no primary of an epoch below its seal
+  E9 the requests in use are those that the volumes hold; what each holds beyond REQUESTS_OWN is shared_requests
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -35,6 +36,8 @@ from repstore._fast.verify_state cimport verify_t
 # ---------------------------------------------------------------- limits of the data plane
 cdef enum:
     REQUESTS_MAX = 4096            # client requests under way in one engine
+    REQUESTS_OWN = 4               # of these, kept for each volume that is exported or led here (Q1)
+    REQUESTS_SHARED = 2048         # the rest: REQUESTS_MAX - REQUESTS_OWN * (EXPORTS_MAX + VOLUMES_MAX)
     REQUEST_BLOCKS = 65            # 256 KiB at any alignment
     RECORD_BLOCKS = 15             # payload of a record: fits the smallest segment that a copy can have
     BATCHES = 12                   # batch buffers
@@ -136,6 +139,7 @@ cdef struct request_t:
     uint32_t blocks
     uint32_t logged_blocks         # of a write that takes several records: how far they have come
     uint32_t link_generation       # FOREIGN: the link may have died and come back
+    uint32_t holder                # cluster-wide index of the volume whose share it is of
     extent_t extents[65]
 
 
@@ -493,6 +497,9 @@ cdef struct volume_t:
     uint64_t session_barrier       # a new session starts when this LSN is committed
     uint64_t session_highest
     uint64_t session_window[64]
+    uint32_t refused_session       # of the request of another node that was sent back last,
+    uint64_t refused_number        # for which those behind it wait until it comes again,
+    uint64_t refused_until_ns      # or until then (X4)
     # replication
     uint32_t copies                # wanted; in sync may be fewer
     uint32_t min_copies            # with fewer in sync nothing is acknowledged
@@ -569,8 +576,11 @@ cdef enum link_kind_t:
 cdef struct link_t:
     uint8_t kind
     bint up
-    bint starved                   # ran out of requests: call writable
+    bint starved                   # its volume ran out of requests: among starved_links
     int32_t node                   # who is behind a peer link; -1: not said yet
+    int32_t export_id              # that its frontend opened last; -1: none
+    uint32_t lent                  # of a peer: sends that still read memory of ours
+    uint64_t lent_ns               # when the last of them came back, or the first of them went
     bint opening                   # waits for an export
     uint32_t generation
     void* connection               # frontend state
@@ -650,6 +660,8 @@ cdef struct engine_t:
     request_t* requests
     request_t* free_requests
     uint32_t requests_used
+    uint16_t* requests_held        # by cluster-wide index
+    uint32_t shared_requests       # of REQUESTS_SHARED, those in use
     buffer_pool_t pool
     link_t links[1024]
     node_t nodes[16]
@@ -661,7 +673,8 @@ cdef struct engine_t:
     uint32_t transfers_stalled     # wait for repairs
     rs_frontend* frontend
     event_ring_t events
-    bint starved
+    uint32_t starved_links[1024]   # whose frontend waits for a request
+    uint32_t starved_count
     bint closing
     bint more                      # a room has work left: turn again before sleeping
     uint64_t deadline_ns

@@ -178,7 +178,7 @@ cdef void transfers_go_on(engine_t* engine) noexcept nogil:
         if not transfer.busy or not transfer.stalled:
             continue
         if transfer.volume != NULL and (
-                repair_covers(engine, transfer.volume, transfer.lba, transfer.blocks) or repair_full(engine)):
+                repair_covers(engine, transfer.volume, transfer.lba, transfer.blocks) or repair_full(engine, transfer.volume)):
             continue
         transfer.stalled = False
         engine.transfers_stalled -= 1

@@ -1,0 +1,57 @@
+"""A volume that waits for copies, over NBD, on real nodes: the others of its node go on."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from repstore import config
+from repstore.node import admin
+from repstore.node.directory import add_volume
+from tests.cluster.harness import MIB, ClusterHarness, Shape
+from tests.cluster.nbd_client import NbdClient
+from tests.nbd import wire
+
+BLOCK_BYTES = 4096
+CONNECTIONS = 5
+EACH = 900                       # of a connection; together more than an engine has
+DEPTH = 64
+WHOLE = "whole"
+
+pytestmark = pytest.mark.slow
+
+
+def answered(client: NbdClient, count: int) -> set[int]:
+    """Wait for so many answers; the errors among them."""
+    errors: list[int] = []
+    while len(errors) < count:
+        errors += [completion.error for completion in client.receive()]
+    return set(errors)
+
+
+@pytest.mark.fault("process: a copy that its volume needs is killed, thousands of requests wait",
+                   promise="the other volumes of the node go on, and when it is back these do")
+def test_a_volume_that_waits_leaves_requests_to_the_others(tmp_path: Path) -> None:
+    """More trims than a volume may have under way: their connections are not read on, and then are."""
+    shape = Shape(nodes=2, copies=2, min_copies=2, store_bytes=32 * MIB, volume_bytes=8 * MIB)
+    with ClusterHarness(tmp_path, shape) as cluster:
+        add_volume(cluster.config, config.VolumeOptions(WHOLE, 4 * MIB, copies=1))
+        cluster.start()
+        cluster.wait_in_sync()
+        stays = next(name for name in cluster.names
+                     if cluster.node(name).id in admin.load_volume(cluster.config, WHOLE).in_sync_nodes())
+        dies = next(name for name in cluster.names if name != stays)
+        waiting = [cluster.connect(stays) for _ in range(CONNECTIONS)]
+        cluster.kill(dies)
+        for client in waiting:
+            for i in range(EACH):
+                client.send(wire.TRIM, i * BLOCK_BYTES, BLOCK_BYTES)
+        with cluster.connect(stays, WHOLE) as other:
+            for i in range(DEPTH):
+                other.send(wire.WRITE, i * BLOCK_BYTES, payload=i.to_bytes(8, "little") * (BLOCK_BYTES // 8))
+            assert answered(other, DEPTH) == {0}
+        cluster.start(dies)
+        for client in waiting:
+            assert answered(client, EACH) == {0}
+            client.close()
+        assert not cluster.crashed()
