@@ -1,14 +1,16 @@
-"""A volume that waits for copies, over NBD, on real nodes: the others of its node go on."""
+"""Real nodes: a volume that has more under way than its node may keep, or a link may queue."""
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import repstore
 from repstore import config
 from repstore.node import admin
 from repstore.node.directory import add_volume
-from tests.cluster.harness import MIB, ClusterHarness, Shape
+from tests.cluster.harness import MIB, VOLUME, ClusterHarness, Shape, wait_until
 from tests.cluster.nbd_client import NbdClient
 from tests.nbd import wire
 
@@ -55,3 +57,26 @@ def test_a_volume_that_waits_leaves_requests_to_the_others(tmp_path: Path) -> No
             assert answered(client, EACH) == {0}
             client.close()
         assert not cluster.crashed()
+
+
+@pytest.mark.parametrize("kind", [repstore.Operation.WRITE, repstore.Operation.READ])
+@pytest.mark.fault("network: a client has more under way than a link may queue",
+                   promise="it is sent piece by piece, and no link is cut")
+def test_more_under_way_than_a_link_may_queue_is_sent_piece_by_piece(
+        tmp_path: Path, kind: repstore.Operation) -> None:
+    """Four times LINK_QUEUE_BYTES_MAX at once. The link was cut, and everything sent again, for ever."""
+    large = 256 * 1024
+    operations = np.zeros(1000, repstore.OPERATION_DTYPE)
+    operations["kind"] = kind
+    operations["offset"] = np.arange(1000) % 256 * large
+    operations["length"] = large
+    operations["buffer_offset"] = 0
+    assert operations["length"].sum() > 3 * config.LINK_QUEUE_BYTES_MAX
+    shape = Shape(nodes=1, copies=1, store_bytes=128 * MIB, volume_bytes=64 * MIB)
+    with ClusterHarness(tmp_path, shape) as cluster:
+        cluster.start()
+        cluster.wait_in_sync()
+        with repstore.Cluster(tmp_path) as client:
+            ticket = client.volume(VOLUME).submit(operations, repstore.aligned_buffer(large), depth=1000)
+            wait_until(lambda: ticket.done, "all operations are answered", 30)
+            ticket.wait()

@@ -79,7 +79,7 @@ def test_a_write_that_thousands_overtook_is_not_taken_for_logged(primary_dies: b
     cluster.check(client)
 
 
-@pytest.mark.fault("network: a link damages the same request again and again, while thousands behind it arrive",
+@pytest.mark.fault("network: damages the same request again and again, while thousands behind it arrive",
                    promise="they do not overtake it: it is not forgotten")
 def test_a_request_that_is_sent_back_is_not_overtaken() -> None:
     """A copy remembers so many numbers: of a write that more had overtaken it would say that it is logged."""

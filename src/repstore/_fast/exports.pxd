@@ -11,6 +11,8 @@ Rules
   X4 a request of another node that finds no room here is sent back, and waits in its export; those behind it
      do not overtake it. A copy remembers SESSION_WINDOW numbers: of a write that more had overtaken it
      would say that it is logged (S4)
+  X5 what other nodes were asked for at once has less payload than a link may queue, for a link that
+     has more is cut: an export takes of that no more than it leaves, but may always ask for one thing
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 

@@ -26,6 +26,7 @@ cdef enum:
     RESEND_NS = 50000000           # a primary that answered "not now" is asked again,
     RESEND_ALL = REQUESTS_MAX
     RESEND_MORE = 2                # or as soon as it answers: so many for each request that it has room for
+    ASKED_BYTES_MAX = 33554432     # half of LINK_QUEUE_BYTES (X5)
     REFUSED_NS = 200000000         # what was sent back is here again by then, or its session is over
 
 
@@ -116,7 +117,9 @@ cdef void fail_all(export_t* export, int32_t error) noexcept nogil:
     cdef request_t* newer
     while request != NULL:
         newer = request.newer
-        if request.state == REQUEST_HELD or request.state == REQUEST_REMOTE:
+        if request.state == REQUEST_REMOTE:
+            ended_there(export, request)
+        if request.state == REQUEST_HELD:
             request_finish(request, error)
         request = newer
 
@@ -148,7 +151,7 @@ cdef void hold_remote(export_t* export) noexcept nogil:
     cdef request_t* request = export.oldest
     while request != NULL:
         if request.state == REQUEST_REMOTE:
-            request.state = REQUEST_HELD
+            ended_there(export, request)
         request = request.newer
     export.retry = True
 
@@ -270,8 +273,8 @@ cdef void route(engine_t* engine, export_t* export, request_t* request) noexcept
         return
     if request.front.kind == RS_WRITE and not keep(engine, request):
         return
-    if local or export.primary < 0 or engine.nodes[export.primary].link < 0 or (
-            export.retry and request.state == REQUEST_NEW):
+    if (local or export.primary < 0 or engine.nodes[export.primary].link < 0 or not may_ask(engine, export, request)
+            or (export.retry and request.state == REQUEST_NEW)):
         request.state = REQUEST_HELD
         export.retry = True
         return
@@ -283,6 +286,24 @@ cdef bint keep(engine_t* engine, request_t* request) noexcept nogil:
     if error:
         request_finish(request, error)
     return error == 0
+
+
+cdef inline uint64_t payload_bytes(const request_t* request) noexcept nogil:
+    """Of the request or of its answer."""
+    return request.front.length if request.front.kind == RS_READ or request.front.kind == RS_WRITE else 0
+
+
+cdef bint may_ask(const engine_t* engine, const export_t* export, const request_t* request) noexcept nogil:
+    """Has a link room for it (X5)?"""
+    cdef uint64_t wanted = payload_bytes(request)
+    return export.asked_bytes == 0 or export.asked_bytes + engine.asked_bytes + 2 * wanted <= ASKED_BYTES_MAX
+
+
+cdef void ended_there(export_t* export, request_t* request) noexcept nogil:
+    """Another node was asked and has answered, or will not: it is only held now."""
+    export.asked_bytes -= payload_bytes(request)
+    request.engine.asked_bytes -= payload_bytes(request)
+    request.state = REQUEST_HELD
 
 
 cdef void send_request(engine_t* engine, export_t* export, request_t* request) noexcept nogil:
@@ -305,6 +326,8 @@ cdef void send_request(engine_t* engine, export_t* export, request_t* request) n
         body_bytes = <uint32_t>request.front.length
         meta.crc = crc32c(0, body, body_bytes)
     request.state = REQUEST_REMOTE
+    export.asked_bytes += payload_bytes(request)
+    engine.asked_bytes += payload_bytes(request)
     frame_send(engine, <uint32_t>engine.nodes[export.primary].link, &header, &meta, sizeof(meta), body, body_bytes, 0)
 
 
@@ -321,8 +344,8 @@ cdef void exports_reply(engine_t* engine, const frame_header_t* header, const ui
         request = request.newer
     if request == NULL or request.state != REQUEST_REMOTE:
         return                                 # answered already, or held for another primary
+    ended_there(export, request)
     if reply.error == EAGAIN:
-        request.state = REQUEST_HELD
         export.retry = True
         return
     if reply.error == ESTALE:
@@ -331,8 +354,7 @@ cdef void exports_reply(engine_t* engine, const frame_header_t* header, const ui
         fail_all(export, ESHUTDOWN)
         return
     if reply.error == 0 and take_body(engine, request, header, reply, body) != 0:
-        request.state = REQUEST_HELD           # damaged on the way: ask again
-        export.retry = True
+        export.retry = True                    # damaged on the way: ask again
         return
     request_finish(request, reply.error)
     if export.retry:

@@ -563,6 +563,7 @@ cdef struct export_t:
     uint32_t opens
     uint64_t next_number
     int32_t revoke_error
+    uint64_t asked_bytes           # payload of its reads and writes that another node has (X5)
     bint retry                     # some request is held and may be tried again
 
 
@@ -679,6 +680,7 @@ cdef struct engine_t:
     bint more                      # a room has work left: turn again before sleeping
     uint64_t deadline_ns
     uint64_t resend_ns             # when held requests are tried again
+    uint64_t asked_bytes           # of all exports
     char names[256][64]            # volumes that frontends may list
     uint32_t name_count
     call_t* calls                  # in-process batch calls under way
