@@ -58,6 +58,9 @@ OVERLAPS_SHARE = 0.4          # of volumes whose client has operations under way
 LARGE_SHARE = 0.03            # of operations
 SECTORS_SHARE = 0.25          # of volumes whose client works in sectors
 SECTOR_BYTES = 512
+COMPANION_SHARE = 0.7         # of faults of the coordination store that come with a crash
+COMPANION_BEFORE_NS = 40 * MS
+COMPANION_AFTER_NS = 500 * MS
 
 # of a plan that was written by hand; a seed draws far less
 LENGTH_NS_MOST = 3600 * NS_PER_S
@@ -316,6 +319,9 @@ def _draw_faults(random: Random, setup: Setup, kinds: list[str], length_ns: int)
     crashes = [kind for kind in kinds if kind in CRASHES]
     if crashes and not any(fault.kind in CRASHES for fault in faults):
         faults[0] = msgspec.structs.replace(faults[0], kind=random.choice(crashes))
+    for fault in [fault for fault in faults if fault.kind in CONFIG]:
+        if random.random() < COMPANION_SHARE:
+            faults.append(_draw_companion(random, setup, fault, crashes or ["kill"], length_ns))
     return tuple(sorted(faults, key=lambda fault: (fault.at_ns, fault.kind)))
 
 
@@ -328,6 +334,15 @@ def _draw_fault(random: Random, setup: Setup, kinds: list[str], length_ns: int) 
     # as many short ones as long ones
     duration_s = SHORTEST_FAULT_S * (LONGEST_FAULT_S / SHORTEST_FAULT_S) ** random.random()
     return Fault(random.randrange(length_ns), kind, node, other, int(duration_s * NS_PER_S), random.random())
+
+
+def _draw_companion(random: Random, setup: Setup, fault: Fault, crashes: Sequence[str],
+                    length_ns: int) -> Fault:
+    """A crash that makes somebody ask the coordination store while `fault` is on, which alone meets few."""
+    crash = _draw_fault(random, setup, crashes, length_ns)
+    at_ns = fault.at_ns + random.randint(-COMPANION_BEFORE_NS, min(fault.duration_ns, COMPANION_AFTER_NS))
+    return msgspec.structs.replace(crash, node=fault.other, other=fault.node,
+                                   at_ns=min(max(0, at_ns), length_ns - 1))
 
 
 def _draw_asks(random: Random, setup: Setup, faults: Sequence[Fault],
