@@ -33,6 +33,7 @@ PULLS = "tests/sim/test_pulls.py"
 SPACE = "tests/sim/test_space.py"
 SESSIONS = "tests/sim/test_request_sessions.py"
 BARRIERS = "tests/sim/test_barriers.py"
+FULL = "tests/sim/test_full_resync.py"
 STANDSTILL = "tests/sim/test_standstill.py"
 BOOT = "tests/sim/test_boot.py"
 REPAIR = "tests/sim/test_repair.py"
@@ -470,6 +471,39 @@ MUTANTS = (
     Mutant(129, "repair", "a copy that returns drops what nobody else has", FAST + "volume.pyx",
            "return apply_copy(engine, volume, record, &crc, own.location)", "return apply_copy(engine, volume, record, &crc, record.source)",
            (REPAIR + "::test_a_learner_keeps_a_block_that_its_primary_lost_and_gives_it_back",)),
+    # ------------------------------------------------------------------ everything comes anew
+    Mutant(177, "repair", "a copy that is copied anew drops what it has first", FAST + "learner.pyx",
+           "volume.marked_batch = 0",
+           "if header.commit == 0:\n"
+           "    record = batch_add(batch.buffer)\n"
+           "    record.volume = volume.index\n"
+           "    record.operation = OP_COPY_HOLE\n"
+           "    record.blocks = <uint32_t>volume.size_blocks\n"
+           "    record.lsn = header.lsn\n"
+           "    copy_logged(volume, header.lsn)\n"
+           "volume.marked_batch = 0",
+           (FULL + "::test_a_block_that_its_primary_lost_comes_back_from_a_copy_that_is_copied_anew",)),
+    Mutant(178, "resync", "a hole needs no word when everything comes anew", FAST + "transfer.pyx",
+           "transfer = transfer_new(engine, volume, member.node, FRAME_COPY, count if kind == OP_COPY else 0)",
+           "if kind == OP_COPY_HOLE and member.copy_full:\n"
+           "    return True\n"
+           "transfer = transfer_new(engine, volume, member.node, FRAME_COPY, count if kind == OP_COPY else 0)",
+           (FULL + "::test_a_block_that_its_primary_lost_comes_back_from_a_copy_that_is_copied_anew",), rule="R-void"),
+    Mutant(179, "space", "copy in the order of the volume, room or not", FAST + "transfer.pyx",
+           "takes_room == member.copy_data", "member.copy_data",
+           (FULL + "::test_a_copy_comes_back_to_a_store_without_room_for_old_and_new",)),
+    Mutant(180, "resync", "an unfinished session's base outlives one that shares nothing", FAST + "volume.pyx",
+           "record.lba < volume.learn_base", "False",
+           (FULL + "::test_a_copy_that_shares_nothing_shares_nothing_after_half_of_it_was_copied",), rule="R-void"),
+    Mutant(181, "resync", "a copy that shares nothing shares all after half of it was copied", POLICY + "leadership.py",
+           "min(common_lsn, event.learn_base) or None", "min(common_lsn, event.learn_base)",
+           (FULL + "::test_a_copy_that_shares_nothing_shares_nothing_after_half_of_it_was_copied",), rule="R-void"),
+    Mutant(182, "resync", "take a copy without the records before it", FAST + "learner.pyx",
+           "header.commit > volume.last_lsn", "False",
+           (FULL + "::test_a_copy_of_a_block_without_the_records_before_it_is_not_taken",)),
+    Mutant(183, "repair", "have a learner wait for what it is to have replaced", FAST + "transfer.pyx",
+           "header.flags & LEARNING_FLAG != 0", "False",
+           (FULL + "::test_bad_blocks_that_are_to_be_replaced_hold_nothing_up",)),
     # ----------------------------------------------------------------------- coordination
     Mutant(130, "coordination", "swap without comparing, in memory", COORDINATION + "memory.py",
            "expected_revision != (ABSENT if present is None else present.revision)", "False", (CONFORMANCE,)),

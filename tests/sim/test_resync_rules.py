@@ -264,6 +264,7 @@ def test_a_joiner_flushes_all_that_it_was_asked_about() -> None:
     cluster.run_until(lambda: in_sync(cluster) == 1, LIMIT_S)
     written(cluster, client, *written_once())
     begun: list[np.void] = []
+    copied: list[bytes] = []
     late: list[bytes] = []
     asked: list[int] = []
     answered: list[int] = []
@@ -271,12 +272,16 @@ def test_a_joiner_flushes_all_that_it_was_asked_about() -> None:
     def hold_records(sender: str, header: np.void, data: bytes) -> bytes | None:
         if header["type"] == FRAME_LEARN and not begun:
             begun.append(header)
+        if header["type"] == FRAME_COPIED and header["lsn"] == RUNS and not copied:
+            copied.append(data)                # all copies are there; now come records
             client.ask_more(written_once())
+            cluster.clock.after(50 * MS, partial(tell, cluster, "n1", "n2", data))
+            return None
         if header["type"] == FRAME_FLUSH and header["flags"] & JOIN_FLAG:
             asked.append(int(header["lsn"]))
         if header["type"] == FRAME_ACK and header["flags"] & JOIN_FLAG:
             answered.append(int(header["lsn"]))
-        if begun and not answered and sender == "n1" and header["type"] == FRAME_APPEND:
+        if copied and not answered and sender == "n1" and header["type"] == FRAME_APPEND:
             late.append(data)
             return None
         return data

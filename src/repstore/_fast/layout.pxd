@@ -113,9 +113,8 @@ cdef enum frame_type_t:
 cdef enum frame_flag_t:
     DURABLE_FLAG = 1      # APPEND: acknowledge when flushed
     JOIN_FLAG = 2         # FLUSH, ACK: the flush that a join waits for
-    FULL_FLAG = 4         # LEARN: drop what you have, everything comes anew
     DIVERGED_FLAG = 8     # REJECT: the logs differ
-    LEARNING_FLAG = 16    # WANT, SEALED: the map is incomplete
+    LEARNING_FLAG = 16    # WANT, SEALED, FETCH: the map is incomplete
     GRANT_FLAG = 32       # PING: you are being served
     LAST_FLAG = 64        # TAIL, COPY: the end of what was asked for
     ANY_FLAG = 128        # FETCH: the checksum is not known
@@ -210,7 +209,7 @@ cdef packed struct volume_entry_t:
     uint64_t commit_lsn
     uint64_t durable_lsn
     uint64_t chain                # running hash at commit_lsn
-    uint64_t learn_base           # while learning: the map is right up to here
+    uint64_t learn_base           # while learning: the map is right up to here; 0: nothing need be
     uint32_t session
     uint32_t lineage_count
     uint64_t session_floor

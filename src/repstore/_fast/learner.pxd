@@ -1,4 +1,4 @@
-"""A copy that is being completed: what its session drops, and the blocks it is sent (R6 of replica.pxd)."""
+"""A copy that is being completed: what its session voids, and the blocks it is sent (R6, R7 of replica.pxd)."""
 from libc.stdint cimport uint8_t
 
 from repstore._fast.layout cimport frame_header_t

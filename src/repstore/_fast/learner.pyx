@@ -4,7 +4,7 @@ from libc.string cimport memcpy
 
 from repstore._fast.batch cimport batch_add, batch_crc, batch_header, batch_next_payload
 from repstore._fast.layout cimport (
-    BLOCK_SHIFT, CLASS_USER, DESCRIPTOR_BYTES, FULL_FLAG, OP_COPY, OP_COPY_BAD, OP_COPY_HOLE,
+    BLOCK_SHIFT, CLASS_USER, DESCRIPTOR_BYTES, OP_COPY, OP_COPY_BAD, OP_COPY_HOLE,
     OP_COPY_ZERO, OP_LEARN, OP_SESSION, PAGE_BITS, PAGE_ENTRIES, SESSION_WINDOW_WORDS, descriptor_t,
 )
 from repstore._fast.log cimport log_reserve, log_reserve_control
@@ -39,22 +39,21 @@ cdef bint session_well_formed(const volume_t* volume, const descriptor_t* words,
 
 cdef bint learner_begin(engine_t* engine, volume_t* volume, const frame_header_t* header,
                         const uint8_t* meta) noexcept nogil:
-    """The primary starts to bring us back: our map is incomplete until it says so. With FULL
-    everything we had is dropped first."""
+    """The primary starts to bring us back: our map is incomplete until it says so. What we have stays until
+    the copy of a block replaces it, for nobody else may have it (R7)."""
     cdef log_batch_t* batch
     cdef descriptor_t* record
-    cdef bint full = header.flags & FULL_FLAG != 0
     cdef uint32_t words = header.meta_bytes // DESCRIPTOR_BYTES, i
     if not session_well_formed(volume, <const descriptor_t*>meta, words):
         return True
     if header.epoch == volume.learn_epoch and header.extra <= volume.learn_serial:
         return True                            # heard before, or of a session that a later one has ended
-    if volume.unapplied_records or (full and not pages_here(engine, volume, 0, volume.size_blocks)):
+    if volume.unapplied_records:
         return False
-    if not full and volume_commit(engine, volume, header.commit) == LOOKUP_LOADING:
+    if volume_commit(engine, volume, header.commit) == LOOKUP_LOADING:
         return False                           # what both logs share is ours to keep
     volume_truncate(engine, volume, volume.commit_lsn)     # what they do not is void
-    batch = log_reserve_control(engine, 2 + words)
+    batch = log_reserve_control(engine, 1 + words)
     if batch == NULL:
         return False
     record = batch_add(batch.buffer)
@@ -66,13 +65,6 @@ cdef bint learner_begin(engine_t* engine, volume_t* volume, const frame_header_t
     record.request = header.chain
     for i in range(words):
         memcpy(batch_add(batch.buffer), meta + <size_t>i * DESCRIPTOR_BYTES, DESCRIPTOR_BYTES)
-    if full:
-        record = batch_add(batch.buffer)
-        record.volume = volume.index
-        record.operation = OP_COPY_HOLE
-        record.blocks = <uint32_t>volume.size_blocks
-        record.lsn = header.lsn
-        copy_logged(volume, header.lsn)
     volume.marked_batch = 0
     volume.last_lsn = header.lsn
     volume.chain_last = header.chain
@@ -115,7 +107,9 @@ cdef bint learner_copy(engine_t* engine, volume_t* volume, const frame_header_t*
     cdef uint32_t count = 0
     if not is_of_session(volume, header) or header.lsn <= volume.copies_taken:
         return True                            # of a session that is over; or it comes twice
-    if (header.lsn != volume.copies_taken + 1 or header.commit < volume.commit_lsn     # one was lost, or overtaken
+    if (header.lsn != volume.copies_taken + 1                                          # one was lost
+            or (header.commit < volume.commit_lsn and not volume.learn_unapplied)      # it was overtaken
+            or header.commit > volume.last_lsn                                         # records before it were lost
             or not well_formed(volume, header, meta, &count) or count != 1
             or not copy_operation(record)
             or not body_intact(meta, 1, body, header.body_bytes >> BLOCK_SHIFT)):

@@ -9,7 +9,7 @@ from repstore._fast.events cimport (
 from repstore._fast.frames cimport frame_begin, frame_send, frame_send_node
 from repstore._fast.layout cimport (
     BLOCK_SHIFT, BLOCK_SIZE, DESCRIPTOR_BYTES, DIVERGED_FLAG, DURABLE_FLAG, FRAME_ACK, FRAME_APPEND, FRAME_COMMIT,
-    FRAME_COPIED, FRAME_FLUSH, FRAME_LEARN, FRAME_PING, FRAME_PONG, FRAME_REJECT, FRAME_WANT, FULL_FLAG,
+    FRAME_COPIED, FRAME_FLUSH, FRAME_LEARN, FRAME_PING, FRAME_PONG, FRAME_REJECT, FRAME_WANT,
     GRANT_FLAG, JOIN_FLAG, LEARNING_FLAG, MEMBERS_MAX, OP_EPOCH, OP_TRIM, OP_WRITE, OP_ZERO,
     descriptor_t, pending_t,
 )
@@ -345,12 +345,14 @@ cdef void attach_learner(engine_t* engine, volume_t* volume, member_t* member) n
         member.copy_full = True
         event_push(engine, EVENT_RESYNC_FULL, volume.index, member.node, volume.epoch, member.common_lsn, 0, 0, 0,
                    "no change bitmap reaches back to its last record")
+    member.copy_total = volume.size_blocks
     if not member.copy_full and not count_changed(engine, volume, member):
         return
     member.attaching = False
     member.streaming = True
     member.copying = True
     member.copy_next = 0
+    member.copy_data = False
     member.acked_lsn = volume.last_lsn
     member.progress_ns = engine.now_ns
     volume.learn_serials += 1
@@ -361,7 +363,6 @@ cdef void attach_learner(engine_t* engine, volume_t* volume, member_t* member) n
     header.lsn = volume.last_lsn
     header.chain = volume.chain_last
     header.commit = member.common_lsn
-    header.flags = FULL_FLAG if member.copy_full else 0
     frame_send_node(engine, member.node, &header, <const uint8_t*>words,
                     session_words(volume, words) * sizeof(descriptor_t), NULL, 0, 0)
 
@@ -395,7 +396,7 @@ cdef void go_on_copying(engine_t* engine, volume_t* volume, member_t* member) no
         return
     if transfer_copies(engine, volume, member):
         engine.more = True
-    if member.copy_next >= volume.size_blocks and copies_flying(member) == 0:
+    if member.copy_data and member.copy_next >= volume.size_blocks and copies_flying(member) == 0:
         member.copying = False
         event_push(engine, EVENT_LEARNER_CAUGHT_UP, volume.index, member.node, volume.epoch, member.copied_blocks, 0, 0, 0, NULL)
 

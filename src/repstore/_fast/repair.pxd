@@ -11,8 +11,9 @@ Rules
      block that changed meanwhile keeps its newer content
   H4 a block that nobody can give is lost: an error of that block alone, asked for again after
      LOST_AGAIN_NS at the earliest
-  H5 a copy that returns is told of lost blocks; one that it has still, with the checksum, it keeps, and
-     gives when it is in sync and asked
+  H5 a copy that returns keeps each block until the primary gave it, or said that it has none: a hole, zeros, or
+     lost. One that is lost there and has the checksum here it keeps, and gives when it is in sync and asked. That
+     is the proof of H1: the primary's own map names it. Nothing else that it has counts, whatever its checksum
 """
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 

@@ -10,8 +10,8 @@ from repstore._fast.checksum cimport crc32c
 from repstore._fast.events cimport EVENT_BAD_BLOCK, EVENT_LOST_BLOCK, EVENT_MENDED_BLOCK, event_push
 from repstore._fast.frames cimport frame_begin, frame_send_node
 from repstore._fast.layout cimport (
-    ANY_FLAG, BLOCK_SIZE, CLASS_CLEANER, CLASS_USER, FETCH_DATA, FETCH_LATER, FETCH_ZEROS, FRAME_FETCH, LOCATION_LOST, OP_MOVE,
-    PAGE_ENTRIES, descriptor_t,
+    ANY_FLAG, BLOCK_SIZE, CLASS_CLEANER, CLASS_USER, FETCH_DATA, FETCH_LATER, FETCH_ZEROS, FRAME_FETCH, LEARNING_FLAG,
+    LOCATION_LOST, OP_MOVE, PAGE_ENTRIES, VOLUME_LEARNING, descriptor_t,
 )
 from repstore._fast.log cimport log_reserve
 from repstore._fast.page_tree cimport page_t, tree_page
@@ -208,6 +208,7 @@ cdef void ask(engine_t* engine, volume_t* volume, repair_t* repair) noexcept nog
         header.chain = repair.serial
         header.extra = repair.extent.crc
         header.flags = ANY_FLAG if repair.extent.location == LOCATION_LOST else 0
+        header.flags |= LEARNING_FLAG if volume.flags & VOLUME_LEARNING else 0
         frame_send_node(engine, node, &header, NULL, 0, NULL, 0, 0)
     due(engine, repair.next_ns)
 

@@ -13,7 +13,10 @@ Rules
      is refused afterwards, and the first answer waits until all that the log held then is written.
      `heard` speaks of that primary only: who is sealed at a higher epoch tells it nothing more
   R6 a learner takes the frames of copies of its session in their order, each once: one that is missing,
-     or older than what is committed here, begins a new session
+     older than what is committed here, or newer than the records here, begins a new session. (Newer: should
+     the primary lose what was committed then, where our log ends would not tell that we have it)
+  R7 what a learner's map had stays until copies replace it, and its base says up to where that was right: it
+     never grows before the join; at 0 nothing need be right, and every block is copied (H5 of repair.pxd)
 """
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 

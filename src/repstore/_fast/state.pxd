@@ -409,6 +409,7 @@ cdef struct member_t:
     # resync
     bint copying
     bint copy_full
+    bint copy_data                 # second pass: blocks that take room; before it those that give it back
     bint caught_up_told
     int32_t copy_tree              # change bitmap that is walked
     uint32_t copies_read           # runs that are being read

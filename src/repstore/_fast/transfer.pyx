@@ -8,7 +8,7 @@ from repstore._fast.events cimport EVENT_UNREADABLE, event_push
 from repstore._fast.frames cimport frame_begin, frame_send, frame_send_node
 from repstore._fast.layout cimport (
     ANY_FLAG, BLOCK_SHIFT, DESCRIPTOR_BYTES, FETCH_DATA, FETCH_LATER, FETCH_NONE, FETCH_ZEROS, FRAME_APPEND,
-    FRAME_COPY, FRAME_FETCHED, FRAME_TAIL, LAST_FLAG, LOCATION_BAD, LOCATION_HOLE, LOCATION_ZERO, OP_COPY,
+    FRAME_COPY, FRAME_FETCHED, FRAME_TAIL, LAST_FLAG, LEARNING_FLAG, LOCATION_BAD, LOCATION_HOLE, LOCATION_ZERO, OP_COPY,
     OP_COPY_BAD, OP_COPY_HOLE, OP_COPY_ZERO, OP_WRITE, PAGE_BITS, PAGE_ENTRIES, VOLUME_LEARNING, descriptor_t,
     extent_t, frame_header_t,
 )
@@ -20,13 +20,14 @@ from repstore._fast.state cimport (
     PENDING_CRCS, RESYNC_FLYING, ROLE_PRIMARY, SENT_TRANSFER, TOKEN_TRANSFER, token, transfer_t,
 )
 from repstore._fast.volume cimport (
-    LOOKUP_LOADING, LOOKUP_OK, bit_get, page_need, pending_at, volume_lookup,
+    LOOKUP_OK, bit_get, page_need, pending_at, volume_lookup,
 )
 
 
 cdef enum:
     TRANSFERS = 64
     RUN_BLOCKS = 64
+    LOOKED_AT_BLOCKS = 65536       # of a map that is copied, in one turn
     SCRUBBED = 0                   # kind of a transfer that goes nowhere
 
 
@@ -239,7 +240,9 @@ cdef void transfer_fetch(engine_t* engine, volume_t* volume, uint32_t node, cons
     elif any_content and not is_data(extent.location):
         fetched(engine, volume, node, header.lsn, header.chain, FETCH_ZEROS)
     elif not is_data(extent.location) or (extent.crc != header.extra and not any_content):
-        fetched(engine, volume, node, header.lsn, header.chain, FETCH_LATER)     # written anew: it will hear
+        # written anew: it will hear; who learns has what was there before, and its cleaner must not wait for that
+        fetched(engine, volume, node, header.lsn, header.chain,
+                FETCH_NONE if header.flags & LEARNING_FLAG != 0 else FETCH_LATER)
     else:
         transfer = transfer_new(engine, volume, node, FRAME_FETCHED, 1)
         if transfer == NULL:
@@ -416,11 +419,13 @@ cdef uint64_t chain_before(volume_t* volume, const pending_t* entry) noexcept no
 # -------------------------------------------------------------------------------- resync
 
 cdef int next_changed(engine_t* engine, volume_t* volume, member_t* member) noexcept nogil:
-    """Move copy_next to the next block to copy. LOOKUP_LOADING: a page is being read."""
+    """Move copy_next to the next block to look at. LOOKUP_LOADING: a page is being read."""
     cdef page_t* page
     cdef uint32_t number
     cdef int state
     while member.copy_next < volume.size_blocks:
+        if member.copy_full and not member.copy_data:
+            return LOOKUP_OK                   # a page that is not there is a hole too
         if member.copy_full:
             number = <uint32_t>(member.copy_next // PAGE_ENTRIES)
             page = tree_page(&volume.map, number)
@@ -449,45 +454,61 @@ cdef inline int copy_kind(uint32_t location) noexcept nogil:
     return OP_COPY_HOLE if location == LOCATION_HOLE else OP_COPY_ZERO if location == LOCATION_ZERO else OP_COPY
 
 
-cdef int transfer_copies(engine_t* engine, volume_t* volume, member_t* member) noexcept nogil:
-    """Start copies until enough are under way. Returns 1 when anything was started."""
-    cdef int moved = 0, state
-    cdef extent_t[64] extents
-    cdef uint32_t count
-    cdef uint64_t lba
-    while copies_flying(member) < RESYNC_FLYING:
-        state = next_changed(engine, volume, member)
-        if state != LOOKUP_OK or member.copy_next >= volume.size_blocks:
+cdef uint32_t next_run(volume_t* volume, const member_t* member, extent_t* extents) noexcept nogil:
+    """How many blocks from copy_next on are to be looked at and of one kind; of data RUN_BLOCKS at most, with
+    their extents. 0: a page is being read."""
+    cdef uint64_t lba = member.copy_next
+    cdef uint32_t count = 0
+    cdef extent_t extent
+    while lba + count < volume.size_blocks:
+        if count and not member.copy_full and not bit_get(&volume.changes[member.copy_tree], lba + count):
+            break
+        if volume_lookup(volume, lba + count, &extent) != LOOKUP_OK:
+            break
+        if count and copy_kind(extent.location) != copy_kind(extents[0].location):
+            break
+        if count < RUN_BLOCKS:
+            extents[count] = extent
+        elif copy_kind(extent.location) == OP_COPY:
+            break
+        count += 1
+        if (lba + count) % PAGE_BITS == 0:
+            break                              # the next bitmap page may have to be read
+    return count
+
+
+cdef bint transfer_copies(engine_t* engine, volume_t* volume, member_t* member) noexcept nogil:
+    """Start copies until enough are under way: first of holes and zeros, which make room for the data at the
+    learner. True: it got on, and may at once again."""
+    cdef extent_t[64] extents                  # RUN_BLOCKS
+    cdef uint32_t count, looked = 0
+    cdef bint moved = False, takes_room
+    while copies_flying(member) < RESYNC_FLYING and looked < LOOKED_AT_BLOCKS:
+        if next_changed(engine, volume, member) != LOOKUP_OK:
             return moved
-        lba = member.copy_next
-        count = 0
-        while count < RUN_BLOCKS and lba + count < volume.size_blocks:
-            if count and not member.copy_full and not bit_get(&volume.changes[member.copy_tree], lba + count):
-                break
-            state = volume_lookup(volume, lba + count, &extents[count])
-            if state == LOOKUP_LOADING and count == 0:
+        if member.copy_next >= volume.size_blocks:
+            if member.copy_data:
                 return moved
-            if state != LOOKUP_OK or copy_kind(extents[count].location) != copy_kind(extents[0].location):
-                break
-            count += 1
-            if (lba + count) % PAGE_BITS == 0:
-                break                          # the next bitmap page may have to be read
+            member.copy_data = True
+            member.copy_next = 0
+            continue
+        count = next_run(volume, member, extents)
         if count == 0:
             return moved
-        if not start_copy(engine, volume, member, lba, count, extents):
+        takes_room = copy_kind(extents[0].location) == OP_COPY
+        if takes_room == member.copy_data and not start_copy(engine, volume, member, member.copy_next, count, extents):
             return moved
-        member.copy_next = lba + count
-        moved = 1
+        member.copy_next += count
+        looked += count
+        moved = True
     return moved
 
 
 cdef bint start_copy(engine_t* engine, volume_t* volume, member_t* member, uint64_t lba, uint32_t count,
                      const extent_t* extents) noexcept nogil:
-    """Copy one run of one kind. A hole needs no word when everything is copied anew."""
+    """Copy one run of one kind."""
     cdef int kind = copy_kind(extents[0].location)
     cdef transfer_t* transfer
-    if kind == OP_COPY_HOLE and member.copy_full:
-        return True
     transfer = transfer_new(engine, volume, member.node, FRAME_COPY, count if kind == OP_COPY else 0)
     if transfer == NULL:
         return False

@@ -484,8 +484,8 @@ cdef void begin_learning(engine_t* engine, volume_t* volume, const descriptor_t*
     stream. What was pending beyond the base, the last LSN both logs share, is void."""
     cdef uint64_t last_lsn = volume.last_lsn, chain_last = volume.chain_last
     volume_commit(engine, volume, record.lba)  # the primary copies only what changed after it
-    if not volume.flags & VOLUME_LEARNING:
-        volume.learn_base = record.lba
+    if not volume.flags & VOLUME_LEARNING or record.lba < volume.learn_base:
+        volume.learn_base = record.lba         # never up: an earlier session may not have ended (R7)
     volume.flags |= VOLUME_LEARNING
     volume_truncate(engine, volume, volume.commit_lsn)
     volume.last_lsn = last_lsn                 # later records may be on their way already

@@ -227,8 +227,8 @@ class Leader:
         common_lsn = membership.common_lsn(
             here.volume, local.last_lsn, event.last_epoch, event.last_lsn)
         if common_lsn is not None and event.learning:
-            # a copy that was learning is right only up to where it began
-            common_lsn = min(common_lsn, event.learn_base)
+            # a copy that was learning is right only up to where it began; at 0 nothing need be right
+            common_lsn = min(common_lsn, event.learn_base) or None
         self.learners[node] = Learner(identity, event, now_s)
         return [LearnerStart(node, common_lsn or 0, full=common_lsn is None)]
 
