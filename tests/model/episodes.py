@@ -14,6 +14,7 @@ how the model begins, whatever was before; epochs count from there, and who lead
      its disk is late. A primary's is as long as the longest of those that follow it.
   A5 What lies outside the in-sync set is as long as it likes until it is back in.
   A6 A new primary acknowledges anew what was acknowledged before it; nobody sees that.
+  A7 A copy learns only when it has read of the epoch of who serves it: until then it ignores that one.
 """
 from __future__ import annotations
 
@@ -206,8 +207,10 @@ def _moments(looks: list[Look], nodes: list[list[Seen]], most: list[list[int]], 
             done_least = done_most = reached(seen.done) if seen.leads else 0
             if seen.leads > base_epoch and seen.done <= led_from.setdefault((node, seen.leads), seen.done):
                 done_least = 0                                                         # A6
+            begun = sum(1 << other for other in range(len(names))
+                        if seen.learners >> other & 1 and nodes[other][number].sealed == seen.leads)   # A7
             views.append((epoch(seen.sealed), least, longest, epoch(seen.leads), members(seen.counting),
-                          members(seen.learners), done_least, done_most))
+                          members(begun), done_least, done_most))
         config = (epoch(look.config[0]), number_of[look.config[1]], members(look.config[2]))
         crash = None if look.crash is None else (STEPS.index(look.crash[0]), number_of[look.crash[1]])
         moment = Moment((config, tuple(views)), crash)

@@ -271,6 +271,16 @@ cdef inline bint seal(world_t* world, const bounds_t* bounds, int a, int b) noex
     return True
 
 
+cdef inline bint seal_late(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
+    """A SEAL that was on its way when candidate `a` came to its end: `b` refuses, and nobody hears its answer."""
+    cdef node_t* node = &world.nodes[b]
+    if (world.nodes[a].role != FOLLOWER or node.failed or not has(world.in_sync, b)
+            or world.nodes[a].sealed <= node.sealed):
+        return False
+    refuse_below(node, bounds, world.nodes[a].sealed)
+    return True
+
+
 cdef inline bint equal_standing(const node_t* candidate, bint tainted, int node) noexcept nogil:
     """decide's `equals`: those that answered and are no worse than we."""
     return candidate.told[node] != 0 and (tainted or not has(candidate.told_tainted, node))

@@ -10,7 +10,7 @@ from tests.model._explore import Explorer
 STEPS = ("write", "append", "say written", "flush", "reply", "reply flush", "learn", "copy", "begin join",
          "say flushed", "forget learner", "submit eject", "submit join", "submit promotion", "win", "lose",
          "hear outcome", "read config", "stand", "move up", "seal", "pull", "kill", "cut power", "resign",
-         "fail", "start again", "submit leave", "refuse once")
+         "fail", "start again", "submit leave", "refuse once", "seal late")
 RULES = ("R-eject", "R-caught-up", "R-flushed", "R-both-sets", "R-boot", "R-seal", "R-taint", "R-session",
          "R-client", "R-epoch", "R-proof", "R-told", "R-void")
 PROMISES = {
@@ -23,7 +23,8 @@ PROMISES = {
 }
 GIB = 1 << 30
 PAIRS = {"append", "say written", "flush", "learn", "copy", "begin join", "say flushed", "forget learner",
-         "submit eject", "submit join", "seal", "pull", "resign", "submit leave"}
+         "submit eject", "submit join", "seal", "pull", "resign", "submit leave",
+         "seal late"}
 
 
 @dataclass(frozen=True, slots=True)

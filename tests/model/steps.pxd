@@ -42,6 +42,7 @@ cdef enum:
     STEP_START_AGAIN
     STEP_SUBMIT_LEAVE
     STEP_REFUSE_ONCE
+    STEP_SEAL_LATE
     STEP_COUNT
 
 
@@ -105,6 +106,8 @@ cdef inline bint take(int step, world_t* world, const bounds_t* bounds, int a, i
         return membership.submit_leave(world, bounds, a, b)
     elif step == STEP_REFUSE_ONCE:
         return membership.refuse_once(world, bounds, a, b)
+    elif step == STEP_SEAL_LATE:
+        return membership.seal_late(world, bounds, a, b)
     return False
 
 
