@@ -15,8 +15,8 @@ LINTED_NATIVE := $(shell find src bindings tests -name '*.pyx' -o -name '*.pxd')
 define timed
 @begun=$$(date +%s); $(2); status=$$?; echo "== $(1): $$(( $$(date +%s) - begun )) s"; exit $$status
 endef
-# $(call pytest,expression): exit code 5 says that no test is marked so, which is no failure
-pytest = $(BIN)/python -m pytest -q --durations=10 --durations-min=5 -m "$(1)" $(ARGS) || [ $$? -eq 5 ]
+# $(call pytest,expression,more): exit code 5 says that no test is marked so, which is no failure
+pytest = $(BIN)/python -m pytest -q --durations=10 --durations-min=5 -m "$(1)" $(2) $(ARGS) || [ $$? -eq 5 ]
 
 ROUNDS ?= 200
 SEEDS ?= 1..2000
@@ -54,11 +54,16 @@ lint: build
 types: build
 	$(BIN)/mypy --strict src/repstore
 
+# tests that compute share the processors; those with real processes, which time limits wait for, do not
+TOGETHER := -n 2 --dist worksteal
+COMPUTING := tests/check tests/model tests/sim
+
 unit: build
-	$(call timed,unit tests,$(call pytest,not slow and not client))
+	$(call timed,unit tests,$(call pytest,not slow and not client,$(TOGETHER)))
 
 slow: build
-	$(call timed,slow tests,$(call pytest,slow and not client))
+	$(call timed,slow tests that compute,$(call pytest,slow and not client,$(TOGETHER) $(COMPUTING)))
+	$(call timed,slow tests,$(call pytest,slow and not client,$(COMPUTING:%=--ignore %)))
 
 clients: build packages-clients
 	$(call timed,real clients,$(call pytest,client))

@@ -6,9 +6,9 @@
 may take any steps, also those that cannot be seen (proposals, answers, flushes), as long as everything
 visible is as it was or as it will be. A crash is only taken where one was recorded.
 
-One way through is proof enough, so it is not asked for all: first with few states kept after each view, and if
-that leads nowhere with more (EFFORTS). A run that is refused in the end might still be explained by a state that
-was not kept; if a search was broken off where it found none, it is undecided.
+One way through is proof enough, so it is not asked for all: first with few states kept after each view, and
+if that leads nowhere with more (EFFORTS). A run that is refused in the end might still be explained by a
+state that was not kept; if a search was broken off where it found none, it is undecided.
 """
 from __future__ import annotations
 
