@@ -107,9 +107,10 @@ bench-verify: build
 soak-kill: build packages-clients
 	$(call timed,soak-kill,$(BIN)/python -m tests.cluster.soak --rounds $(ROUNDS) $(ARGS))
 
-# the protocol model at the largest bounds that fit 16 GiB and an hour on one core
+# the protocol model at the largest bounds that fit 16 GiB and an hour on one core; and random seeds replayed in it
 soak-model: build
 	$(call timed,soak-model,$(BIN)/python -m tests.model --soak $(ARGS))
+	$(call timed,soak-model: replays,$(BIN)/python -m tests.model.replay --seeds 1001..3000)
 
 # simulated clusters, each decided by its seed; see docs/simulator.md
 seeds: build
