@@ -10,15 +10,15 @@ from repstore._fast.frontend cimport (
     rs_engine, rs_export, rs_request,
 )
 from repstore._fast.layout cimport (
-    BLOCK_SHIFT, BLOCK_SIZE, FRAME_REPLY, FRAME_REQUEST, reply_meta_t, request_meta_t,
+    BLOCK_SHIFT, BLOCK_SIZE, FRAME_REPLY, FRAME_REQUEST, SESSION_WINDOW, reply_meta_t, request_meta_t,
 )
 from repstore._fast.requests cimport (
     request_finish, request_keep_payload, request_left, request_new, request_release,
 )
 from repstore._fast.service cimport service_submit
 from repstore._fast.state cimport (
-    EXPORTS_MAX, LINKS_MAX, REQUEST_FOREIGN, REQUEST_HELD, REQUEST_NEW, REQUEST_REMOTE, REQUESTS_MAX,
-    ROLE_PRIMARY, SENT_REPLY, VOLUME_INDEX_MAX, due, link_t, token, volume_t,
+    EXPORTS_MAX, LINKS_MAX, REQUEST_FOREIGN, REQUEST_HELD, REQUEST_NEW, REQUEST_READING, REQUEST_REMOTE,
+    REQUESTS_MAX, ROLE_PRIMARY, SENT_REPLY, VOLUME_INDEX_MAX, due, link_t, token, volume_t,
 )
 
 
@@ -274,11 +274,25 @@ cdef void route(engine_t* engine, export_t* export, request_t* request) noexcept
     if request.front.kind == RS_WRITE and not keep(engine, request):
         return
     if (local or export.primary < 0 or engine.nodes[export.primary].link < 0 or not may_ask(engine, export, request)
-            or (export.retry and request.state == REQUEST_NEW)):
+            or outruns(export, request) or (export.retry and request.state == REQUEST_NEW)):
         request.state = REQUEST_HELD
         export.retry = True
         return
     send_request(engine, export, request)
+
+
+cdef bint outruns(const export_t* export, const request_t* request) noexcept nogil:
+    """Does our disk still read for an older write of its session, which goes to the next primary when that is done,
+    and would be taken for logged there if this one came first (X4)?"""
+    cdef const request_t* older = export.oldest
+    while older != request:
+        if older.session == request.session:
+            if older.number + SESSION_WINDOW > request.number:
+                return False
+            if older.state == REQUEST_READING and older.front.kind == RS_WRITE:
+                return True
+        older = older.newer
+    return False
 
 
 cdef bint keep(engine_t* engine, request_t* request) noexcept nogil:
@@ -340,8 +354,8 @@ cdef void exports_reply(engine_t* engine, const frame_header_t* header, const ui
     if export == NULL or header.session != export.session or header.meta_bytes != sizeof(reply_meta_t):
         return
     request = export.oldest
-    while request != NULL and request.number != header.lsn:
-        request = request.newer
+    while request != NULL and (request.number != header.lsn or request.session != header.session):
+        request = request.newer                # of an older session our disk may still read for one
     if request == NULL or request.state != REQUEST_REMOTE:
         return                                 # answered already, or held for another primary
     ended_there(export, request)
