@@ -32,6 +32,7 @@ def native(file: str, name: str) -> int:
     (config.LINKS_MAX, "state.pxd", "LINKS_MAX"),
     (config.EVENTS_MAX, "state.pxd", "EVENTS_MAX"),
     (config.ASKED_BYTES_MAX, "exports.pyx", "ASKED_BYTES_MAX"),
+    (config.LINK_QUEUE_BYTES_MAX, "transport.pxd", "LINK_QUEUE_BYTES"),
     (config.TRIM_BLOCKS_MAX, "state.pxd", "TRIM_BLOCKS"),
     (config.REPAIRS_MAX, "bad_blocks.pxd", "REPAIRS_MAX"),
     (config.LOST_BLOCKS_MAX, "bad_blocks.pxd", "LOST_BLOCKS_MAX"),

@@ -74,9 +74,9 @@ RANGE_BYTES_MAX = 4 * GIB - 1          # trim, write-zeroes, block status: 32 bi
 TRIM_BLOCKS_MAX = 131_072              # 512 MiB: the longest range of one record
 EXPORTS_MAX = 256
 LINKS_MAX = 1024                       # connections of one loop
-LINK_QUEUE_BYTES_MAX = 64 * MIB        # a peer that takes longer to read is dropped
-ASKED_BYTES_MAX = LINK_QUEUE_BYTES_MAX // 2      # payload that other nodes were asked for at once: an export
-                                       # takes of it no more than it leaves
+LINK_QUEUE_BYTES_MAX = 128 * MIB       # a peer that takes longer to read is dropped
+ASKED_BYTES_MAX = 32 * MIB             # payload that other nodes were asked for at once: an export takes of
+                                       # it no more than it leaves, or one request: 64 MiB more
 EVENTS_MAX = 4096                      # facts waiting for the control thread
 PENDING_RECORDS_MAX = 1024             # records of a volume that are not committed yet
 PENDING_BLOCKS_MAX = 4096              # their payload: 16 MiB

@@ -64,14 +64,14 @@ def test_a_volume_that_waits_leaves_requests_to_the_others(tmp_path: Path) -> No
                    promise="it is sent piece by piece, and no link is cut")
 def test_more_under_way_than_a_link_may_queue_is_sent_piece_by_piece(
         tmp_path: Path, kind: repstore.Operation) -> None:
-    """Four times LINK_QUEUE_BYTES_MAX at once. The link was cut, and everything sent again, for ever."""
+    """Nearly twice LINK_QUEUE_BYTES_MAX at once. The link was cut, and everything sent again, for ever."""
     large = 256 * 1024
     operations = np.zeros(1000, repstore.OPERATION_DTYPE)
     operations["kind"] = kind
     operations["offset"] = np.arange(1000) % 256 * large
     operations["length"] = large
     operations["buffer_offset"] = 0
-    assert operations["length"].sum() > 3 * config.LINK_QUEUE_BYTES_MAX
+    assert operations["length"].sum() > config.LINK_QUEUE_BYTES_MAX
     shape = Shape(nodes=1, copies=1, store_bytes=128 * MIB, volume_bytes=64 * MIB)
     with ClusterHarness(tmp_path, shape) as cluster:
         cluster.start()

@@ -1,13 +1,18 @@
 """Who stands still takes nobody else along: a member, a volume, the control side."""
 from __future__ import annotations
 
+import mmap
+
 import numpy as np
 import pytest
 
-from repstore._fast.layout import FRAME_APPEND, FRAME_COPY, FRAME_LEARN
+from repstore import config
+from repstore._fast.layout import FRAME_APPEND, FRAME_COPY, FRAME_LEARN, FRAME_REQUEST, frame_header_t
+from repstore._fast.simulated import Send
 from repstore.sim.clock import NS_PER_S
 from repstore.sim.cluster import SimulatedCluster
-from repstore.sim.workload import READ, TRIM, WRITE, Ask, SimulatedClient
+from repstore.sim.workload import IO, READ, TRIM, WRITE, Ask, SimulatedClient
+from tests.fuzz.frames import World
 from tests.sim.bad_blocks import UnreadableBlocks, location
 from tests.sim.rules import apart, cluster_of, on_the_way, sent_by, together
 from tests.sim.scenarios import LIMIT_S, VOLUME
@@ -273,3 +278,33 @@ def test_a_copy_that_stands_still_while_it_returns_takes_not_all_transfers_with_
     cluster.run_for(0.5)
     cluster.start("n3")
     cluster.run_until(lambda: 2 in cluster.volume(OTHER).in_sync_nodes(), LIMIT_S)
+
+
+@pytest.mark.fault("process: a primary answers nothing, every export of a node asks it for much",
+                   promise="less is under way than a link may queue")
+def test_what_all_exports_ask_for_fits_into_the_queue_of_a_link() -> None:
+    """Some ask for all they may, each of the others for one thing. A link that has more is cut for ever."""
+    world = World()
+    world.connect(1)
+    memory = mmap.mmap(-1, config.REQUEST_BYTES_MAX)
+    asked_bytes = 0
+    send = world._answer
+
+    def listen(ask: object) -> None:
+        nonlocal asked_bytes
+        if isinstance(ask, Send):
+            header = np.frombuffer(ask.data[:frame_header_t.itemsize], frame_header_t)[0]
+            asked_bytes += len(ask.data) * (header["type"] == FRAME_REQUEST)
+        send(ask)                              # type: ignore[arg-type]
+
+    world._answer = listen                     # type: ignore[method-assign]
+    calls = []
+    for i in range(config.EXPORTS_MAX):
+        ios = np.zeros(max(1, 64 >> i), IO)
+        ios["kind"], ios["length"] = WRITE, len(memory)
+        ios["export_id"] = world.engine.export_install(10 + i, f"v{i}", len(memory), 1)
+        world.engine.set_primary(10 + i, 1, 1)
+        calls.append((world.engine.start(ios.view(np.uint8), memory, len(ios)), ios))
+        world.turn()
+    assert asked_bytes > config.ASKED_BYTES_MAX + config.EXPORTS_MAX // 2 * config.REQUEST_BYTES_MAX
+    assert asked_bytes < config.LINK_QUEUE_BYTES_MAX

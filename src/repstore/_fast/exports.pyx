@@ -26,7 +26,7 @@ cdef enum:
     RESEND_NS = 50000000           # a primary that answered "not now" is asked again,
     RESEND_ALL = REQUESTS_MAX
     RESEND_MORE = 2                # or as soon as it answers: so many for each request that it has room for
-    ASKED_BYTES_MAX = 33554432     # half of LINK_QUEUE_BYTES (X5)
+    ASKED_BYTES_MAX = 33554432     # a link queues this, one request of each export, and other frames (X5)
     REFUSED_NS = 200000000         # what was sent back is here again by then, or its session is over
 
 

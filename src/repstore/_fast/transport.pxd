@@ -24,7 +24,7 @@ cdef enum:
     LINKS_MAX = 1024
     LINK_WINDOW_BYTES = 1048576      # RS_STREAM_WINDOW of frontend.h
     LINK_BUFFER_BYTES = 2097152      # twice the window: unread bytes move once per window
-    LINK_QUEUE_BYTES = 67108864
+    LINK_QUEUE_BYTES = 134217728
     LINK_ENTRY_BYTES = 64            # what an empty send counts for in the queue
     LINK_LINGER_NS = 1000000000      # a closed link may still send what was queued
     HEAD_PAGE_BYTES = 32768
