@@ -13,6 +13,7 @@ from repstore._fast.layout import (
     FRAME_APPEND,
     FRAME_COPIED,
     FRAME_COPY,
+    FRAME_FETCH,
     FRAME_FLUSH,
     FRAME_LEARN,
 )
@@ -25,6 +26,7 @@ from repstore.store.device import MemoryDevice
 from tests.sim.bad_blocks import EIO, extents, location, lost, read, rot, write
 from tests.sim.rules import on_the_way, only, sent_by, tell
 from tests.sim.scenarios import LIMIT_S, VOLUME
+from tests.sim.test_repair import map_pages
 
 SIZE_BLOCKS = 600                # two pages of the map
 BLOCK = 37
@@ -307,6 +309,43 @@ def test_a_copy_of_a_block_without_the_records_before_it_is_not_taken() -> None:
     back(cluster)
     equal(cluster, "n1", "n2")
     assert read(cluster, "n1", last) == (0, [1000 + last])
+
+
+def test_a_block_that_is_fetched_without_the_records_before_it_is_not_taken() -> None:
+    """The same of one whose map entry a copy has lost: it takes what stands there now, whatever that is."""
+    cluster, block = filled(), 1
+    rotated(cluster)
+    leave(cluster)
+    for lba in range(0, 40, 2):                # not that block; and more than the copies under way at once
+        assert write(cluster, "n1", lba, 1000 + lba) == 0
+    settle(cluster)
+    for where in map_pages(cluster, "n2")[0]:
+        rot(cluster.node("n2").disk, where)
+    asked: list[bytes] = []
+    send = cluster.network.send
+
+    def lose(_: str, header: np.void, data: bytes) -> bytes | None:
+        if header["type"] == FRAME_FETCH and header["lsn"] == block:
+            asked.append(data)
+        return None if header["type"] in (FRAME_APPEND, FRAME_COPIED, FRAME_FETCH) else data
+
+    on_the_way(cluster, lose)
+    cluster.start("n2")
+    cluster.run_until(lambda: bool(asked), LIMIT_S)
+    cluster.run_for(0.05)
+    assert write(cluster, "n1", block, 7777) == 0
+    tell(cluster, "n1", "n2", asked[-1])
+    cluster.run_for(0.1)
+    cluster.life("n2").engine.settle()
+    cluster.kill("n2")
+    cluster.network.send = send                # type: ignore[method-assign]
+    lose_power(cluster)
+    back(cluster)
+    assert read(cluster, "n1", block) == (0, [1000 + block])
+    cluster.kill("n1")
+    cluster.run_until(lambda: in_sync(cluster) == (1,), LIMIT_S)
+    attach(cluster, "n2")
+    assert read(cluster, "n2", block)[1] != [7777]
 
 
 STEPS = [pytest.param(range(first, 60, 12), marks=[pytest.mark.slow] if first else [])

@@ -5,7 +5,7 @@
 Rules
   H1 what is fetched counts only if it has the checksum of our map, and its giver had committed
      at least as far as we had; of a block whose map entry is lost the checksum is not known, and
-     only the commit counts
+     only the commit counts. It is not beyond where our log ends, as with copies (R6 of replica.pxd)
   H2 the primary asks in-sync members that take its stream, everyone else asks the primary
   H3 the content enters the log as a move from the place the map had when it was met (V2): a
      block that changed meanwhile keeps its newer content

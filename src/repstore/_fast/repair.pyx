@@ -224,8 +224,8 @@ cdef void repair_answer(engine_t* engine, volume_t* volume, uint32_t node, const
     engine.more = True
     repair.state = REPAIR_WAITING
     repair.next_ns = engine.now_ns + LATER_NS
-    if header.session == FETCH_LATER:
-        return
+    if header.session == FETCH_LATER or (any_content and header.commit > volume.last_lsn):
+        return                                 # or the records before it have not come
     if header.session == FETCH_DATA and header.body_bytes == BLOCK_SIZE:
         if crc32c(0, body, BLOCK_SIZE) != header.extra:
             return                             # damaged on the way: ask again

@@ -269,6 +269,7 @@ cdef void fetched(engine_t* engine, volume_t* volume, uint32_t node, uint64_t lb
     cdef frame_header_t header
     frame_begin(engine, &header, FRAME_FETCHED, volume.index, volume.epoch)
     header.lsn = lba
+    header.commit = volume.commit_lsn
     header.chain = question
     header.session = status
     frame_send_node(engine, node, &header, NULL, 0, NULL, 0, 0)
@@ -282,6 +283,7 @@ cdef void send_fetched(engine_t* engine, transfer_t* transfer) noexcept nogil:
         return
     frame_begin(engine, &header, FRAME_FETCHED, transfer.volume.index, transfer.volume.epoch)
     header.lsn = transfer.lba
+    header.commit = transfer.volume.commit_lsn
     header.chain = transfer.lsn
     header.session = FETCH_DATA
     header.extra = transfer.extents[0].crc
