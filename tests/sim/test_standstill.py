@@ -7,12 +7,20 @@ import numpy as np
 import pytest
 
 from repstore import config
-from repstore._fast.layout import FRAME_APPEND, FRAME_COPY, FRAME_LEARN, FRAME_REQUEST, frame_header_t
+from repstore._fast.layout import (
+    FRAME_APPEND,
+    FRAME_COPY,
+    FRAME_LEARN,
+    FRAME_REPLY,
+    FRAME_REQUEST,
+    frame_header_t,
+    request_meta_t,
+)
 from repstore._fast.simulated import Send
 from repstore.sim.clock import NS_PER_S
 from repstore.sim.cluster import SimulatedCluster
 from repstore.sim.workload import IO, READ, TRIM, WRITE, Ask, SimulatedClient
-from tests.fuzz.frames import World
+from tests.fuzz import frames
 from tests.sim.bad_blocks import UnreadableBlocks, location
 from tests.sim.rules import apart, cluster_of, on_the_way, sent_by, together
 from tests.sim.scenarios import LIMIT_S, VOLUME
@@ -284,7 +292,7 @@ def test_a_copy_that_stands_still_while_it_returns_takes_not_all_transfers_with_
                    promise="less is under way than a link may queue")
 def test_what_all_exports_ask_for_fits_into_the_queue_of_a_link() -> None:
     """Some ask for all they may, each of the others for one thing. A link that has more is cut for ever."""
-    world = World()
+    world = frames.World()
     world.connect(1)
     memory = mmap.mmap(-1, config.REQUEST_BYTES_MAX)
     asked_bytes = 0
@@ -308,3 +316,33 @@ def test_what_all_exports_ask_for_fits_into_the_queue_of_a_link() -> None:
         world.turn()
     assert asked_bytes > config.ASKED_BYTES_MAX + config.EXPORTS_MAX // 2 * config.REQUEST_BYTES_MAX
     assert asked_bytes < config.LINK_QUEUE_BYTES_MAX
+
+
+@pytest.mark.fault("process: a client without a node is stopped, its link up",
+                   promise="the requests whose answers it does not take come back")
+def test_a_client_that_stands_still_takes_no_requests_with_it() -> None:
+    """It reads, and is stopped; several of them would take all that the volume may have under way."""
+    world = frames.World()
+    for link in frames.LINKS:
+        world.connect(link)
+    frames.take_role(world, 3)                 # primary, the only copy
+    lent: list[Send] = []
+    send = world._answer
+
+    def keep(ask: object) -> None:
+        if isinstance(ask, Send) and ask.link == frames.CLIENT_LINK and ask.token:
+            lent.append(ask)                   # its socket is full
+        else:
+            send(ask)                          # type: ignore[arg-type]
+
+    world._answer = keep                       # type: ignore[method-assign]
+    header, meta = np.zeros(1, frame_header_t), np.zeros(1, request_meta_t)
+    header["volume"], header["session"], header["lsn"] = frames.VOLUME, 1, 1
+    meta["kind"], meta["length"] = READ, 4096
+    world.deliver(frames.CLIENT_LINK, frames.sealed(header, FRAME_REQUEST, meta.tobytes(), b""))
+    world.settle()
+    assert [np.frombuffer(ask.data[:frame_header_t.itemsize], frame_header_t)[0]["type"] for ask in lent] == [
+        FRAME_REPLY]
+    for _ in range(60):
+        world.turn(NS_PER_S // 10)
+    assert world.up == set(frames.LINKS) - {frames.CLIENT_LINK}

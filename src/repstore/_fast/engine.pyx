@@ -133,6 +133,7 @@ cdef void engine_sent(void* handle, uint32_t link, uint64_t answered) noexcept n
         return
     if engine.links[link].lent:                # else of the link that had this number before
         engine.links[link].lent -= 1
+        engine.lent -= 1
     engine.links[link].lent_ns = engine.now_ns
     if kind == SENT_REPLY:
         request_release(engine, &engine.requests[value])
@@ -150,6 +151,7 @@ cdef void engine_link_up(void* handle, uint32_t link, int kind) noexcept nogil:
     here.up = True
     here.opening = False
     here.export_id = -1
+    engine.lent -= here.lent
     here.lent = 0
     here.node = -1
     here.generation += 1
@@ -279,18 +281,23 @@ cdef uint64_t engine_turn(void* handle, int* busy) noexcept nogil:
 
 
 cdef void hang_up_on_the_still(engine_t* engine) noexcept nogil:
-    """Log buffers, transfers and replies that a stopped peer's full socket holds are wanted by all volumes:
-    they come back with the end of its link."""
+    """Log buffers, transfers and replies that a stopped peer's full socket holds, a client's too, are wanted by
+    others: they come back with the end of its link."""
     cdef uint32_t i
     cdef link_t* here
-    for i in range(NODES_MAX):
-        if engine.nodes[i].link < 0 or engine.links[engine.nodes[i].link].lent == 0:
-            continue
-        here = &engine.links[engine.nodes[i].link]
-        if engine.now_ns >= here.lent_ns + LENT_NS:
-            here.lent_ns = engine.now_ns
-            engine.backend.close(engine.backend.context, <uint32_t>engine.nodes[i].link)
-        due(engine, here.lent_ns + LENT_NS)
+    if engine.lent == 0:
+        return
+    if engine.now_ns >= engine.still_ns:
+        engine.still_ns = engine.now_ns + LENT_NS
+        for i in range(LINKS_MAX):
+            here = &engine.links[i]
+            if not here.up or here.lent == 0:
+                continue
+            if engine.now_ns >= here.lent_ns + LENT_NS:
+                here.lent_ns = engine.now_ns
+                engine.backend.close(engine.backend.context, i)
+            engine.still_ns = min(engine.still_ns, here.lent_ns + LENT_NS)
+    due(engine, engine.still_ns)
 
 
 cdef bint store_round(engine_t* engine) noexcept nogil:

@@ -33,6 +33,7 @@ cdef void frame_send(engine_t* engine, uint32_t link, frame_header_t* header, co
         if engine.links[link].lent == 0:
             engine.links[link].lent_ns = engine.now_ns
         engine.links[link].lent += 1
+        engine.lent += 1
     engine.backend.send(engine.backend.context, link, head, FRAME_HEADER_BYTES + meta_bytes, body, body_bytes, token)
 
 

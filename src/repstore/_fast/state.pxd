@@ -666,6 +666,8 @@ cdef struct engine_t:
     uint32_t shared_requests       # of REQUESTS_SHARED, those in use
     buffer_pool_t pool
     link_t links[1024]
+    uint32_t lent                  # sends to all peers that still read memory of ours
+    uint64_t still_ns              # when one of them may have stood still for too long
     node_t nodes[16]
     transfer_t transfers[64]
     uint64_t transfer_serial
