@@ -152,7 +152,7 @@ def test_a_copy_that_comes_back_shorter_than_what_it_flushed_is_refused(flushed:
 def test_seals_that_go_back_are_refused_wherever_they_happen() -> None:
     """In what random seeds do: a node that refused an epoch takes it again."""
     refused = 0
-    for seed in range(1, 16):
+    for seed in range(1, 26):
         plan = draw(seed)
         if plan.setup.bad_disk != NO_NODE:
             continue

@@ -336,7 +336,7 @@ def _draw_fault(random: Random, setup: Setup, kinds: list[str], length_ns: int) 
     return Fault(random.randrange(length_ns), kind, node, other, int(duration_s * NS_PER_S), random.random())
 
 
-def _draw_companion(random: Random, setup: Setup, fault: Fault, crashes: Sequence[str],
+def _draw_companion(random: Random, setup: Setup, fault: Fault, crashes: list[str],
                     length_ns: int) -> Fault:
     """A crash that makes somebody ask the coordination store while `fault` is on, which alone meets few."""
     crash = _draw_fault(random, setup, crashes, length_ns)
