@@ -6,7 +6,7 @@ import sys
 
 from tests.model.search import GIB, RULES, Bounds, search
 
-SOAK = (Bounds(3, 2, 2, 1), Bounds(3, 1, 3, 2), Bounds(3, 1, 4, 1))
+SOAK = (Bounds(3, 2, 2, 1), Bounds(3, 1, 3, 1), Bounds(3, 1, 3, 2))
 SOAK_GIB = 16
 
 
