@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+from repstore.errors import ConfigError
 from repstore.sim.oracles import Oracle
 from repstore.sim.plan import NO_NODE, Plan, draw
 from repstore.sim.run import play
@@ -117,10 +118,14 @@ def replayed(seed: int, tally: Counter[str]) -> Iterator[str]:
 def main() -> int:
     """Exit code 0: all happened in the model; 1: something did not; 2: of something it was not found out."""
     parser = argparse.ArgumentParser(prog="python -m tests.model.replay", description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=parse_range, default=range(1, 201), help="A..B, both included")
+    parser.add_argument("--seeds", default="1..150", help="A..B, both included")
+    try:
+        seeds = parse_range(parser.parse_args().seeds)
+    except ConfigError as error:
+        parser.error(str(error))
     tally: Counter[str] = Counter(refused=0, undecided=0)
     begun = time.monotonic()
-    for seed in parser.parse_args().seeds:
+    for seed in seeds:
         for line in replayed(seed, tally):
             print(line, flush=True)
     counts = ", ".join(f"{name}: {count:,}" for name, count in tally.items())

@@ -8,7 +8,7 @@ import pytest
 from repstore.sim.cluster import SimulatedCluster
 from repstore.sim.plan import NO_NODE, draw
 from tests.model.episodes import Episode, Moment, episodes
-from tests.model.replay import TraceError, recorded, replay, replayed
+from tests.model.replay import TraceError, main, recorded, replay, replayed
 from tests.model.search import STEPS
 from tests.model.trace import Recorder
 from tests.sim.scenarios import LIMIT_S, VOLUME, healthy_cluster
@@ -100,6 +100,15 @@ def test_what_random_seeds_do_happens_in_the_model(seeds: range) -> None:
     assert tally["episodes"] > len(seeds), tally
     assert tally["crashes"] > 2 * len(seeds), tally
     assert tally["epochs"] > len(seeds), tally
+
+
+@pytest.mark.parametrize("seeds", ["5..1", "x..2", "7"])
+def test_seeds_that_are_no_range_are_refused(seeds: str, monkeypatch: pytest.MonkeyPatch,
+                                             capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["replay", "--seeds", seeds])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert seeds in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------- it does not

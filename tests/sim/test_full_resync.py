@@ -132,6 +132,15 @@ def lose_power(cluster: SimulatedCluster) -> None:
     attach(cluster)
 
 
+def both_come_back(cluster: SimulatedCluster) -> None:
+    """n2 after its process died, with what it took on its disk; n1 after a loss of power. Links are good."""
+    cluster.life("n2").engine.settle()
+    cluster.kill("n2")
+    del cluster.network.send                   # what `on_the_way` put before it
+    lose_power(cluster)
+    back(cluster)
+
+
 Reason = Callable[[SimulatedCluster, pytest.MonkeyPatch], None]
 EVERY_REASON = pytest.mark.parametrize("reason", [cut_lineage, no_bitmap, void])
 
@@ -288,7 +297,6 @@ def test_a_copy_of_a_block_without_the_records_before_it_is_not_taken() -> None:
         assert write(cluster, "n1", lba, 1000 + lba) == 0
     settle(cluster)
     copied: list[bytes] = []
-    send = cluster.network.send
 
     def lose(_: str, header: np.void, data: bytes) -> bytes | None:
         if header["type"] == FRAME_COPIED:
@@ -302,11 +310,7 @@ def test_a_copy_of_a_block_without_the_records_before_it_is_not_taken() -> None:
     assert write(cluster, "n1", last, 7777) == 0
     tell(cluster, "n1", "n2", copied[-1])
     cluster.run_for(0.3)
-    cluster.life("n2").engine.settle()
-    cluster.kill("n2")
-    cluster.network.send = send                # type: ignore[method-assign]
-    lose_power(cluster)
-    back(cluster)
+    both_come_back(cluster)
     equal(cluster, "n1", "n2")
     assert read(cluster, "n1", last) == (0, [1000 + last])
 
@@ -322,7 +326,6 @@ def test_a_block_that_is_fetched_without_the_records_before_it_is_not_taken() ->
     for where in map_pages(cluster, "n2")[0]:
         rot(cluster.node("n2").disk, where)
     asked: list[bytes] = []
-    send = cluster.network.send
 
     def lose(_: str, header: np.void, data: bytes) -> bytes | None:
         if header["type"] == FRAME_FETCH and header["lsn"] == block:
@@ -336,11 +339,7 @@ def test_a_block_that_is_fetched_without_the_records_before_it_is_not_taken() ->
     assert write(cluster, "n1", block, 7777) == 0
     tell(cluster, "n1", "n2", asked[-1])
     cluster.run_for(0.1)
-    cluster.life("n2").engine.settle()
-    cluster.kill("n2")
-    cluster.network.send = send                # type: ignore[method-assign]
-    lose_power(cluster)
-    back(cluster)
+    both_come_back(cluster)
     assert read(cluster, "n1", block) == (0, [1000 + block])
     cluster.kill("n1")
     cluster.run_until(lambda: in_sync(cluster) == (1,), LIMIT_S)
