@@ -38,8 +38,9 @@ HOT = {
         "replica_seal"),
     "repstore._fast.stream": ("stream_append", "append_record", "well_formed", "body_intact"),
     "repstore._fast.learner": ("learner_begin", "learner_copy"),
+    "repstore._fast.resync": ("resync_copies", "next_changed", "next_run"),
     "repstore._fast.transfer": (
-        "transfer_record", "transfer_copies", "read_blocks", "transfer_read_done", "send_piece",
+        "transfer_record", "transfer_copy", "read_blocks", "transfer_read_done", "send_piece",
         "transfer_fetch", "send_fetched", "transfers_go_on"),
     "repstore._fast.repair": (
         "repair_need", "repair_covers", "repair_answer", "repair_step", "go_on", "ask", "log_content"),

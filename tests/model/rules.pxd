@@ -263,7 +263,7 @@ cdef inline bint learn(world_t* world, const bounds_t* bounds, int a, int b) noe
 
 
 cdef inline bint copy(world_t* world, const bounds_t* bounds, int a, int b) noexcept nogil:
-    """transfer_copies: the missing blocks arrive, as they are at the primary."""
+    """resync_copies: the missing blocks arrive, as they are at the primary."""
     cdef node_t* leader = &world.nodes[a]
     cdef node_t* node = &world.nodes[b]
     cdef int i

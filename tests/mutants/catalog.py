@@ -498,7 +498,7 @@ MUTANTS = (
            "    return True\n"
            "transfer = transfer_new(engine, volume, member.node, FRAME_COPY, count if kind == OP_COPY else 0)",
            (FULL + "::test_a_block_that_its_primary_lost_comes_back_from_a_copy_that_is_copied_anew",), rule="R-void"),
-    Mutant(179, "space", "copy in the order of the volume, room or not", FAST + "transfer.pyx",
+    Mutant(179, "space", "copy in the order of the volume, room or not", FAST + "resync.pyx",
            "takes_room == member.copy_data", "member.copy_data",
            (FULL + "::test_a_copy_comes_back_to_a_store_without_room_for_old_and_new",)),
     Mutant(180, "resync", "an unfinished session's base outlives one that shares nothing", FAST + "volume.pyx",

@@ -16,12 +16,13 @@ from repstore._fast.layout cimport (
 from repstore._fast.page_tree cimport page_t, page_tree_t, tree_page
 from repstore._fast.quorum cimport copies_in_sync, durable_on_all, member_counts
 from repstore._fast.records cimport add_record, reserve_record
+from repstore._fast.resync cimport copies_flying, resync_copies
 from repstore._fast.service cimport service_drop
 from repstore._fast.state cimport (
     MEMBER_IN_SYNC, MEMBER_JOINING, MEMBER_LEARNER, PENDING_RECORDS, ROLE_NONE, ROLE_PRIMARY, SENT_BATCH, UNTOLD, due,
     token,
 )
-from repstore._fast.transfer cimport copies_flying, transfer_copies, transfer_record, transfers_forget
+from repstore._fast.transfer cimport transfer_record, transfers_forget
 from repstore._fast.volume cimport LOOKUP_OK, changes_begin, changes_drop, page_need, record_chain, session_words
 
 
@@ -394,7 +395,7 @@ cdef bint count_changed(engine_t* engine, volume_t* volume, member_t* member) no
 cdef void go_on_copying(engine_t* engine, volume_t* volume, member_t* member) noexcept nogil:
     if engine.nodes[member.node].link < 0:
         return
-    if transfer_copies(engine, volume, member):
+    if resync_copies(engine, volume, member):
         engine.more = True
     if member.copy_data and member.copy_next >= volume.size_blocks and copies_flying(member) == 0:
         member.copying = False

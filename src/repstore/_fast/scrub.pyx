@@ -14,12 +14,11 @@ from repstore._fast.pages cimport slot_block
 from repstore._fast.requests cimport buffer_get, buffer_put
 from repstore._fast.segments cimport is_data, is_lost
 from repstore._fast.state cimport CHECKPOINT_IDLE, TOKEN_SCRUB, due, token
-from repstore._fast.transfer cimport transfer_scrub
+from repstore._fast.transfer cimport RUN_BLOCKS, transfer_scrub
 from repstore._fast.volume cimport LOOKUP_OK, page_need, volume_lookup
 
 
 cdef enum:
-    RUN_BLOCKS = 64
     RUNS_LOOKED_AT = 64            # in one turn, where there is nothing to read
     SECOND_NS = 1000000000
     LOOK_AGAIN_NS = 10000000       # when too much else is under way

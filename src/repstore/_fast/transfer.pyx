@@ -1,4 +1,4 @@
-"""Tails and resync copies; see transfer.pxd."""
+"""Tails, copies, fetched blocks and scrubs; see transfer.pxd."""
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy, memset
 
@@ -8,26 +8,20 @@ from repstore._fast.events cimport EVENT_UNREADABLE, event_push
 from repstore._fast.frames cimport frame_begin, frame_send, frame_send_node
 from repstore._fast.layout cimport (
     ANY_FLAG, BLOCK_SHIFT, DESCRIPTOR_BYTES, FETCH_DATA, FETCH_LATER, FETCH_NONE, FETCH_ZEROS, FRAME_APPEND,
-    FRAME_COPY, FRAME_FETCHED, FRAME_TAIL, LAST_FLAG, LEARNING_FLAG, LOCATION_BAD, LOCATION_HOLE, LOCATION_ZERO, OP_COPY,
-    OP_COPY_BAD, OP_COPY_HOLE, OP_COPY_ZERO, OP_WRITE, PAGE_BITS, PAGE_ENTRIES, VOLUME_LEARNING, descriptor_t,
-    extent_t, frame_header_t,
+    FRAME_COPY, FRAME_FETCHED, FRAME_TAIL, LAST_FLAG, LEARNING_FLAG, LOCATION_BAD, LOCATION_HOLE, OP_COPY,
+    OP_COPY_BAD, OP_WRITE, VOLUME_LEARNING, descriptor_t, extent_t, frame_header_t,
 )
-from repstore._fast.page_tree cimport page_t, tree_page
 from repstore._fast.repair cimport REPAIR_STARTED, repair_covers, repair_full, repair_need
 from repstore._fast.requests cimport buffer_get, buffer_put
 from repstore._fast.segments cimport is_data, is_lost, segment_of
 from repstore._fast.state cimport (
-    PENDING_CRCS, RESYNC_FLYING, ROLE_PRIMARY, SENT_TRANSFER, TOKEN_TRANSFER, token, transfer_t,
+    PENDING_CRCS, ROLE_PRIMARY, SENT_TRANSFER, TOKEN_TRANSFER, token, transfer_t,
 )
-from repstore._fast.volume cimport (
-    LOOKUP_OK, bit_get, page_need, pending_at, volume_lookup,
-)
+from repstore._fast.volume cimport LOOKUP_OK, pending_at, volume_lookup
 
 
 cdef enum:
     TRANSFERS = 64
-    RUN_BLOCKS = 64
-    LOOKED_AT_BLOCKS = 65536       # of a map that is copied, in one turn
     SCRUBBED = 0                   # kind of a transfer that goes nowhere
 
 
@@ -418,98 +412,11 @@ cdef uint64_t chain_before(volume_t* volume, const pending_t* entry) noexcept no
     return chain
 
 
-# -------------------------------------------------------------------------------- resync
+# -------------------------------------------------------------------------------- copies
 
-cdef int next_changed(engine_t* engine, volume_t* volume, member_t* member) noexcept nogil:
-    """Move copy_next to the next block to look at. LOOKUP_LOADING: a page is being read."""
-    cdef page_t* page
-    cdef uint32_t number
-    cdef int state
-    while member.copy_next < volume.size_blocks:
-        if member.copy_full and not member.copy_data:
-            return LOOKUP_OK                   # a page that is not there is a hole too
-        if member.copy_full:
-            number = <uint32_t>(member.copy_next // PAGE_ENTRIES)
-            page = tree_page(&volume.map, number)
-            if page != NULL and (page.data != NULL or page.reference.slot):
-                return LOOKUP_OK
-            member.copy_next = (<uint64_t>number + 1) * PAGE_ENTRIES
-            continue
-        number = <uint32_t>(member.copy_next // PAGE_BITS)
-        state = page_need(engine, volume, &volume.changes[member.copy_tree], number)
-        if state != LOOKUP_OK:
-            return state
-        page = tree_page(&volume.changes[member.copy_tree], number)
-        if page == NULL or page.data == NULL:
-            member.copy_next = (<uint64_t>number + 1) * PAGE_BITS
-            continue
-        if (<uint64_t*>page.data)[(member.copy_next % PAGE_BITS) // 64] == 0:
-            member.copy_next = (member.copy_next // 64 + 1) * 64
-        elif bit_get(&volume.changes[member.copy_tree], member.copy_next):
-            return LOOKUP_OK
-        else:
-            member.copy_next += 1
-    return LOOKUP_OK
-
-
-cdef inline int copy_kind(uint32_t location) noexcept nogil:
-    return OP_COPY_HOLE if location == LOCATION_HOLE else OP_COPY_ZERO if location == LOCATION_ZERO else OP_COPY
-
-
-cdef uint32_t next_run(volume_t* volume, const member_t* member, extent_t* extents) noexcept nogil:
-    """How many blocks from copy_next on are to be looked at and of one kind; of data RUN_BLOCKS at most, with
-    their extents. 0: a page is being read."""
-    cdef uint64_t lba = member.copy_next
-    cdef uint32_t count = 0
-    cdef extent_t extent
-    while lba + count < volume.size_blocks:
-        if count and not member.copy_full and not bit_get(&volume.changes[member.copy_tree], lba + count):
-            break
-        if volume_lookup(volume, lba + count, &extent) != LOOKUP_OK:
-            break
-        if count and copy_kind(extent.location) != copy_kind(extents[0].location):
-            break
-        if count < RUN_BLOCKS:
-            extents[count] = extent
-        elif copy_kind(extent.location) == OP_COPY:
-            break
-        count += 1
-        if (lba + count) % PAGE_BITS == 0:
-            break                              # the next bitmap page may have to be read
-    return count
-
-
-cdef bint transfer_copies(engine_t* engine, volume_t* volume, member_t* member) noexcept nogil:
-    """Start copies until enough are under way: first of holes and zeros, which make room for the data at the
-    learner. True: it got on, and may at once again."""
-    cdef extent_t[64] extents                  # RUN_BLOCKS
-    cdef uint32_t count, looked = 0
-    cdef bint moved = False, takes_room
-    while copies_flying(member) < RESYNC_FLYING and looked < LOOKED_AT_BLOCKS:
-        if next_changed(engine, volume, member) != LOOKUP_OK:
-            return moved
-        if member.copy_next >= volume.size_blocks:
-            if member.copy_data:
-                return moved
-            member.copy_data = True
-            member.copy_next = 0
-            continue
-        count = next_run(volume, member, extents)
-        if count == 0:
-            return moved
-        takes_room = copy_kind(extents[0].location) == OP_COPY
-        if takes_room == member.copy_data and not start_copy(engine, volume, member, member.copy_next, count, extents):
-            return moved
-        member.copy_next += count
-        looked += count
-        moved = True
-    return moved
-
-
-cdef bint start_copy(engine_t* engine, volume_t* volume, member_t* member, uint64_t lba, uint32_t count,
-                     const extent_t* extents) noexcept nogil:
-    """Copy one run of one kind."""
-    cdef int kind = copy_kind(extents[0].location)
+cdef bint transfer_copy(engine_t* engine, volume_t* volume, member_t* member, int kind, uint64_t lba, uint32_t count,
+                        const extent_t* extents) noexcept nogil:
+    """Copy one run of one kind. False: not now."""
     cdef transfer_t* transfer
     transfer = transfer_new(engine, volume, member.node, FRAME_COPY, count if kind == OP_COPY else 0)
     if transfer == NULL:
@@ -524,10 +431,6 @@ cdef bint start_copy(engine_t* engine, volume_t* volume, member_t* member, uint6
     else:
         send_range(engine, transfer, member, kind, count)
     return True
-
-
-cdef uint64_t copies_flying(const member_t* member) noexcept nogil:
-    return member.copies_read + member.copies_sent - member.copies_told
 
 
 cdef void copy_header(engine_t* engine, volume_t* volume, member_t* member, frame_header_t* header) noexcept nogil:
