@@ -492,11 +492,8 @@ MUTANTS = (
            "    copy_logged(volume, header.lsn)\n"
            "volume.marked_batch = 0",
            (FULL + "::test_a_block_that_its_primary_lost_comes_back_from_a_copy_that_is_copied_anew",)),
-    Mutant(178, "resync", "a hole needs no word when everything comes anew", FAST + "transfer.pyx",
-           "transfer = transfer_new(engine, volume, member.node, FRAME_COPY, count if kind == OP_COPY else 0)",
-           "if kind == OP_COPY_HOLE and member.copy_full:\n"
-           "    return True\n"
-           "transfer = transfer_new(engine, volume, member.node, FRAME_COPY, count if kind == OP_COPY else 0)",
+    Mutant(178, "resync", "a hole needs no word when everything comes anew", FAST + "resync.pyx",
+           "kind == OP_COPY", "kind == OP_COPY or (kind == OP_COPY_HOLE and member.copy_full and not member.copy_data)",
            (FULL + "::test_a_block_that_its_primary_lost_comes_back_from_a_copy_that_is_copied_anew",), rule="R-void"),
     Mutant(179, "space", "copy in the order of the volume, room or not", FAST + "resync.pyx",
            "takes_room == member.copy_data", "member.copy_data",
