@@ -1,4 +1,5 @@
 """`check explain` and `check scrub`, asked of real node processes whose stores are damaged under them."""
+import json
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -117,6 +118,9 @@ def test_an_interrupted_scrub_says_so_and_goes_on_where_it_was(up: Up, number: s
     assert {name: copy["bad_blocks"] for name, copy in found.items()} == {"n1": 0, "n2": 1, "n3": 0}
     assert all(0 < copy["read_blocks"] < BLOCKS for copy in found.values())
     assert all(copy["next_lba"] == SIZE_BLOCKS for copy in found.values())
+    assert all(copy["first"] > 0 for copy in found.values())       # what is in front of it was read by then
+    before = json.loads(shown)["copies"]
+    assert all(copy["since"] == before[name]["since"] for name, copy in found.items())
 
 
 def test_a_scrub_that_another_one_ended_is_not_clean(up: Up) -> None:

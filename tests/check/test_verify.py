@@ -30,6 +30,7 @@ from tests.sim.scenarios import healthy_cluster
 
 NAMES = ("n1", "n2", "n3")
 SIZE_BLOCKS = 820
+PAUSE_MOST_NS = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,15 @@ def test_copies_that_were_treated_alike_are_equal() -> None:
 def test_copies_are_equal_at_one_lsn_while_they_are_written_to() -> None:
     cluster = healthy_cluster(3)
     client = cluster.client("demo", through="n2")
+    acknowledged = [0]
+
+    def watch() -> None:
+        """Nobody holds commits for longer."""
+        assert client.acknowledged > acknowledged[0]
+        acknowledged[0] = client.acknowledged
+        cluster.clock.after(PAUSE_MOST_NS, watch)
+
+    cluster.clock.after(PAUSE_MOST_NS, watch)
     for _ in range(20):
         cluster.run_for(0.02)
         verdict = verified(cluster)
@@ -295,7 +305,7 @@ def test_a_verification_that_is_stopped_again_and_again_finds_the_same() -> None
     verdict = Verdict("v", ("a", "b"))
     stops = 0
     while not verdict.complete:
-        verdict = Verdict("v", ("a", "b"), next_page=verdict.next_page, differences=verdict.differences)
+        verdict = Verdict("v", ("a", "b"), looked=verdict.looked)
         with suppress(KeyboardInterrupt):
             verify.verify(verdict, copies, lambda: 1, StopAt(verify.EXACT_PAGES))
         stops += not verdict.complete
@@ -310,16 +320,37 @@ def test_what_was_mended_since_a_verification_was_stopped_is_no_difference_any_m
     with pytest.raises(KeyboardInterrupt):
         verify.verify(stopped, copies, lambda: 1, StopAt(verify.EXACT_PAGES))
     copies["b"].leaves[:] = copies["a"].leaves
-    resumed = Verdict("v", ("a", "b"), next_page=stopped.next_page, differences=stopped.differences)
+    resumed = Verdict("v", ("a", "b"), looked=stopped.looked)
     verify.verify(resumed, copies, lambda: 1)
     assert (resumed.verdict, resumed.differences) == ("equal", [])
 
 
+@pytest.mark.parametrize("node", ["a", "b"])
+def test_a_page_that_changed_since_a_verification_was_stopped_is_looked_at_again(node: str) -> None:
+    """One that was equal then is different now, and one that was different differs otherwise."""
+    copies, whole = many_differ()
+    stopped = Verdict("v", ("a", "b"))
+    with pytest.raises(KeyboardInterrupt):
+        verify.verify(stopped, copies, lambda: 1, StopAt(verify.EXACT_PAGES))
+    bad = [found.first // PAGE_ENTRIES for found in whole.differences]
+    passed = next(page for page in range(bad[0], 5000) if page not in bad)
+    copies["b"].leaves[:] = copies["a"].leaves
+    for page in (passed, bad[1]):
+        copies[node].leaves[page] ^= np.uint64(2)
+    resumed = Verdict("v", ("a", "b"), looked=stopped.looked)
+    verify.verify(resumed, copies, lambda: 1)
+    assert resumed.verdict == "different"
+    assert sorted(resumed.looked) == sorted([passed, bad[1]])
+    assert sorted(Planted.wanted) == sorted([passed, bad[1]])           # both were looked at, nothing else
+
+
 def test_what_an_interrupted_verification_found_is_kept_if_it_is_not_too_much() -> None:
-    configs = MemoryConfigStore()
-    assert check_verify._kept(configs, 1) == check_verify.Kept()
-    found = check_verify.Kept(77, [Difference(5, 2, ("b",), "a")])
-    check_verify._keep(configs, 1, found)
-    assert check_verify._kept(configs, 1) == found
-    check_verify._keep(configs, 1, check_verify.Kept(78, found.differences * 10_000))
-    assert check_verify._kept(configs, 1) == check_verify.Kept()
+    configs, volume = MemoryConfigStore(), healthy_cluster(3).volume("demo")
+    assert check_verify._kept(configs, volume, ("n1", "n2")) == {}
+    looked = {77: verify.Looked((2**64 - 1, 5), (Difference(5, 2, ("n2",), "n1"),))}
+    check_verify._keep(configs, volume, check_verify.Kept(("n1", "n2"), looked))
+    assert check_verify._kept(configs, volume, ("n1", "n2")) == looked
+    assert check_verify._kept(configs, volume, ("n2", "n1")) == {}       # another leads now
+    too_much = dict.fromkeys(range(10_000), looked[77])
+    check_verify._keep(configs, volume, check_verify.Kept(("n1", "n2"), too_much))
+    assert check_verify._kept(configs, volume, ("n1", "n2")) == {}

@@ -10,8 +10,9 @@
      copies: a range of blocks is reported only if it differs there
   W4 right is, of each block by itself, the copy whose medium has what its own map says; among several
      the one with the newest record, and if that does not tell the primary
-  W5 it may be stopped and go on later: pages below `next_page` that differ were looked at exactly, and
-     what was found stands where they differ still. Equality is always proved anew, for all pages
+  W5 it may be stopped and go on later, with the same copies: equality is proved anew, for all pages, and
+     what was found in a page that differs stands while its digests are those of then, on every copy.
+     Else, and where nothing was found, the page is looked at again
 """
 from __future__ import annotations
 
@@ -75,6 +76,14 @@ class Difference:
     right: str
 
 
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A page that was looked at exactly, and what was found in it (W5)."""
+
+    digests: tuple[int, ...]         # of the page before that, on each copy
+    differences: tuple[Difference, ...]
+
+
 @dataclass
 class Verdict:
     """What a verification found out."""
@@ -84,10 +93,14 @@ class Verdict:
     lsn: int = 0
     pages: int = 0
     complete: bool = False
-    next_page: int = 0               # pages below need no second exact look (W5)
     differing_pages: int = 0
-    differences: list[Difference] = field(default_factory=list)
+    looked: dict[int, Looked] = field(default_factory=dict)         # by page; of before a stop, too
     exchanged_bytes: int = 0         # digests and checksums that were asked for
+
+    @property
+    def differences(self) -> list[Difference]:
+        """What was found, in the order of blocks."""
+        return [found for _, page in sorted(self.looked.items()) for found in page.differences]
 
     @property
     def verdict(self) -> str:
@@ -145,45 +158,45 @@ def verify(verdict: Verdict, copies: Mapping[str, CopySource], serials: Callable
             raise errors.CorruptionError(f"copy on {name}", f"{verdict.pages} map pages", pages)
     differing = _descend(verdict, copies, serial, progress)
     verdict.differing_pages = len(differing)
-    still = set(differing)
-    verdict.differences = [known for known in verdict.differences if known.first // PAGE_ENTRIES in still]
-    differing = [page for page in differing if page >= verdict.next_page]
-    for place in range(0, len(differing), EXACT_PAGES):
-        progress("pages that differ", place, len(differing))
-        exactly = differing[place:place + EXACT_PAGES]
-        verdict.differences += _look_exactly(verdict, copies, serials(), exactly)
-        verdict.next_page = exactly[-1] + 1
+    verdict.looked = {page: looked for page, looked in verdict.looked.items()
+                      if looked.differences and looked.digests == differing.get(page)}
+    unseen = [page for page in differing if page not in verdict.looked]
+    for place in range(0, len(unseen), EXACT_PAGES):
+        progress("pages that differ", place, len(unseen))
+        exactly = unseen[place:place + EXACT_PAGES]
+        differences = _look_exactly(verdict, copies, serials(), exactly)
+        verdict.looked |= {page: Looked(differing[page], tuple(differences[page])) for page in exactly}
     verdict.complete = True
 
 
 def _descend(verdict: Verdict, copies: Mapping[str, CopySource], serial: int,
-             progress: Progress) -> list[int]:
-    """Pages whose digests are not the same on all copies (W2)."""
+             progress: Progress) -> dict[int, tuple[int, ...]]:
+    """Pages whose digests are not the same on all copies, with them (W2)."""
     counts = [verdict.pages]
     while counts[-1] > 1:
         counts.append(-(-counts[-1] // FAN_OUT))
     differing = _unequal(verdict, copies, serial, len(counts) - 1, 0, 1)
     for level in range(len(counts) - 2, -1, -1):
-        parents, differing = differing, []
+        parents, differing = differing, {}
         for done, parent in enumerate(parents):
             progress(f"level {level} of the tree", done, len(parents))
             first = parent * FAN_OUT
-            differing += _unequal(verdict, copies, serial, level, first, min(FAN_OUT, counts[level] - first))
+            differing |= _unequal(verdict, copies, serial, level, first, min(FAN_OUT, counts[level] - first))
     return differing
 
 
 def _unequal(verdict: Verdict, copies: Mapping[str, CopySource], serial: int, level: int, first: int,
-             count: int) -> list[int]:
-    rows = [copies[name].nodes(serial, level, first, count) for name in verdict.copies]
-    verdict.exchanged_bytes += len(rows) * count * DIGEST_BYTES
-    differ = np.any([row != rows[0] for row in rows], axis=0)
-    return [first + int(i) for i in np.flatnonzero(differ)]
+             count: int) -> dict[int, tuple[int, ...]]:
+    rows = np.array([copies[name].nodes(serial, level, first, count) for name in verdict.copies])
+    verdict.exchanged_bytes += rows.size * DIGEST_BYTES
+    differ = np.flatnonzero((rows != rows[0]).any(axis=0)).tolist()
+    return {first + i: tuple(rows[:, i].tolist()) for i in differ}
 
 
 def _look_exactly(verdict: Verdict, copies: Mapping[str, CopySource], serial: int,
-                  pages: list[int]) -> list[Difference]:
+                  pages: list[int]) -> dict[int, list[Difference]]:
     """Which blocks of these pages differ, at one LSN (W3)?"""
-    found = []
+    found: dict[int, list[Difference]] = {page: [] for page in pages}
     copies[verdict.copies[0]].start(serial, pages)
     for copy in copies.values():
         copy.wait(serial)
@@ -194,8 +207,8 @@ def _look_exactly(verdict: Verdict, copies: Mapping[str, CopySource], serial: in
         for first, blocks in _runs(unlike):
             differ = tuple(name for name, row in zip(verdict.copies, unlike, strict=True) if row[first])
             lba = page * PAGE_ENTRIES + first
-            found += [Difference(begin, length, differ, right)
-                      for begin, length, right in _right_sides(verdict, copies, lba, blocks)]
+            found[page] += [Difference(begin, length, differ, right)
+                            for begin, length, right in _right_sides(verdict, copies, lba, blocks)]
     return found
 
 

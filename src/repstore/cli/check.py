@@ -8,12 +8,13 @@ import typer
 
 from repstore.cli import check_copies, check_fsck, check_history, check_record, check_verify
 
-app = typer.Typer(help="Check what repstore promises; what is checked is not changed.", no_args_is_help=True)
+app = typer.Typer(help="Check what repstore promises; only scrub, which mends, changes anything.",
+                  no_args_is_help=True)
 
 
 @app.callback()
 def checks() -> None:
-    """Check what repstore promises; what is checked is not changed."""
+    """Check what repstore promises; only scrub, which mends, changes anything."""
     # one that is told to end says how far it came, like one that is interrupted
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -4,6 +4,7 @@ from __future__ import annotations
 import secrets
 import time
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -32,10 +33,11 @@ SCRUB_PREFIX = "scrub/"            # how far an interrupted scrub of a copy came
 
 
 class Kept(msgspec.Struct):
-    """Of an interrupted scrub of one copy."""
+    """Of an interrupted scrub of one copy, that of this store; too old, it vouches for nothing."""
     next_lba: int = 0
     bad_blocks: int = 0
     bad_pages: int = 0
+    since_s: float = 0.0           # when it began, since the epoch of Unix
 
 
 def explain(
@@ -88,12 +90,21 @@ def scrub(
     _, configs = open_cluster(data)
     with closing(configs):
         known, names = find_volume(configs, volume)
-        before = {name: Kept() if fresh else _kept(configs, name, known.index) for name in names}
+        keys = {node.name: f"{SCRUB_PREFIX}{known.uuid}/{node.store_uuid}"
+                for node in load_nodes(configs).values()}
+        before = {name: _begin(configs, keys[name], fresh=fresh) for name in names}
         serial = secrets.randbits(62) + 1
         try:
             copies = _scrub_all(configs, known.index, before, rate, serial)
+            for name, copy in copies.items():
+                if "error" not in copy:
+                    put(configs, keys[name], msgspec.json.encode(Kept()))
         except KeyboardInterrupt:
             copies = {name: _stop(configs, name, known.index, kept, serial) for name, kept in before.items()}
+            for name, copy in copies.items():
+                if "error" not in copy:
+                    put(configs, keys[name], msgspec.json.encode(Kept(
+                        copy["next_lba"], copy["bad_blocks"], copy["bad_pages"], before[name].since_s)))
             _show_scrub(volume, copies, "interrupted", as_json=json)
             complain("interrupted: the same command goes on from there")
             raise typer.Exit(EXIT_INTERRUPTED) from None
@@ -144,7 +155,6 @@ def _scrub_all(configs: ConfigStore, index: int, before: dict[str, Kept], rate_b
             copies[name] = {**copy, "error": f"ended at block {copy['next_lba']} of {copy['size_blocks']}"}
         elif "error" not in copy:
             _add(copy, before[name])
-            _keep(configs, name, index, Kept())
     return copies
 
 
@@ -152,23 +162,23 @@ def _stop(configs: ConfigStore, name: str, index: int, before: Kept, serial: int
     copy = _try(configs, name, "scrub stop", index, serial=serial)
     if "error" not in copy:
         _add(copy, before)
-        _keep(configs, name, index, Kept(copy["next_lba"], copy["bad_blocks"], copy["bad_pages"]))
     return copy
 
 
 def _add(copy: dict[str, Any], before: Kept) -> None:
-    """Count what was found before an interruption, too."""
+    """Count what was found before an interruption, too, and say which blocks were read when."""
     copy["bad_blocks"] += before.bad_blocks
     copy["bad_pages"] += before.bad_pages
+    copy["first"] = before.next_lba
+    copy["since"] = datetime.fromtimestamp(before.since_s, UTC).isoformat(timespec="seconds")
 
 
-def _kept(configs: ConfigStore, name: str, index: int) -> Kept:
-    entry = configs.get(f"{SCRUB_PREFIX}{name}/{index}")
-    return Kept() if entry is None else msgspec.json.decode(entry.value, type=Kept)
-
-
-def _keep(configs: ConfigStore, name: str, index: int, kept: Kept) -> None:
-    put(configs, f"{SCRUB_PREFIX}{name}/{index}", msgspec.json.encode(kept))
+def _begin(configs: ConfigStore, key: str, *, fresh: bool) -> Kept:
+    """Where to go on; the first block, now, if nothing was left to go on from."""
+    entry = None if fresh else configs.get(key)
+    kept = Kept() if entry is None else msgspec.json.decode(entry.value, type=Kept)
+    now_s = time.time()
+    return kept if 0 < now_s - kept.since_s < config.SCRUB_KEPT_S else Kept(since_s=now_s)
 
 
 def _show_scrub(volume: str, copies: dict[str, dict[str, Any]], verdict: str, *, as_json: bool) -> None:
@@ -177,9 +187,10 @@ def _show_scrub(volume: str, copies: dict[str, dict[str, Any]], verdict: str, *,
         return
     print_table(
         f"scrub of volume {volume}: {verdict}",
-        ("copy on", "through", "blocks read", "bad", "bad pages", "lost", "first lost", "error"),
-        [(name, _through(copy), copy.get("read_blocks"), copy.get("bad_blocks"), copy.get("bad_pages"),
-          copy.get("lost_blocks"),
+        ("copy on", "since", "from block", "through", "blocks read", "bad", "bad pages", "lost", "first lost",
+         "error"),
+        [(name, copy.get("since"), copy.get("first"), _through(copy), copy.get("read_blocks"),
+          copy.get("bad_blocks"), copy.get("bad_pages"), copy.get("lost_blocks"),
           " ".join(map(str, copy.get("first_lost", []))), copy.get("error"))
          for name, copy in copies.items()])
 

@@ -18,7 +18,7 @@ from repstore.cli.check_fsck import EXIT_FINDINGS, ProgressLine
 from repstore.cli.options import EXIT_INTERRUPTED, EXIT_UNUSABLE, Data, Json, complain, open_cluster
 from repstore.cli.show import print_json, print_table
 from repstore.coordination.interface import VALUE_BYTES_MAX, ConfigStore
-from repstore.node import load_nodes
+from repstore.node import VolumeConfig, load_nodes
 from repstore.node.inquiry import ask, put
 
 LOOK_S = 0.02
@@ -26,9 +26,9 @@ VERIFY_PREFIX = "verify/"          # what an interrupted verification of a volum
 
 
 class Kept(msgspec.Struct):
-    """Of an interrupted verification: see W5 of `check.verify`."""
-    next_page: int = 0
-    differences: list[comparing.Difference] = []
+    """Of an interrupted verification of these copies: see W5 of `check.verify`."""
+    copies: tuple[str, ...] = ()
+    looked: dict[int, comparing.Looked] = {}
 
 
 class NodeCopy:
@@ -90,15 +90,16 @@ def verify(
         names = {node.id: node.name for node in load_nodes(configs).values()}
         copies = tuple(names[number] for number in (
             known.primary, *(number for number in known.in_sync_nodes() if number != known.primary)))
-        kept = Kept() if fresh else _kept(configs, known.index)
-        verdict = comparing.Verdict(volume, copies, next_page=kept.next_page, differences=kept.differences)
+        verdict = comparing.Verdict(volume, copies)
+        if not fresh:
+            verdict.looked = _kept(configs, known, copies)
         progress = ProgressLine()
         sources = {name: NodeCopy(configs, name, known.index, progress) for name in copies}
         try:
             comparing.verify(verdict, sources, lambda: secrets.randbits(62) + 1, progress)
-            _keep(configs, known.index, Kept())
+            _keep(configs, known, Kept())
         except KeyboardInterrupt:
-            _keep(configs, known.index, Kept(verdict.next_page, verdict.differences))
+            _keep(configs, known, Kept(copies, verdict.looked))
             _show(verdict, [], as_json=json)
             complain("interrupted: the same command goes on from there")
             raise typer.Exit(EXIT_INTERRUPTED) from None
@@ -117,21 +118,29 @@ def verify(
         raise typer.Exit(EXIT_UNUSABLE)
 
 
-def _kept(configs: ConfigStore, index: int) -> Kept:
-    entry = configs.get(f"{VERIFY_PREFIX}{index}")
-    return Kept() if entry is None else msgspec.json.decode(entry.value, type=Kept)
+def _kept(configs: ConfigStore, volume: VolumeConfig, copies: tuple[str, ...]) -> dict[int, comparing.Looked]:
+    entry = configs.get(_key(volume))
+    kept = Kept() if entry is None else msgspec.json.decode(entry.value, type=Kept)
+    return kept.looked if kept.copies == copies else {}
 
 
-def _keep(configs: ConfigStore, index: int, kept: Kept) -> None:
+def _keep(configs: ConfigStore, volume: VolumeConfig, kept: Kept) -> None:
     value = msgspec.json.encode(kept)
     if len(value) > VALUE_BYTES_MAX:
         value = msgspec.json.encode(Kept())            # so many differ that it begins anew
-    put(configs, f"{VERIFY_PREFIX}{index}", value)
+    put(configs, _key(volume), value)
+
+
+def _key(volume: VolumeConfig) -> str:
+    return f"{VERIFY_PREFIX}{volume.uuid}"
 
 
 def _show(verdict: comparing.Verdict, left_out: list[str], *, as_json: bool) -> None:
     if as_json:
-        print_json({**dataclasses.asdict(verdict), "verdict": verdict.verdict, "not_compared": left_out})
+        found = dataclasses.asdict(verdict)
+        del found["looked"]
+        print_json({**found, "differences": [dataclasses.asdict(each) for each in verdict.differences],
+                    "verdict": verdict.verdict, "not_compared": left_out})
         return
     if verdict.differences:
         print_table(f"differences of volume {verdict.volume}",
