@@ -25,11 +25,13 @@ from repstore.format import BLOCK_SIZE
 from repstore.sim import plan as plans
 from repstore.sim import seeds
 from repstore.sim.atlas import data_blocks
+from repstore.sim.clock import NS_PER_S
 from repstore.sim.history import WRITE
 from repstore.sim.minimize import kind_of, minimize, shortest
 from repstore.sim.oracles import Oracle
-from repstore.sim.plan import KINDS, Plan, PlannedAsk, draw
+from repstore.sim.plan import KINDS, Fault, Plan, PlannedAsk, draw
 from repstore.sim.run import Outcome, run
+from repstore.sim.scene import Scene
 from repstore.sim.seeds import WORTH_SEEDS_MIN, Summary, parse_range, run_seeds
 from repstore.sim.timeline import timeline
 from repstore.sim.workload import Operation, SimulatedClient, stamped
@@ -387,6 +389,18 @@ def test_a_worker_that_dies_is_told_and_what_was_done_is_not_lost(
     assert multiprocessing.active_children() == []
 
 
+def test_what_the_workers_had_done_when_it_was_interrupted_is_counted() -> None:
+    def interrupt(summary: Summary) -> None:
+        if summary.seeds == 1:
+            raise KeyboardInterrupt
+
+    summary = run_seeds(range(1, 10_000), 2, interrupt)
+    assert summary.interrupted
+    # the rest of the first chunk, at least
+    assert seeds.CHUNK_SEEDS <= summary.seeds < 10 * seeds.CHUNK_SEEDS
+    assert multiprocessing.active_children() == []
+
+
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_seeds_that_were_not_begun_in_time_are_counted(
         jobs: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -482,10 +496,35 @@ def test_the_oracle_sees_a_cluster_that_contradicts_itself(
     assert kind_of(failing(msgspec.structs.replace(draw(8), faults=())).failure) == rule[:2]
 
 
-def test_the_oracle_sees_a_store_that_is_not_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_leaders_of_an_epoch_are_seen_however_short_they_lead(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Contradicting(dict[int, str]):
+        def setdefault(self, epoch: int, process: str) -> str:         # type: ignore[override]
+            return "another"
+
+    begin = Oracle.__init__
+
+    def without_looks(self: Oracle, scene: Scene) -> None:
+        begin(self, scene)
+        for promises in self._promises:
+            promises.leaders = Contradicting()
+
+    monkeypatch.setattr(Oracle, "__init__", without_looks)
+    monkeypatch.setattr(Oracle, "check", lambda self: None)
+    plan = draw(8)
+    first = f"n{plan.setup.volumes[0].first_node + 1}"
+    plan = msgspec.structs.replace(plan, faults=(Fault(NS_PER_S, "kill", first, first, NS_PER_S, 0.5),))
+    assert kind_of(failing(plan).failure) == "O4"
+
+
+@pytest.mark.parametrize("mended", [False, True])
+def test_the_oracle_sees_a_store_that_is_not_whole(monkeypatch: pytest.MonkeyPatch, mended: bool) -> None:
+    """Also where something was damaged, and everything is to be good again."""
     compare_copies = Oracle.compare_copies
 
     def rot_and_compare(self: Oracle) -> None:
+        if mended:
+            self._scene.damage.blocks.add((1, 0))
+            self._scene.damage.must_recover = True
         disk = self._scene.nodes[0].disk
         for block in data_blocks(disk.image):          # some are replaced by what the log says
             disk.image[block.location * BLOCK_SIZE + 9] ^= 1

@@ -31,7 +31,7 @@ from repstore.replication.volume_config import (
     encode,
     volume_key,
 )
-from repstore.sim.clock import NS_PER_S, VirtualClock
+from repstore.sim.clock import NS_PER_S, Action, VirtualClock
 from repstore.sim.config_store import ConfigFaults
 from repstore.sim.disk import SimulatedDisk
 from repstore.sim.network import SimulatedNetwork
@@ -60,8 +60,8 @@ class SimulatedCluster:
         self.config_faults = ConfigFaults(self._random("config store"))
         self.network = SimulatedNetwork(self.clock, self._random("network"))
         self.world = World(self.clock, self.network, self.config, self.trace, self.config_faults)
+        self.on_volume_config: Action = _nobody         # is told of each change of a volume's config
         self._clients = 0
-        self._disks = 0
         self.layout = layout = geometry.choose(config.StoreOptions(store_bytes, segment_bytes))
         for number in range(nodes):
             self._add_node(number, layout)
@@ -205,6 +205,7 @@ class SimulatedCluster:
                        volume.name, volume.epoch, volume.primary + 1,
                        [f"n{number + 1}" for number in volume.in_sync_nodes()], volume.incarnation,
                        volume.last_session, volume.attach.client if volume.attach else "nobody")
+        self.on_volume_config()
 
     # ---------------------------------------------------------------------------- the seed
     def _random(self, purpose: str) -> Random:
@@ -222,3 +223,7 @@ class SimulatedCluster:
         format_device(MemoryDevice(image), layout, store_uuid=self._random(f"store {name}").randbytes(16),
                       boot_id=node.boot_id)
         self.world.nodes[number] = node
+
+
+def _nobody() -> None:
+    """Nobody wants to know."""

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from repstore import errors
 from repstore._fast.control import Engine
@@ -28,6 +28,7 @@ class SimulatedEngine(Engine):
         self.backend = SimulatedBackend(self)
         self.exports: dict[int, int] = {}            # export id by volume index
         self.pump: Callable[[], bool] = _nobody
+        self.on_lead: Callable[[int, int], None] = _unwatched
 
     def volume_create(self, index: int, uuid: str, name: str, size_blocks: int) -> None:
         """Add an empty copy, durably."""
@@ -43,6 +44,12 @@ class SimulatedEngine(Engine):
         """Remembers where clients of this volume submit."""
         self.exports[index] = Engine.export_install(self, index, name, size_bytes, session)
         return self.exports[index]
+
+    def lead(self, index: int, epoch: int, incarnation: int, members: Sequence[tuple[int, int]], copies: int,
+             min_copies: int, durable: bool, session: int) -> None:
+        """Tells who watches, too: of volume and epoch."""
+        Engine.lead(self, index, epoch, incarnation, members, copies, min_copies, durable, session)
+        self.on_lead(index, epoch)
 
     def settle(self, clean: bool = False) -> None:
         """Pump until a checkpoint that begins now is durable."""
@@ -105,6 +112,10 @@ def open_engine(image: bytearray, name: str, *, number: int, boot_id: bytes, lif
         engine.mark_incomplete()
     engine.begin_life(life_id)
     return engine, opened
+
+
+def _unwatched(index: int, epoch: int) -> None:
+    """Nobody wants to know who leads."""
 
 
 def _nobody() -> bool:

@@ -59,6 +59,7 @@ class World:
     nodes: dict[int, SimulatedNode] = field(default_factory=dict)
     death_is_proved: bool = True      # one machine; between machines nobody can look at processes
     control_delay_most_ns: int = CONTROL_DELAY_MOST_NS
+    on_lead: Callable[[str, int, int], None] = lambda process, volume, epoch: None      # who begins to lead
 
     def is_gone(self, record: NodeConfig) -> bool:
         """Whether the process of this record is known not to run any more."""
@@ -167,6 +168,7 @@ class NodeLife:
             lambda: self.name in world.config_faults.slow_most_ns, self._run_if_woken)
         self._control: NodeControl | None = None
         engine.pump = self._pump
+        engine.on_lead = lambda index, epoch: world.on_lead(self.process_name, index, epoch)
 
     @property
     def process_name(self) -> str:

@@ -1,5 +1,8 @@
 """What must hold of a whole cluster, at every step and when everything is over.
 
+A step is, for O4, whenever a node begins to lead; for the others each change of a volume's config, each
+fault, and 50 ms of virtual time: to look at whole maps after each turn of an engine would be most of a run.
+
   O1 Every in-sync member holds everything that was flushed, power cut or not (S1 of the protocol).
   O2 Every in-sync member whose machine has not lost power since it joined holds everything that
      was acknowledged (S2).
@@ -10,8 +13,8 @@
   O6 At the end all copies hold the same, block by block, read from their disks by a new process;
      a block that was damaged may be missing from the copy that was struck, and a disk that loses what
      it acknowledged may have lost the end of its log, unnoticed until its node is asked.
-  O7 At the end every store is whole (`check.fsck`), where no disk damaged anything; a copy of a root
-     or a superblock may be half written.
+  O7 At the end every store is whole (`check.fsck`), where no disk damaged anything, or what it damaged was
+     mended (R3 of `run`); a copy of a root or a superblock may be half written.
   O8 At the end the history of what each client was told is consistent (`check.history`), where leases hold.
 """
 from __future__ import annotations
@@ -68,6 +71,8 @@ class Oracle:
         for number, client in enumerate(scene.clients):
             client.on_asked = partial(self._on_asked, number)
             client.on_answered = partial(self._on_answered, number)
+        self._numbers = {client.index: number for number, client in enumerate(scene.clients)}
+        scene.cluster.world.on_lead = self._on_lead
 
     # ------------------------------------------------------------------------- every step
     def _on_asked(self, number: int, operation: Operation) -> None:
@@ -89,6 +94,17 @@ class Oracle:
         state = None if life is None else _state(life, config.index)
         leads = state is not None and state.role == "primary" and state.epoch == config.epoch
         return state.commit_lsn if state is not None and leads else 0
+
+    def _on_lead(self, process: str, index: int, epoch: int) -> None:
+        number = self._numbers[index]
+        volume = self._scene.plan.setup.volumes[number]
+        self._check_leader(self._promises[number], volume.name, process, epoch)
+
+    @staticmethod
+    def _check_leader(promises: Promises, volume: str, process: str, epoch: int) -> None:
+        """O4."""
+        leader = promises.leaders.setdefault(epoch, process)
+        assert leader == process, f"{volume}: {leader} and {process} lead epoch {epoch} (O4)"
 
     def check(self) -> None:
         """O1 to O5, now."""
@@ -112,9 +128,7 @@ class Oracle:
             if node.life is None or state is None:
                 continue
             if state.role == "primary":
-                leader = promises.leaders.setdefault(state.epoch, node.life.process_name)
-                assert leader == node.life.process_name, \
-                    f"{config.name}: {leader} and {node.life.process_name} lead epoch {state.epoch} (O4)"
+                self._check_leader(promises, config.name, node.life.process_name, state.epoch)
             member = config.member(node.number)
             if member is None or member.store_uuid != node.life.store_uuid or node.life.engine.failed:
                 continue
@@ -169,10 +183,11 @@ class Oracle:
     def compare_copies(self) -> None:
         """O6 and O7, of every volume and store; afterwards no node runs."""
         found = {}
+        damage = self._scene.damage
         for node in self._scene.nodes:
             if node.life is not None:
                 node.kill("is killed at the end")
-                if not self._scene.damage.any:
+                if not damage.any or (damage.must_recover and not damage.anywhere):
                     _check_whole(node)
                 try:
                     found[node.number] = self._read_offline(node)

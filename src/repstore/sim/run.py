@@ -84,6 +84,7 @@ def play(scene: Scene, oracle: Oracle) -> None:
         clock.after(CHECK_NS, watch)
 
     watch()
+    cluster.on_volume_config = lambda: clock.soon(oracle.check)
     for fault in plan.faults:
         clock.at(scene.began_ns + fault.at_ns, partial(_strike, scene, oracle, fault))
     cluster.run_for(plan.length_ns / NS_PER_S)
@@ -174,6 +175,9 @@ def _count(outcome: Outcome, scene: Scene) -> None:
     outcome.effects = {
         **{f"message {what}": count for what, count in sorted(cluster.network.struck.items())},
         **{f"unknown swap {what}": count for what, count in sorted(cluster.config_faults.struck.items())}}
+    drifting = sum(drift_ppm != 0 for drift_ppm in scene.plan.setup.drift_ppm)
+    if drifting:
+        outcome.effects["clock that drifts"] = drifting
     if scene.replaced_disks:
         outcome.effects["replaced disk"] = scene.replaced_disks
 

@@ -10,13 +10,13 @@ import re
 import signal
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import takewhile
 from math import inf
+from multiprocessing.synchronize import Event
 
 from repstore import config, errors
 from repstore.sim.plan import SEED_MAX, draw
@@ -32,6 +32,8 @@ RANGE_RULE = f"A..B with 0 <= A <= B <= {SEED_MAX}, both of them run"
 # what a seed must come to on average, or the seeds are not worth their time
 WORTH = {"operations": 500, "faults": 5, "crashes": 1}
 WORTH_SEEDS_MIN = 25          # the average of fewer says nothing
+
+_stop: Event | None = None    # in a worker: it is to begin no more seeds
 
 
 def parse_range(text: str) -> range:
@@ -106,13 +108,65 @@ def run_seed(seed: int) -> Outcome:
     return outcome
 
 
-def run_chunk(seeds: range, until_s: float) -> list[Outcome]:
-    """Some seeds, one after the other; those that begin before `until_s` of the monotonic clock."""
-    return list(_outcomes_here(seeds, until_s))
-
-
 def _outcomes_here(seeds: range, until_s: float) -> Iterator[Outcome]:
-    return map(run_seed, takewhile(lambda seed: time.monotonic() < until_s, seeds))
+    """Of those that begin before `until_s` of the monotonic clock, and before this process is to stop."""
+    return map(run_seed, takewhile(lambda seed: time.monotonic() < until_s and not _is_stopped(), seeds))
+
+
+def _is_stopped() -> bool:
+    return _stop is not None and _stop.is_set()
+
+
+class Workers:
+    """Processes that run seeds, some at a time. What they had done when they were stopped, or one of them
+    died, is not lost."""
+
+    def __init__(self, jobs: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._jobs = jobs
+        self._stop = context.Event()
+        # no Pool: its end kills the workers, and one of them may hold the lock that another waits for
+        self._pool = ProcessPoolExecutor(jobs, context, _begin_work, (self._stop,))
+        self._given: deque[Future[list[Outcome]]] = deque()
+        self._done: deque[Outcome] = deque()
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._pool.shutdown(cancel_futures=True)
+
+    def outcomes(self, seeds: range, until_s: float) -> Iterator[Outcome]:
+        """Of all of them, in order. BrokenProcessPool: a worker died."""
+        size = min(CHUNK_SEEDS, -(-len(seeds) // self._jobs))
+        for first in range(0, len(seeds), size):
+            if time.monotonic() >= until_s:
+                break
+            chunk = seeds[first:first + size]
+            self._given.append(self._pool.submit(_run_chunk, chunk, until_s))
+            if len(self._given) > self._jobs * CHUNKS_AHEAD:
+                yield from self._take()
+        while self._given:
+            yield from self._take()
+
+    def rest(self) -> Iterator[Outcome]:
+        """No seed begins any more: what was done and not taken yet."""
+        self._stop.set()
+        self._pool.shutdown(cancel_futures=True)
+        self._given = deque(future for future in self._given
+                            if not future.cancelled() and future.exception() is None)
+        while self._done:
+            yield self._done.popleft()
+        while self._given:
+            yield from self._take()
+
+    def _take(self) -> Iterator[Outcome]:
+        """The oldest chunk; what is not taken when an interrupt comes stays in `_done`."""
+        self._done.extend(self._given[0].result())
+        self._given.popleft()
+        while self._done:
+            yield self._done.popleft()
 
 
 def run_seeds(seeds: range, jobs: int, told: Callable[[Summary], None] = lambda summary: None,
@@ -121,46 +175,39 @@ def run_seeds(seeds: range, jobs: int, told: Callable[[Summary], None] = lambda 
     config.check_range("jobs", jobs, 1, JOBS_MAX)
     summary = Summary(len(seeds))
     begun_s = time.monotonic()
-    try:
-        with closing(_outcomes(seeds, jobs, begun_s + limit_s)) as outcomes:
-            for outcome in outcomes:
-                summary.add(outcome)
-                summary.wall_s = time.monotonic() - begun_s
-                told(summary)
-    except KeyboardInterrupt:
-        summary.interrupted = True
-    except BrokenProcessPool:
-        summary.worker_died = True
+    until_s = begun_s + limit_s
+
+    def count(outcomes: Iterator[Outcome]) -> None:
+        for outcome in outcomes:
+            summary.add(outcome)
+            summary.wall_s = time.monotonic() - begun_s
+            told(summary)
+
+    def carry_out(outcomes: Iterator[Outcome]) -> None:
+        try:
+            count(outcomes)
+        except KeyboardInterrupt:
+            summary.interrupted = True
+        except BrokenProcessPool:
+            summary.worker_died = True
+
+    if jobs == 1 or len(seeds) == 1:
+        carry_out(_outcomes_here(seeds, until_s))
+    else:
+        with Workers(jobs) as workers:
+            carry_out(workers.outcomes(seeds, until_s))
+            count(workers.rest())
     summary.wall_s = time.monotonic() - begun_s
     return summary
 
 
-def _outcomes(seeds: range, jobs: int, until_s: float) -> Generator[Outcome, None, None]:
-    if jobs == 1 or len(seeds) == 1:
-        yield from _outcomes_here(seeds, until_s)
-        return
-    size = min(CHUNK_SEEDS, -(-len(seeds) // jobs))
-    chunks = (seeds[first:first + size] for first in range(0, len(seeds), size))
-    # no Pool: its end kills the workers, and one of them may hold the lock that another waits for
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _leave_interrupts) as pool:
-        given: deque[Future[list[Outcome]]] = deque()
-        try:
-            for chunk in takewhile(lambda chunk: time.monotonic() < until_s, chunks):
-                given.append(pool.submit(run_chunk, chunk, until_s))
-                if len(given) > jobs * CHUNKS_AHEAD:
-                    yield from given.popleft().result()
-            while given:
-                yield from given.popleft().result()
-        except BrokenProcessPool:
-            # the pool has ended the other workers, too: what they had done counts
-            for future in given:
-                if future.done() and not future.cancelled() and future.exception() is None:
-                    yield from future.result()
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
+def _run_chunk(seeds: range, until_s: float) -> list[Outcome]:
+    """In a worker: some seeds, one after the other."""
+    return list(_outcomes_here(seeds, until_s))
 
 
-def _leave_interrupts() -> None:
-    """^C reaches every process of a terminal: the one that asked decides what it means."""
+def _begin_work(stop: Event) -> None:
+    """In a worker. ^C reaches every process of a terminal: the one that asked decides what it means."""
+    global _stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _stop = stop
