@@ -1,8 +1,8 @@
 """Faults of real processes in random sequence, under recorded clients; and the judgement.
 
 A run is a seed and a duration. Each step begins a fault or ends one; up to two are in force at
-once. Every few steps all are ended, and within HEAL_BOUND_S all copies must be in sync, a flush
-answered and every client served again. At the end
+once. Kinds are dealt like cards: each has its turn early. Every few steps all are ended, and within
+HEAL_BOUND_S all copies must be in sync, a flush answered and every client served again. At the end
 
   J1 the history of all clients, with the whole volume read at last, is consistent;
   J2 the copies, read from the stopped stores, are the same byte for byte;
@@ -81,6 +81,7 @@ class Outcome:
     longest_pause_s: float
     slowest_heal_s: float
     epochs: int
+    missing: tuple[str, ...]           # kinds that can be done on this machine, and were not
 
     def __str__(self) -> str:
         told = ", ".join(f"{kind} {count}" for kind, count in sorted(self.faults.items()))
@@ -131,6 +132,7 @@ class RealFaults:
         self._begun_s = time.monotonic()
         self._random = random.Random(seed)
         self._kinds = [kind for kind in KINDS if own_file_system or kind != "file system"]
+        self._deck: list[str] = []         # kinds that have their turn next
         self._faults: list[Fault] = []
         self._short_of_space = False       # a client may be told so
         self._slowest_heal_s = 0.0
@@ -181,16 +183,25 @@ class RealFaults:
         dwell_s = self._random.choice(DWELLS_S)
         if self._faults and (len(self._faults) == FAULTS_MAX or self._random.random() < 0.4):
             self._heal(self._random.choice(self._faults))
-        else:
-            kind = self._random.choice(self._kinds)
-            fault = self._begin(kind)
-            if fault is not None:
-                self.counts[kind] += 1
-                self._faults.append(fault)
-                self._say(f"{kind}: {', '.join(fault.nodes)}")
-                if kind in LEAVING_KINDS and self._random.random() < 0.5:
-                    dwell_s = LEAVING_DWELL_S
+        elif self._begin_next() in LEAVING_KINDS and self._random.random() < 0.5:
+            dwell_s = LEAVING_DWELL_S
         self._pause.wait(self._random.uniform(*dwell_s))
+
+    def _begin_next(self) -> str:
+        """The first kind in the deck that goes with the faults in force; empty: none does."""
+        if not self._deck:
+            self._deck = self._random.sample(self._kinds, len(self._kinds))
+        for place, kind in enumerate(self._deck):
+            begun = self._begin(kind)
+            if begun is None:
+                continue
+            del self._deck[place]
+            self.counts[kind] += 1
+            self._say(f"{kind}: {', '.join(begun.nodes)}")
+            if kind != "move":                             # no fault: the clients go elsewhere
+                self._faults.append(begun)
+            return kind
+        return ""
 
     def _begin(self, kind: str) -> Fault | None:
         """Begin a fault; None when it does not go with those in force."""
@@ -199,9 +210,8 @@ class RealFaults:
         free = self._random.sample(self.cluster.names, len(self.cluster.names))
         free = [name for name in free if name not in touched]
         if kind == "move":
-            self._frontend.move(self._frontend.name)           # no fault: the clients go elsewhere
-            self.counts[kind] += 1
-            return None
+            self._frontend.move(self._frontend.name)
+            return Fault(kind, (self._frontend.name,), lambda: None)
         if kind in LINK_KINDS:
             return self._block(kind) if not kinds & LINK_KINDS else None
         if kind == "full":
@@ -371,7 +381,7 @@ class RealFaults:
             sum(each.served for each in clients if not each.reads_only),
             sum((each.errors for each in clients), Counter()),
             sum(each.reconnects for each in clients), max(each.longest_pause_s for each in clients),
-            self._slowest_heal_s, volume.epoch)
+            self._slowest_heal_s, volume.epoch, tuple(sorted(set(self._kinds) - self.counts.keys())))
 
     def _may_fail(self, error: int) -> bool:
         return error == errno.ESHUTDOWN or (error == errno.ENOSPC and self._short_of_space)

@@ -12,7 +12,7 @@ import pytest
 from tests.cluster import soak_real
 from tests.cluster.cutting_proxy import BEHIND, CuttingProxy
 
-SECONDS = float(os.environ.get("REPSTORE_REAL_SECONDS", "110"))
+SECONDS = float(os.environ.get("REPSTORE_REAL_SECONDS", "120"))
 SEED = int(os.environ.get("REPSTORE_REAL_SEED", "1"))
 
 
@@ -23,12 +23,13 @@ SEED = int(os.environ.get("REPSTORE_REAL_SEED", "1"))
                    promise="what clients were told is consistent; healed, all copies are in sync and equal")
 @pytest.mark.fault("network: real connections held back or cut, both ways or one, or all of the primary's",
                    promise="what clients were told is consistent; healed, all copies are in sync and equal")
-@pytest.mark.fault("space: stores and their file system fill up under load, among other faults",
+@pytest.mark.fault("space: stores fill up under load, and their file system where one can be mounted",
                    promise="what clients were told is consistent; a trim makes room again")
 def test_no_sequence_of_faults_breaks_what_clients_were_told() -> None:
     outcome = soak_real.run(SEED, SECONDS)
     print(outcome)
     assert outcome.faults.total() >= SECONDS / 15
+    assert SECONDS < 120 or outcome.missing == ()      # what the marks say was done
     assert outcome.written > 100
     assert outcome.verdict.reads_checked > outcome.verdict.undecided_reads
 
