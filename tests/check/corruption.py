@@ -10,6 +10,7 @@ use: superblocks, roots, pages, batch headers of segments with living blocks, li
   F2 three copies, closed cleanly or killed, the byte flipped in two of them: every block is right,
      at once; and when they were scrubbed, each of the two alone has everything, and fsck finds nothing in it.
   F3 the byte flipped in all of three copies: as F1.
+  F4 one copy alone, the byte flipped in all blocks that are not in use at once: every block is right.
 
 What a byte carries is known: a living block carries itself; everything else has copies, or is not needed
 after a clean close. One thing is not mended by a scrub, and fsck goes on to find it: a batch header, which
@@ -63,6 +64,7 @@ UNWRITTEN = ((2, 2), (51, 2), (94, 2))           # they read as zeros
 SCRUB_BYTES_S = 64 * config.MIB
 LIFE_ID = 77
 PART = 500                       # bytes that a process takes at a time
+UNUSED = "unused"
 EXPECTED = ({lba: 1000 + lba for first, blocks in WRITTEN for lba in range(first, first + blocks)}
             | {lba: 0 for first, blocks in UNWRITTEN for lba in range(first, first + blocks)})
 Found = dict[int, int | None]                    # stamp by block; None: EIO
@@ -190,8 +192,10 @@ def _log(image: bytes, layout: Geometry, living: list[int], clean: bool) -> Iter
             yield Area(block, "log payload", block)
 
 
-def places(image: bytes, step: int) -> list[tuple[Area, int]]:
-    """(area, byte) of every `step`th byte in use; in each block they begin at another one."""
+def places(name: str, image: bytes, step: int) -> list[tuple[Area, int]]:
+    """(area, byte) of every `step`th byte in use; in each block they begin at another one. Or those of F4."""
+    if name == UNUSED:
+        return [(Area(0, UNUSED, 0), byte) for byte in range(0, BLOCK_SIZE, step)]
     return [(area, byte) for area in areas(image).values()
             for byte in range(area.block % step, area.in_use, step)]
 
@@ -242,11 +246,22 @@ def check_everywhere(left: Closed, area: Area, byte: int) -> None:
     judge(read_cluster(cluster), area.carries)
 
 
+def check_unused(left: Closed, area: Area, byte: int) -> None:
+    """F4."""
+    image = bytearray(left.images["n1"])
+    in_use = {each.block for each in areas(left.images["n1"]).values()}
+    for block in set(range(len(image) // BLOCK_SIZE)) - in_use:
+        image[block * BLOCK_SIZE + byte] ^= 1 << (block + byte // 7) % 8
+    found, lost = read_alone(image, left.boots["n1"])
+    judge(found, frozenset())
+    assert not lost, f"named as lost: {sorted(lost)}"
+
+
 # what fsck still finds after a scrub: nothing reads it, and what needs it does without (F2)
 UNMENDED = {"header": {"record"}}
 # copies, whether they were closed cleanly, and what is checked
 CHECKS: dict[str, tuple[int, bool, Callable[[Closed, Area, int], None]]] = {
-    "single": (1, True, check_single), "copies": (3, True, check_copies),
+    "single": (1, True, check_single), UNUSED: (1, True, check_unused), "copies": (3, True, check_copies),
     "replayed": (3, False, check_copies), "everywhere": (3, True, check_everywhere)}
 
 
@@ -309,7 +324,7 @@ def run(name: str, step: int, first: int = 0, count: int | None = None) -> Outco
     """Flip every `step`th byte, from the `first` of those on."""
     copies, clean, check = CHECKS[name]
     left = closed(copies, clean)
-    chosen = places(left.images["n1"], step)[first:None if count is None else first + count]
+    chosen = places(name, left.images["n1"], step)[first:None if count is None else first + count]
     outcome = Outcome(Counter(), [])
     for area, byte in chosen:
         outcome.done[area.kind] += 1
@@ -324,7 +339,7 @@ def run(name: str, step: int, first: int = 0, count: int | None = None) -> Outco
 def run_all(name: str, step: int, first: int, count: int | None, jobs: int) -> Outcome:
     """The same in several processes, a part at a time; says how far it is."""
     copies, clean, _ = CHECKS[name]
-    total = len(places(closed(copies, clean).images["n1"], step))
+    total = len(places(name, closed(copies, clean).images["n1"], step))
     end = total if count is None else min(total, first + count)
     outcome = Outcome(Counter(), [])
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
