@@ -91,6 +91,7 @@ demo: build packages-clients
 
 bench: build packages-clients
 	$(BIN)/python -m bench $(ARGS)
+	$(BIN)/python -m bench.simulated
 
 # what the simulator costs: simulated seconds and client operations in a second of one processor
 bench-sim: build
