@@ -320,6 +320,12 @@ class Outcome:
     failures: list[str]
 
 
+def count_places(name: str, step: int) -> int:
+    """How many bytes a run over all of them flips."""
+    copies, clean, _ = CHECKS[name]
+    return len(places(name, closed(copies, clean).images["n1"], step))
+
+
 def run(name: str, step: int, first: int = 0, count: int | None = None) -> Outcome:
     """Flip every `step`th byte, from the `first` of those on."""
     copies, clean, check = CHECKS[name]
@@ -338,8 +344,7 @@ def run(name: str, step: int, first: int = 0, count: int | None = None) -> Outco
 
 def run_all(name: str, step: int, first: int, count: int | None, jobs: int) -> Outcome:
     """The same in several processes, a part at a time; says how far it is."""
-    copies, clean, _ = CHECKS[name]
-    total = len(places(name, closed(copies, clean).images["n1"], step))
+    total = count_places(name, step)
     end = total if count is None else min(total, first + count)
     outcome = Outcome(Counter(), [])
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
