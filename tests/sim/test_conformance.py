@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from inspect import getsource
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from repstore._fast.simulated import DiskFlush, DiskRead, DiskWrite
+from repstore.coordination.interface import ConfigStore
 from repstore.format import BLOCK_SIZE
 from repstore.sim.conformance.backend import (
     FLUSH,
@@ -29,6 +31,7 @@ from repstore.sim.recording import Recording, RecordingDevice, RecordingDisk
 from repstore.store.device import FileDevice, MemoryDevice
 
 SIZE_BYTES = 64 * BLOCK_SIZE
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs/conformance.md"
 
 
 class AskedDisk:
@@ -191,8 +194,15 @@ def test_a_flush_that_covers_nothing_fails() -> None:
     assert failed > 3
 
 
+def test_the_signatures_in_the_document_are_those_of_the_protocols() -> None:
+    told = re.findall(r"^def .*(?=: \.\.\.)", DOCUMENT.read_text(), re.MULTILINE)
+    assert len(told) == 8
+    protocols = getsource(DiskUnderTest) + getsource(ConfigStore)
+    assert [signature for signature in told if f"    {signature}:\n" not in protocols] == []
+
+
 def test_the_example_of_the_document_passes(tmp_path: Path) -> None:
-    document = (Path(__file__).resolve().parents[2] / "docs/conformance.md").read_text()
+    document = DOCUMENT.read_text()
     [source] = re.findall(r"^```python\n(.*?)^```$", document, re.MULTILINE | re.DOTALL)
     (tmp_path / "test_mine.py").write_text(source)
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
