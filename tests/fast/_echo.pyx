@@ -21,6 +21,12 @@ from repstore._fast.loop cimport (
 cdef extern from "<sys/eventfd.h>" nogil:
     int eventfd_write(int fd, uint64_t value)
 
+cdef extern from * nogil:
+    uint32_t load_acquire "__atomic_load_n"(uint32_t* number, int order)
+    void store_release "__atomic_store_n"(uint32_t* number, uint32_t value, int order)
+    int ACQUIRE "__ATOMIC_ACQUIRE"
+    int RELEASE "__ATOMIC_RELEASE"
+
 
 cdef enum:
     EVENTS_MAX = 65536
@@ -169,7 +175,7 @@ ctypedef struct kept_disk_t:
     verb_t verbs[KEPT_MAX]
     uint32_t count
     uint32_t passed_on
-    uint32_t allowed                 # so many may be passed on
+    uint32_t allowed                 # so many may be passed on; read by the loop's thread without the lock
 
 
 cdef void keep_back(void* context, int kind, uint64_t offset, void* buffer, uint32_t length,
@@ -187,7 +193,7 @@ cdef int start_driver(void* context) noexcept nogil:
 cdef int pass_on_and_wait(void* context, int64_t timeout_ns, aio_answer_t* answers, int room) noexcept nogil:
     cdef kept_disk_t* self = <kept_disk_t*>context
     cdef verb_t* verb
-    while self.passed_on < min(self.allowed, self.count):
+    while self.passed_on < min(load_acquire(&self.allowed, ACQUIRE), self.count):
         verb = &self.verbs[self.passed_on]
         self.passed_on += 1
         self.driver.disk(self.driver.context, verb.kind, verb.offset, verb.buffer, verb.length, verb.token)
@@ -259,10 +265,7 @@ cdef class Echo:
 
     def pass_on(self, uint32_t count):
         """Lets the driver of a kept disk have `count` more verbs."""
-        with nogil:
-            loop_lock(self.raw)
-            self.kept_disk.allowed += count
-            loop_unlock(self.raw)
+        store_release(&self.kept_disk.allowed, self.kept_disk.allowed + count, RELEASE)
         self.loop.wake()
 
     @property
