@@ -136,7 +136,7 @@ sanitize: sanitize-address sanitize-thread
 
 # $(call sanitized,kind,command): a tool that is missing is a skip, which .ci/scratch says
 sanitized = timeout $(SANITIZE_MINUTES)m .ci/scratch $(1) $(2) || [ $$? -eq 77 ]
-# (a test may take as long as its part: that of all crashes with the cleaner at work took over a quarter of an hour)
+# a test may take as long as its part: that of all crashes with the cleaner at work took over a quarter of an hour
 SANITIZED = python -m pytest -q -p no:cacheprovider -o faulthandler_timeout=3600 $(NOT_SANITIZED) $(ARGS) -m
 # they look at generated C; search in a process with one thread, by code that is not the product's;
 # plant faults and build anew by themselves; judge by the wall clock

@@ -1,9 +1,10 @@
 """Reading our own blocks for another node, verified, and lending them to sends.
 
 A tail brings an in-sync member, or a candidate, the pending records it lacks. Copies bring a
-learner committed blocks (resync.pxd says which). Blocks that moved while they were read, written anew by a client or taken elsewhere by the cleaner, are read again: what leaves is
-the committed content at that moment, so records that follow in the stream are never older. A
-block of a run that is bad here is repaired first; if no copy has it, it goes out as bad.
+learner committed blocks (resync.pxd says which). Blocks that moved while they were read, written
+anew by a client or taken elsewhere by the cleaner, are read again: what leaves is the committed
+content at that moment, so records that follow in the stream are never older. A block of a run
+that is bad here is repaired first; if no copy has it, it goes out as bad.
 """
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 

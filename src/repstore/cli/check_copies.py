@@ -24,7 +24,7 @@ from repstore.cli.options import (
 from repstore.cli.show import print_json, print_table
 from repstore.coordination.interface import ConfigStore
 from repstore.format import BLOCK_SIZE
-from repstore.node import VolumeConfig, load_nodes, load_volumes
+from repstore.node import NodeConfig, VolumeConfig, load_nodes, load_volumes
 from repstore.node.inquiry import ask, put
 
 Volume = Annotated[str, typer.Argument(metavar="VOLUME", help="Name of a volume.")]
@@ -90,21 +90,17 @@ def scrub(
     _, configs = open_cluster(data)
     with closing(configs):
         known, names = find_volume(configs, volume)
-        keys = {node.name: f"{SCRUB_PREFIX}{known.uuid}/{node.store_uuid}"
-                for node in load_nodes(configs).values()}
-        before = {name: _begin(configs, keys[name], fresh=fresh) for name in names}
+        keys = {node.name: _key(known, node) for node in load_nodes(configs).values()}
+        before = {name: Kept(since_s=time.time()) if fresh else _kept(configs, keys[name]) for name in names}
         serial = secrets.randbits(62) + 1
         try:
             copies = _scrub_all(configs, known.index, before, rate, serial)
-            for name, copy in copies.items():
-                if "error" not in copy:
-                    put(configs, keys[name], msgspec.json.encode(Kept()))
+            _keep(configs, {keys[name]: Kept() for name, copy in copies.items() if "error" not in copy})
         except KeyboardInterrupt:
             copies = {name: _stop(configs, name, known.index, kept, serial) for name, kept in before.items()}
-            for name, copy in copies.items():
-                if "error" not in copy:
-                    put(configs, keys[name], msgspec.json.encode(Kept(
-                        copy["next_lba"], copy["bad_blocks"], copy["bad_pages"], before[name].since_s)))
+            _keep(configs, {keys[name]: Kept(copy["next_lba"], copy["bad_blocks"], copy["bad_pages"],
+                                             before[name].since_s)
+                            for name, copy in copies.items() if "error" not in copy})
             _show_scrub(volume, copies, "interrupted", as_json=json)
             complain("interrupted: the same command goes on from there")
             raise typer.Exit(EXIT_INTERRUPTED) from None
@@ -173,12 +169,21 @@ def _add(copy: dict[str, Any], before: Kept) -> None:
     copy["since"] = datetime.fromtimestamp(before.since_s, UTC).isoformat(timespec="seconds")
 
 
-def _begin(configs: ConfigStore, key: str, *, fresh: bool) -> Kept:
-    """Where to go on; the first block, now, if nothing was left to go on from."""
-    entry = None if fresh else configs.get(key)
+def _key(volume: VolumeConfig, node: NodeConfig) -> str:
+    return f"{SCRUB_PREFIX}{volume.uuid}/{node.store_uuid}"
+
+
+def _kept(configs: ConfigStore, key: str) -> Kept:
+    """Where to go on; the first block, now, if nothing was left to go on from, or too long ago."""
+    entry = configs.get(key)
     kept = Kept() if entry is None else msgspec.json.decode(entry.value, type=Kept)
     now_s = time.time()
     return kept if 0 < now_s - kept.since_s < config.SCRUB_KEPT_S else Kept(since_s=now_s)
+
+
+def _keep(configs: ConfigStore, kept: dict[str, Kept]) -> None:
+    for key, one in kept.items():
+        put(configs, key, msgspec.json.encode(one))
 
 
 def _show_scrub(volume: str, copies: dict[str, dict[str, Any]], verdict: str, *, as_json: bool) -> None:
