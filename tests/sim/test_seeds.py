@@ -496,6 +496,28 @@ def test_the_oracle_sees_a_cluster_that_contradicts_itself(
     assert kind_of(failing(msgspec.structs.replace(draw(8), faults=())).failure) == rule[:2]
 
 
+def test_everything_is_looked_at_whenever_a_config_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    check, looks = Oracle.check, []
+
+    def look(self: Oracle) -> None:
+        config = self._scene.cluster.volume(self._scene.plan.setup.volumes[0].name)
+        looks.append((config.epoch, config.in_sync_nodes()))
+        check(self)
+
+    monkeypatch.setattr(Oracle, "check", look)
+    monkeypatch.setattr("repstore.sim.run.CHECK_NS", 10**15)
+    assert run(killed_once(draw(3))).failure == ""
+    # the first look, that of the fault, the new epoch, the copy that is back, the end
+    assert len(looks) >= 5
+    assert len(set(looks)) >= 3
+
+
+def killed_once(plan: Plan) -> Plan:
+    """The same, but that its first primary is killed, and nothing else goes wrong."""
+    first = f"n{plan.setup.volumes[0].first_node + 1}"
+    return msgspec.structs.replace(plan, faults=(Fault(NS_PER_S, "kill", first, first, NS_PER_S, 0.5),))
+
+
 def test_two_leaders_of_an_epoch_are_seen_however_short_they_lead(monkeypatch: pytest.MonkeyPatch) -> None:
     class Contradicting(dict[int, str]):
         def setdefault(self, epoch: int, process: str) -> str:         # type: ignore[override]
@@ -510,10 +532,7 @@ def test_two_leaders_of_an_epoch_are_seen_however_short_they_lead(monkeypatch: p
 
     monkeypatch.setattr(Oracle, "__init__", without_looks)
     monkeypatch.setattr(Oracle, "check", lambda self: None)
-    plan = draw(8)
-    first = f"n{plan.setup.volumes[0].first_node + 1}"
-    plan = msgspec.structs.replace(plan, faults=(Fault(NS_PER_S, "kill", first, first, NS_PER_S, 0.5),))
-    assert kind_of(failing(plan).failure) == "O4"
+    assert kind_of(failing(killed_once(draw(8))).failure) == "O4"
 
 
 @pytest.mark.parametrize("mended", [False, True])
