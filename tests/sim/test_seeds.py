@@ -507,9 +507,9 @@ def test_everything_is_looked_at_whenever_a_config_changes(monkeypatch: pytest.M
     monkeypatch.setattr(Oracle, "check", look)
     monkeypatch.setattr("repstore.sim.run.CHECK_NS", 10**15)
     assert run(killed_once(draw(3))).failure == ""
-    # the first look, that of the fault, the new epoch, the copy that is back, the end
-    assert len(looks) >= 5
-    assert len(set(looks)) >= 3
+    # without those at changes there are three: in the beginning, of the fault, at the end
+    assert [epoch for epoch, _ in looks].count(2) >= 2
+    assert len(looks) > 3
 
 
 def killed_once(plan: Plan) -> Plan:
