@@ -206,7 +206,7 @@ def verb(world: World, script: Script) -> None:
     verbs: list[Callable[[], object]] = [
         lambda: engine.seal(VOLUME, epoch), lambda: engine.pull(VOLUME, node),
         lambda: engine.follow(VOLUME, epoch, node, bool(lsn & 1)),
-        lambda: engine.learner_start(VOLUME, node, lsn, bool(lsn & 1)),
+        lambda: engine.learner_start(VOLUME, node, epoch, lsn, bool(lsn & 1)),
         lambda: engine.join_begin(VOLUME, node), lambda: engine.join_abort(VOLUME, node),
         lambda: engine.resume_member(VOLUME, node, lsn), lambda: engine.set_members(VOLUME, [node]),
         lambda: engine.set_members(VOLUME, []), lambda: engine.set_session(VOLUME, 1 + lsn % 4),

@@ -34,6 +34,7 @@ SPACE = "tests/sim/test_space.py"
 SESSIONS = "tests/sim/test_request_sessions.py"
 BARRIERS = "tests/sim/test_barriers.py"
 FULL = "tests/sim/test_full_resync.py"
+STALLED = "tests/sim/test_stalled_links.py"
 STANDSTILL = "tests/sim/test_standstill.py"
 BOOT = "tests/sim/test_boot.py"
 REPAIR = "tests/sim/test_repair.py"
@@ -218,6 +219,12 @@ MUTANTS = (
     Mutant(86, "membership", "take an unknown outcome for a lost swap", POLICY + "policy.py",
            "event.outcome", "Outcome.UNAVAILABLE if event.outcome is Outcome.UNKNOWN else event.outcome",
            (TRANSCRIPTS,), rule="R-both-sets"),
+    Mutant(188, "membership", "take the end of an earlier copy for that of the next", POLICY + "leadership.py",
+           "self._phase(node) is phase and self.learners[node].serial == serial", "self._phase(node) is phase",
+           (TRANSCRIPTS,), rule="R-caught-up"),
+    Mutant(189, "membership", "who asked before it heard what was on its way must learn", FAST + "primary.pyx",
+           "member.linked and (member.streaming or member.tailing) and last_lsn < member.acked_lsn", "False",
+           (STALLED + "::test_a_member_that_asked_before_it_heard_what_was_on_its_way_stays",)),
     Mutant(62, "membership", "a joiner counts only when it has joined", FAST + "quorum.pxd",
            "member.state == MEMBER_IN_SYNC or member.state == MEMBER_JOINING",
            "member.state == MEMBER_IN_SYNC", (FAILOVER, STORMS), rule="R-both-sets"),

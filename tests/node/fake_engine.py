@@ -71,7 +71,7 @@ class Leading:
     learners: dict[int, int] = field(default_factory=dict)      # caught up: acknowledged
     joining: dict[int, int] = field(default_factory=dict)       # node: LSN it has to flush
     flush_lsn: int = 0
-    serials: dict[int, int] = field(default_factory=dict)       # learner sessions begun
+    serials: dict[int, int] = field(default_factory=dict)       # of the learner sessions
 
     def counted(self) -> set[int]:
         return {*self.members, *self.joining}
@@ -188,14 +188,14 @@ class FakeEngine:
         if index in self.leading:
             self._push(index, node_id, last_lsn)
 
-    def learner_start(self, index: int, node_id: int, common_lsn: int, full: bool) -> None:
+    def learner_start(self, index: int, node_id: int, serial: int, common_lsn: int, full: bool) -> None:
         if index not in self.leading:
             return
         entries = list(self.copies[index].records)
         leading = self.leading[index]
         leading.learners.pop(node_id, None)
         leading.durable.pop(node_id, None)
-        leading.serials[node_id] = serial = leading.serials.get(node_id, 0) + 1
+        leading.serials[node_id] = serial
         self._send(node_id, "learn", index, leading.epoch, 0 if full else common_lsn, entries)
         self._send(node_id, "learned", index, leading.epoch, serial, entries)
 
@@ -262,7 +262,7 @@ class FakeEngine:
             self._acknowledge(index, leading, self.copies[index])
         for node, join_lsn in leading.joining.items():
             if leading.durable.get(node, 0) >= join_lsn:
-                self.queue.append(("join_ready", index, node))
+                self.queue.append(("join_ready", index, node, leading.serials[node]))
 
     def _acknowledge(self, index: int, leading: Leading, copy: Copy) -> None:
         acknowledged = {**leading.learners, **leading.members}
@@ -419,4 +419,4 @@ class FakeEngine:
             return
         leading.learners[sender] = lsn
         self._push(index, sender, lsn)
-        self.queue.append(("learner_caught_up", index, sender))
+        self.queue.append(("learner_caught_up", index, sender, serial))

@@ -9,7 +9,8 @@ actions anew; the diff is the review.
     at 3.5                                                        the time, in seconds
     up 2 [boot=b9] [disk=d9] | down 2 | died 2 | started 2 | tick | fenced
     sealed 2 epoch=2 last=10 commit=8 [chain=7] [learning] | pulled 2 last=12
-    want 2 epoch=1 last=10 [learning=5] | caught_up 2 | ready 2 | silent 2 | diverged 2
+    want 2 epoch=1 last=10 [learning=5] | caught_up 2 [start=1] | ready 2 [start=1]
+    silent 2 | diverged 2
     stale 4 | session 3 | full 2 | unreadable 2
     won | lost | unknown | unavailable | landed     how its swap ended (landed: as the read shows)
     config epoch=2 primary=2 in_sync=2,3                          somebody else's swap
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from msgspec.structs import replace as replaced
 
-from repstore.replication import events, membership
+from repstore.replication import events, leadership, membership
 from repstore.replication.actions import Action, Swap
 from repstore.replication.events import Outcome, PolicyEvent
 from repstore.replication.policy import VolumePolicy
@@ -30,7 +31,7 @@ from repstore.replication.situation import Identity
 from repstore.replication.volume_config import Lineage, Member, VolumeConfig, check_volume
 
 Options = dict[str, str]
-SILENT_ABOUT = ("volume", "expected_revision", "uuid")
+SILENT_ABOUT = ("volume", "expected_revision", "uuid", "serial")
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,18 @@ class Transcript:
         if verb == "landed":
             assert here.swap is not None
             return events.ConfigRead(here.swap.volume, here.revision + 1)
+        if verb in ("caught_up", "ready"):
+            kind = events.LearnerCaughtUp if verb == "caught_up" else events.JoinReady
+            return kind(7, int(names[0]), self._serial(options))
         return event_of(verb, names, options)
+
+    def _serial(self, options: Options) -> int:
+        """Of the newest start of a learner, or of that which `options` name."""
+        assert self.policy is not None
+        role = self.policy.role
+        if not isinstance(role, leadership.Leader):
+            return 0
+        return (role.epoch << leadership.SERIAL_BITS) + int(options.get("start", role.started))
 
     def _step(self, event: PolicyEvent) -> list[str]:
         assert self.policy is not None
@@ -174,7 +186,6 @@ def event_of(verb: str, names: list[str], options: Options) -> PolicyEvent:
     simple: dict[str, PolicyEvent] = {
         "down": events.LinkDown(node), "died": events.NodeDied(node),
         "started": events.NodeStarted(node), "tick": events.Tick(),
-        "caught_up": events.LearnerCaughtUp(7, node), "ready": events.JoinReady(7, node),
         "silent": events.MemberSilent(7, node), "diverged": events.Diverged(7, node),
         "unreadable": events.Unreadable(7, node),
         "stale": events.Stale(7, node), "session": events.RequestSession(7, node)}

@@ -439,11 +439,13 @@ cdef class Engine:
         primary_resume(self.engine, volume, node_id, last_lsn)
         self.unlock(True)
 
-    def learner_start(self, index, unsigned int node_id, unsigned long long common_lsn, bint full):
-        """Bring a copy back that shares our log up to common_lsn."""
+    def learner_start(self, index, unsigned int node_id, unsigned long long serial, unsigned long long common_lsn,
+                      bint full):
+        """Bring a copy back that shares our log up to common_lsn. `learner_caught_up` and `join_ready` name
+        the serial, which grows."""
         cdef volume_t* volume = self.volume(index)
         self.lock()
-        primary_learner(self.engine, volume, node_id, common_lsn, full)
+        primary_learner(self.engine, volume, node_id, serial, common_lsn, full)
         self.unlock(True)
 
     def join_begin(self, index, unsigned int node_id):

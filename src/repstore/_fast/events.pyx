@@ -55,9 +55,9 @@ def decode_event(kind, volume, node, epoch, a, b, c, d, text):
     if kind == EVENT_LINK_DOWN:
         return ("link_down", node)
     if kind == EVENT_JOIN_READY:
-        return ("join_ready", volume, node)
+        return ("join_ready", volume, node, a)
     if kind == EVENT_LEARNER_CAUGHT_UP:
-        return ("learner_caught_up", volume, node)
+        return ("learner_caught_up", volume, node, a)
     if kind == EVENT_MEMBER_SILENT:
         return ("member_silent", volume, node)
     if kind == EVENT_DIVERGED:

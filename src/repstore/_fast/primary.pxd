@@ -23,7 +23,8 @@ cdef void primary_lead(engine_t* engine, volume_t* volume, uint32_t epoch, uint3
 cdef int primary_add_member(engine_t* engine, volume_t* volume, uint32_t node, uint64_t last_lsn) noexcept nogil
 cdef void primary_set_members(engine_t* engine, volume_t* volume, const uint32_t* nodes, uint32_t count) noexcept nogil
 cdef void primary_resume(engine_t* engine, volume_t* volume, uint32_t node, uint64_t last_lsn) noexcept nogil
-cdef int primary_learner(engine_t* engine, volume_t* volume, uint32_t node, uint64_t common_lsn, bint full) noexcept nogil
+cdef int primary_learner(engine_t* engine, volume_t* volume, uint32_t node, uint64_t serial, uint64_t common_lsn,
+                         bint full) noexcept nogil
 cdef void primary_join(engine_t* engine, volume_t* volume, uint32_t node, bint begin) noexcept nogil
 cdef void primary_session(volume_t* volume, uint32_t session) noexcept nogil
 cdef void primary_stop(engine_t* engine, volume_t* volume, int32_t error) noexcept nogil

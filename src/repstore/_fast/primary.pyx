@@ -84,7 +84,6 @@ cdef void primary_lead(engine_t* engine, volume_t* volume, uint32_t epoch, uint3
     volume.held = True
     volume.chain_sent = volume.chain_last
     volume.told_commit_lsn = UNTOLD
-    volume.learn_serials = engine.now_ns       # never one that an earlier primary gave out
     volume.refused_until_ns = 0                # what was sent back then may have been answered elsewhere
     primary_session(volume, session)
     # what the dead primary acknowledged is in our tail: nobody reads before it is committed
@@ -138,15 +137,21 @@ cdef void primary_set_members(engine_t* engine, volume_t* volume, const uint32_t
 
 
 cdef void primary_resume(engine_t* engine, volume_t* volume, uint32_t node, uint64_t last_lsn) noexcept nogil:
-    """A member's session was lost and is back: it gets what it lacks, then the stream."""
+    """A member's session was lost and is back: it gets what it lacks, then the stream. One that has
+    answered more in a session that goes on asked before it heard us: nothing is lost."""
     cdef member_t* member = member_find(volume, node)
-    if volume.role == ROLE_PRIMARY and member != NULL and member_counts(member):
-        begin_tail(engine, volume, member, last_lsn)
+    if volume.role != ROLE_PRIMARY or member == NULL or not member_counts(member):
+        return
+    if member.linked and (member.streaming or member.tailing) and last_lsn < member.acked_lsn:
+        return
+    begin_tail(engine, volume, member, last_lsn)
 
 
-cdef int primary_learner(engine_t* engine, volume_t* volume, uint32_t node, uint64_t common_lsn, bint full) noexcept nogil:
+cdef int primary_learner(engine_t* engine, volume_t* volume, uint32_t node, uint64_t serial, uint64_t common_lsn,
+                         bint full) noexcept nogil:
     """Bring a copy back that shares our log up to common_lsn: it gets the stream from here on, and
-    every block that changed after common_lsn. Begins when nothing is pending."""
+    every block that changed after common_lsn. Begins when nothing is pending. What it says, and what
+    is said of it, carries the serial of this session."""
     cdef member_t* member = member_find(volume, node)
     if volume.role != ROLE_PRIMARY or (member != NULL and member_counts(member)):
         return -1
@@ -155,6 +160,7 @@ cdef int primary_learner(engine_t* engine, volume_t* volume, uint32_t node, uint
         return -1
     member.state = MEMBER_LEARNER
     member.attaching = True
+    member.learn_serial = serial
     member.common_lsn = common_lsn
     member.copy_full = full
     volume.held = True
@@ -162,18 +168,21 @@ cdef int primary_learner(engine_t* engine, volume_t* volume, uint32_t node, uint
 
 
 cdef void primary_join(engine_t* engine, volume_t* volume, uint32_t node, bint begin) noexcept nogil:
-    """From now on acknowledgements need this learner too (P2); or it is forgotten until it asks
-    to be served again."""
+    """From now on acknowledgements need this learner too (P2), if it has everything; or it is forgotten
+    until it asks to be served again."""
     cdef uint32_t i
+    cdef member_t* member
     for i in range(volume.member_count):
-        if volume.members[i].node != node or volume.members[i].state == MEMBER_IN_SYNC:
+        member = &volume.members[i]
+        if member.node != node or member.state == MEMBER_IN_SYNC:
             continue
         if not begin:
             member_remove(volume, i)
-            return
-        volume.members[i].state = MEMBER_JOINING
-        volume.members[i].join_asked = False
-        volume.members[i].join_told = False
+        elif member.streaming and not member.copying:
+            member.state = MEMBER_JOINING
+            member.join_asked = False
+            member.join_told = False
+        return
 
 
 cdef void primary_session(volume_t* volume, uint32_t session) noexcept nogil:
@@ -356,8 +365,6 @@ cdef void attach_learner(engine_t* engine, volume_t* volume, member_t* member) n
     member.copy_data = False
     member.acked_lsn = volume.last_lsn
     member.progress_ns = engine.now_ns
-    volume.learn_serials += 1
-    member.learn_serial = volume.learn_serials
     member.linked = True                       # it takes our history, from the running hash in this frame on
     frame_begin(engine, &header, FRAME_LEARN, volume.index, volume.epoch)
     header.extra = member.learn_serial
@@ -399,7 +406,8 @@ cdef void go_on_copying(engine_t* engine, volume_t* volume, member_t* member) no
         engine.more = True
     if member.copy_data and member.copy_next >= volume.size_blocks and copies_flying(member) == 0:
         member.copying = False
-        event_push(engine, EVENT_LEARNER_CAUGHT_UP, volume.index, member.node, volume.epoch, member.copied_blocks, 0, 0, 0, NULL)
+        event_push(engine, EVENT_LEARNER_CAUGHT_UP, volume.index, member.node, volume.epoch, member.learn_serial, 0, 0, 0,
+                   NULL)
 
 
 cdef void go_on_joining(engine_t* engine, volume_t* volume, member_t* member) noexcept nogil:
@@ -577,7 +585,7 @@ cdef void acknowledged(engine_t* engine, volume_t* volume, member_t* member, con
             member.join_asked = False          # it did not have all when it flushed: once more (R-join)
             return
         member.join_told = True
-        event_push(engine, EVENT_JOIN_READY, volume.index, member.node, volume.epoch, 0, 0, 0, 0, NULL)
+        event_push(engine, EVENT_JOIN_READY, volume.index, member.node, volume.epoch, member.learn_serial, 0, 0, 0, NULL)
 
 
 cdef void want(engine_t* engine, volume_t* volume, uint32_t node, const frame_header_t* header) noexcept nogil:

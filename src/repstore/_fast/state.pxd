@@ -533,7 +533,6 @@ cdef struct volume_t:
     uint32_t learn_epoch           # whose primary gave that number
     uint32_t copy_logged_blocks    # of the COPY frame at hand: how far its records have come
     bint learn_unapplied           # a LEARN record is on its way: last_lsn is the new log's already
-    uint64_t learn_serials         # primary: sessions given out
     uint32_t copies_unapplied      # learner: copies logged that are not in the map yet
     uint64_t copies_commit_lsn     # the oldest of them is as of this commit, or of a later one
     uint64_t copies_taken          # learner: frames of copies up to here are in our log

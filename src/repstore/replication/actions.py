@@ -128,11 +128,12 @@ class ResumeMember:
 class LearnerStart:
     """Bring a copy up to date from the newest LSN both logs share."""
     node: int
+    serial: int
     common_lsn: int
     full: bool
 
     def run(self, engine: EngineControl, index: int) -> None:
-        engine.learner_start(index, self.node, self.common_lsn, self.full)
+        engine.learner_start(index, self.node, self.serial, self.common_lsn, self.full)
 
 
 @dataclass(frozen=True, slots=True)

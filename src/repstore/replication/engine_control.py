@@ -79,7 +79,9 @@ class EngineControl(Protocol):
         """The in-sync set as the config now has it, ourselves not listed."""
 
     def resume_member(self, index: int, node_id: int, last_lsn: int) -> None: ...
-    def learner_start(self, index: int, node_id: int, common_lsn: int, full: bool) -> None: ...
+    def learner_start(self, index: int, node_id: int, serial: int, common_lsn: int, full: bool) -> None:
+        """Bring a copy up to date; `learner_caught_up` with this serial follows."""
+
     def join_begin(self, index: int, node_id: int) -> None:
         """From now on acknowledgements and flushes need this learner too."""
 

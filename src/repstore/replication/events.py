@@ -50,6 +50,7 @@ class LearnerCaughtUp:
     """A learner has all blocks and follows the stream."""
     index: int
     node: int
+    serial: int               # of the LearnerStart that it is the end of
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class JoinReady:
     """A joining learner has everything and has flushed it."""
     index: int
     node: int
+    serial: int               # of its LearnerStart
 
 
 @dataclass(frozen=True, slots=True)

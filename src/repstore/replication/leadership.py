@@ -9,9 +9,9 @@
      same disk and boot and its log is not longer than ours; otherwise it leaves and learns.
   L4 A lost link alone does not eject: a proved death does at once, silence after
      MEMBER_SILENCE_S. Below min_copies no silent member is ejected: the volume stalls.
-  L5 A learner is never started again over a running copy: it is dropped first, and what it
-     says next is its answer to that, so nothing it said about the old copy is mistaken for
-     news of the new one. (Frames of a link, and events of the engine, keep their order.)
+  L5 A learner is never started again over a running copy: it is dropped first. Each start has a
+     serial of its own, of all epochs: the old copy's end, told when the new one has begun
+     already, is not mistaken for the end of that.
   L6 Proposals follow from the state, not from the event that caused it: a swap that lost
      against an attach is simply proposed again on top of the new config.
   L7 A record that our disk does not give back, and that a member lacks, was acknowledged by
@@ -52,6 +52,8 @@ from repstore.replication.events import (
 from repstore.replication.situation import Identity, Situation
 from repstore.replication.volume_config import NodeId, VolumeConfig
 
+SERIAL_BITS = 32              # of the starts in one epoch
+
 
 class Phase(enum.Enum):
     """How far a learner is."""
@@ -65,6 +67,7 @@ class Phase(enum.Enum):
 class Learner:
     """A copy on its way into the in-sync set, as the node it was when it began."""
     identity: Identity
+    serial: int
     want: Want
     started_s: float
     phase: Phase = Phase.COPYING
@@ -84,6 +87,7 @@ class Leader:
     learners: dict[NodeId, Learner] = field(default_factory=dict)
 
     retries: dict[NodeId, tuple[float, Want]] = field(default_factory=dict)  # from then on
+    started: int = 0                              # learners, so far
 
     def on_event(self, event: PolicyEvent, here: Situation, local: LocalCopy,
                  now_s: float) -> list[Action]:
@@ -98,9 +102,9 @@ class Leader:
                 return actions
             case MemberSilent():
                 return self._on_silence(event, here, now_s)
-            case LearnerCaughtUp(node=node) if self._phase(node) is Phase.COPYING:
+            case LearnerCaughtUp(node=node, serial=serial) if self._is_at(Phase.COPYING, node, serial):
                 self.learners[node].phase = Phase.CAUGHT_UP
-            case JoinReady(node=node) if self._phase(node) is Phase.JOINING:
+            case JoinReady(node=node, serial=serial) if self._is_at(Phase.JOINING, node, serial):
                 self.learners[node].phase = Phase.READY
             case Diverged(node=node) | Unreadable(node=node) if node in self.installed:
                 self.leaving[node] = "its log differs from ours" if isinstance(event, Diverged) \
@@ -229,8 +233,10 @@ class Leader:
         if common_lsn is not None and event.learning:
             # a copy that was learning is right only up to where it began; at 0 nothing need be right
             common_lsn = min(common_lsn, event.learn_base) or None
-        self.learners[node] = Learner(identity, event, now_s)
-        return [LearnerStart(node, common_lsn or 0, full=common_lsn is None)]
+        self.started += 1
+        serial = (self.epoch << SERIAL_BITS) + self.started
+        self.learners[node] = Learner(identity, serial, event, now_s)
+        return [LearnerStart(node, serial, common_lsn or 0, full=common_lsn is None)]
 
     def _on_member_back(self, event: Want, identity: Identity, here: Situation,
                         local: LocalCopy) -> list[Action]:
@@ -277,6 +283,10 @@ class Leader:
             return []
         del self.learners[node]
         return [JoinAbort(node)]
+
+    def _is_at(self, phase: Phase, node: NodeId, serial: int) -> bool:
+        """Whether this node is so far, in the session that is told of (L5)."""
+        return self._phase(node) is phase and self.learners[node].serial == serial
 
     def _phase(self, node: NodeId) -> Phase | None:
         learner = self.learners.get(node)
