@@ -1,20 +1,28 @@
 """What a store presents as its boot: a power cut taints, a process's death does not; and what that leaves."""
 import ctypes
 import gc
+import itertools
 import mmap
 
 import numpy as np
 import pytest
 
+from repstore import config
 from repstore._fast.simulated import DiskWrite
 from repstore.format import BLOCK_SIZE
 from repstore.sim.cluster import SimulatedCluster
 from repstore.sim.durability import RecordedVolume, write
 from repstore.sim.engine import open_engine
-from repstore.sim.local import VOLUME_INDEX, PlainDisk
+from repstore.sim.local import VOLUME_INDEX, LocalVolume, PlainDisk, Request
 from repstore.sim.workload import IO, WRITE
+from repstore.store import geometry
+from repstore.store.device import MemoryDevice
+from repstore.store.store import format_device, open_device
 from tests.sim.rules import cluster_of, endless_writes
 from tests.sim.scenarios import LIMIT_S, VOLUME, healthy_cluster
+
+BOOT_ID = bytes(16)
+SMALL_STORE_BYTES = 32 * config.MIB
 
 
 def boot_of(cluster: SimulatedCluster, name: str) -> str:
@@ -95,6 +103,34 @@ class HeapUse(ctypes.Structure):
     _fields_ = [(name, ctypes.c_size_t) for name in (
         "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks",
         "keepcost")]
+
+
+@pytest.mark.parametrize("role", ["primary", "replica"])
+def test_a_change_bitmap_that_is_begun_while_a_checkpoint_is_written_is_not_in_it(role: str) -> None:
+    """The root was laid out without it: its place belongs to the next volume. Whenever it comes."""
+    for pumps in itertools.count():
+        layout = geometry.choose(config.StoreOptions(SMALL_STORE_BYTES))
+        image = bytearray(layout.size_bytes)
+        format_device(MemoryDevice(image), layout, store_uuid=bytes(range(16)), boot_id=BOOT_ID)
+        volume = LocalVolume(PlainDisk(image), boot_id=BOOT_ID, life_id=1, create_blocks=512)
+        engine = volume.engine
+        for index in (2, 3):
+            engine.volume_create(index, bytes([index] * 16).hex(), f"volume{index}", 512)
+        volume.run([Request(WRITE, 0, 8, True, 1)])
+        volume.settle()
+        wanted = engine.checkpoint()
+        for _ in range(pumps):
+            volume.pump()
+        if engine.checkpoints >= wanted:
+            break
+        if role == "replica":
+            engine.follow(2, 1, 1, True)
+        else:
+            engine.lead(2, 1, 1, [(1, 0)], 2, 1, False, 1)
+        engine.wait_for_checkpoint(wanted)
+        opened = open_device(MemoryDevice(image), "store", boot_id=BOOT_ID, life_id=2)
+        assert [each.name for each in opened.root.volumes] == ["volume", "volume2", "volume3"]
+    assert pumps > 5
 
 
 def heap_bytes() -> int:

@@ -130,6 +130,7 @@ cdef uint8_t* build_volume(volume_t* volume, uint8_t* at, const uint8_t* root) n
         (<uint32_t*>at)[0] = volume.pending_crcs[(volume.crc_head + i) % PENDING_CRCS]
         at += 4
     volume.root_trees = <uint32_t>(at - root)
+    volume.root_tree_count = entry.tree_count
     for i in range(entry.tree_count):
         at += sizeof(tree_entry_t) + volume_tree(volume, i).directory_count * sizeof(page_reference_t)
     return at
@@ -143,7 +144,7 @@ cdef void root_fill_references(engine_t* engine, uint8_t* out) noexcept nogil:
     cdef tree_entry_t* entry
     for v in range(engine.volume_count):
         at = out + engine.volumes[v].root_trees
-        for i in range(1 + engine.volumes[v].change_count):
+        for i in range(engine.volumes[v].root_tree_count):
             tree = volume_tree(engine.volumes[v], i)
             entry = <tree_entry_t*>at
             entry.base_lsn = tree.base_lsn

@@ -451,7 +451,8 @@ cdef struct volume_t:
     engine_t* engine
     uint32_t index
     uint32_t flags                 # VOLUME_LEARNING
-    uint32_t root_trees            # where its trees stand in the root being written
+    uint32_t root_trees            # where its trees stand in the root being written,
+    uint32_t root_tree_count       # and how many: one that is begun meanwhile is not in it
     uint8_t uuid[16]
     char name[64]
     uint64_t size_blocks
