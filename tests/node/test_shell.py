@@ -8,10 +8,11 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 
 from repstore import config, errors
 from repstore.coordination.sqlite import SqliteConfigStore
-from repstore.node.admin import load_nodes, register_node
+from repstore.node.admin import load_nodes, register_node, update
 from repstore.node.process import is_gone
 from repstore.node.shell import (
     DATABASE_NAME,
@@ -24,7 +25,7 @@ from repstore.node.shell import (
     run_node,
     socket_path,
 )
-from repstore.replication.volume_config import NodeConfig
+from repstore.replication.volume_config import NodeConfig, node_key
 from tests.node.fake_cluster import FakeCluster
 from tests.node.fake_engine import FakeEngine
 
@@ -120,6 +121,32 @@ def test_a_node_publishes_its_process_meets_its_peers_and_stops_cleanly(tmp_path
     assert all(native.stopped for native in natives.values())
     assert natives["n0"].engine.connected == []
     assert is_gone(nodes_of(directory)["n0"])
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_a_node_that_stops_unpublishes_itself_and_nobody_else(tmp_path: Path, removed: bool) -> None:
+    """Its store is free before its record is written: another process may be this node by then, or the
+    node be none any more."""
+    directory = directory_with(tmp_path, 1)
+    store = SqliteConfigStore(directory / DATABASE_NAME)
+    old = NodeShell(store, IdleNative(0, "d0"), "n0", load_nodes(store)["n0"])
+    old.start()
+    successor = replace(load_nodes(store)["n0"], pid_started=1)      # another start time, another process
+    native_stop = old._native.stop
+
+    def stop() -> None:
+        native_stop()
+        if removed:
+            entry = store.get(node_key("n0"))
+            assert entry is not None
+            assert store.delete(node_key("n0"), entry.revision)
+        else:
+            update(store, node_key("n0"), NodeConfig, lambda record: successor)
+
+    old._native.stop = stop
+    old.close()
+    assert load_nodes(store) == ({} if removed else {"n0": successor})
+    store.close()
 
 
 def test_a_client_meets_every_node(tmp_path: Path) -> None:

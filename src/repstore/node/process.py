@@ -31,6 +31,11 @@ def this_process() -> ProcessIdentity:
     return ProcessIdentity(host_boot_id(), pid, _started(pid) or 0, _pid_namespace())
 
 
+def process_of(node: NodeConfig) -> ProcessIdentity:
+    """The process that published itself as this node."""
+    return ProcessIdentity(node.host_boot_id, node.pid, node.pid_started, node.pid_namespace)
+
+
 def host_boot_id() -> str:
     """The kernel's id of this boot: another one means that power may have been lost."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -3,7 +3,7 @@
   H1 The engine runs in its own native thread; this thread may be held up for seconds
      without a failover. It wakes for engine events and every CONFIG_POLL_S.
   H2 The process is published (pid, start time, boot) after the store's lock is ours and
-     before the first peer is met; a clean stop unpublishes it.
+     before the first peer is met; a clean stop unpublishes it, and nothing but it.
   H3 A node without a store (a client) is the same shell: it listens to nobody and
      connects to every node.
   H4 Other threads reach the control only through `call`: it is run between two turns.
@@ -33,7 +33,7 @@ from repstore.coordination.interface import ConfigStore
 from repstore.coordination.sqlite import SqliteConfigStore
 from repstore.node import admin
 from repstore.node.control import NodeControl, NodeIdentity
-from repstore.node.process import ProcessIdentity, is_gone, this_process
+from repstore.node.process import ProcessIdentity, is_gone, process_of, this_process
 from repstore.replication.engine_control import EngineControl
 from repstore.replication.situation import Identity
 from repstore.replication.volume_config import NodeConfig, NodeId, node_key
@@ -172,11 +172,19 @@ class NodeShell:
         """Close the store cleanly and say that this process is no node any more."""
         self._native.stop()
         if self._node is not None:
-            gone = replace(self._node, pid=0, pid_started=0)
             with contextlib.suppress(errors.RepstoreError):      # only a hint to the others
-                admin.update(self._store, node_key(gone.name), NodeConfig, lambda old: gone)
+                admin.update(self._store, node_key(self._node.name), NodeConfig, self._unpublished)
         os.close(self._wake_read)
         os.close(self._wake_write)
+
+    def _unpublished(self, record: NodeConfig | None) -> NodeConfig:
+        """The record without our process. The store's lock is given back already, and who has it now may
+        have published itself: that record stays (H2). NotFoundError: the node was removed."""
+        if record is None:
+            raise errors.NotFoundError(f"no node {self._name!r}")
+        if self._node is None or process_of(record) != process_of(self._node):
+            return record
+        return replace(record, pid=0, pid_started=0)
 
     def _connect_peers(self, at_s: float) -> None:
         """One bounded attempt at each missing peer whose pause is over."""
