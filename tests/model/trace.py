@@ -106,8 +106,8 @@ class Recorder:
         for node, machine in enumerate(self._machines):
             life = self._running(node)
             if life is not None and (life.process, machine.boot_id) != self._lives[node]:
-                same_boot = machine.boot_id == self._lives[node][1]
-                how = "cut power" if not same_boot else "start again" if node in self._failed else "kill"
+                lost = machine.boot_id != self._lives[node][1] and not self._was_closed(life)
+                how = "cut power" if lost else "start again" if node in self._failed else "kill"
                 self._lives[node] = (life.process, machine.boot_id)
                 self._failed.discard(node)
                 return how, node
@@ -115,6 +115,11 @@ class Recorder:
                 self._failed.add(node)
                 return "fail", node
         return None
+
+    def _was_closed(self, life: NodeLife) -> bool:
+        """Whether its machine booted behind a clean close, which the config hears of (V6): no taint."""
+        known = _member(self._volume, life.node.number)
+        return life.identity.closed_boot_id != "" and known in (life.identity.closed_boot_id, life.boot_id)
 
     def _running(self, node: int) -> NodeLife | None:
         life = self._machines[node].life

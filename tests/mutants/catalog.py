@@ -268,6 +268,11 @@ MUTANTS = (
            "attach.incarnation != volume.incarnation", "False", ("tests/node/test_control.py",), rule="R-client"),
     Mutant(78, "membership", "a new incarnation takes the old session's requests", POLICY + "membership.py",
            "volume.last_session + tainted", "volume.last_session", ("tests/sim/test_incarnation.py",), rule="R-client"),
+    Mutant(191, "membership", "a clean close in any boot counts for the one that the config knows", POLICY + "policy.py",
+           "member.boot_id == me.closed_boot_id", "True", (TRANSCRIPTS,), rule="R-taint"),
+    Mutant(192, "membership", "a store that was not closed says that it was", STORE + "store.py",
+           "same_boot or not found.superblock.clean", "same_boot",
+           (BOOT + "::test_only_a_store_that_was_closed_cleanly_says_in_which_boot",), rule="R-taint"),
     Mutant(67, "membership", "lead the old epoch again after a restart", POLICY + "policy.py",
            "if is_member and self._may_stand(role, local, now_s):\n"
            "    self._stand(local, now_s)\n"

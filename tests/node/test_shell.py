@@ -52,6 +52,7 @@ class IdleNative:
         self.engine = IdleEngine(node)
         self.store_uuid = store_uuid
         self.boot_id = "boot"
+        self.closed_boot_id = ""
         self.listeners: list[tuple[str, int]] = []
         self.descriptors: list[int] = []
         self.stopped = False

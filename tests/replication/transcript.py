@@ -4,7 +4,8 @@ A transcript is one policy on one node. Lines at the margin are inputs, indented
 the actions that followed. `python -m tests.replication.transcript FILE...` writes the
 actions anew; the diff is the review.
 
-    volume me=1 copies=3 min=2 epoch=1 primary=1 in_sync=1,2,3    the config it starts with
+    volume me=1 copies=3 min=2 epoch=1 primary=1 in_sync=1,2,3    the config it starts with,
+        [boot=b8 closed=b1]                                       and who we are
     local last=10 commit=8 epoch=1 sealed=1 grant=0.5 learning    facts of its own copy
     at 3.5                                                        the time, in seconds
     up 2 [boot=b9] [disk=d9] | down 2 | died 2 | started 2 | tick | fenced
@@ -13,7 +14,7 @@ actions anew; the diff is the review.
     silent 2 | diverged 2
     stale 4 | session 3 | full 2 | unreadable 2
     won | lost | unknown | unavailable | landed     how its swap ended (landed: as the read shows)
-    config epoch=2 primary=2 in_sync=2,3                          somebody else's swap
+    config epoch=2 primary=2 in_sync=2,3 [boot2=b9]               somebody else's swap
 """
 from __future__ import annotations
 
@@ -73,7 +74,7 @@ class Transcript:
         match verb:
             case "volume":
                 volume = volume_of(options)
-                self.policy = VolumePolicy(identity_of(int(options["me"])), volume, 1, self.now_s)
+                self.policy = VolumePolicy(identity_of(int(options["me"]), options), volume, 1, self.now_s)
                 return self._step(events.Tick())
             case "local":
                 self.copy = None if names == ["none"] else self._copy(names, options)
@@ -128,7 +129,8 @@ class Transcript:
 def identity_of(node: int, options: Options | None = None) -> Identity:
     """Node 2 has disk d2 and boot b2 unless said otherwise."""
     options = options or {}
-    return Identity(node, options.get("disk", f"d{node}"), options.get("boot", f"b{node}"))
+    return Identity(node, options.get("disk", f"d{node}"), options.get("boot", f"b{node}"),
+                    options.get("closed", ""))
 
 
 def volume_of(options: Options) -> VolumeConfig:
@@ -153,8 +155,10 @@ def changed(volume: VolumeConfig, options: Options) -> VolumeConfig:
     epoch = int(options.get("epoch", volume.epoch))
     if "in_sync" in options:
         nodes = [int(node) for node in options["in_sync"].split(",")]
+        members = [volume.member(node) or Member(node, f"d{node}", f"b{node}") for node in nodes]
         volume = replaced(volume, in_sync=tuple(
-            volume.member(node) or Member(node, f"d{node}", f"b{node}") for node in nodes))
+            replaced(member, boot_id=options.get(f"boot{member.node}", member.boot_id))
+            for member in members))
     if epoch > volume.epoch:
         volume = membership.promoted(
             volume, epoch, int(options["primary"]), volume.in_sync, 20, volume.epoch,

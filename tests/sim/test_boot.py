@@ -14,13 +14,14 @@ from repstore.sim.cluster import SimulatedCluster
 from repstore.sim.durability import RecordedVolume, write
 from repstore.sim.engine import open_engine
 from repstore.sim.local import VOLUME_INDEX, LocalVolume, PlainDisk, Request
-from repstore.sim.workload import IO, WRITE
+from repstore.sim.workload import IO, WRITE, Ask
 from repstore.store import geometry
 from repstore.store.device import MemoryDevice
 from repstore.store.store import format_device, open_device
 from tests.sim.rules import cluster_of, endless_writes
 from tests.sim.scenarios import LIMIT_S, VOLUME, healthy_cluster
 
+NAMES = ("n1", "n2", "n3")
 BOOT_ID = bytes(16)
 SMALL_STORE_BYTES = 32 * config.MIB
 
@@ -68,6 +69,43 @@ def test_the_loss_of_all_processes_after_a_power_cut_of_each_loses_nothing() -> 
     assert cluster.volume(VOLUME).incarnation == 0
     cluster.attach(client, VOLUME, through="n1")
     cluster.check(client)
+
+
+@pytest.mark.parametrize("back", [("n1", "n2"), ("n1", "n2", "n3")])
+def test_machines_that_reboot_behind_a_clean_stop_have_lost_nothing(back: tuple[str, ...]) -> None:
+    """Maintenance of all: enough of them lead again, one staying away, and no client's session ends."""
+    cluster = healthy_cluster(1)
+    client = cluster.client(VOLUME, through="n1", asks=iter([Ask(WRITE, 0, 8), Ask(WRITE, 8, 8)]))
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    before = cluster.volume(VOLUME)
+    for name in NAMES:
+        cluster.node(name).stop()
+    for name in NAMES:
+        cluster.node(name).cut_power()
+    for name in back:
+        cluster.start(name)
+    cluster.run_until(lambda: cluster.volume(VOLUME).epoch > before.epoch, LIMIT_S)
+    cluster.run_for(1)
+    volume = cluster.volume(VOLUME)
+    assert volume.incarnation == before.incarnation
+    assert len(volume.in_sync) >= len(back)
+    cluster.attach(client, VOLUME, through="n1")
+    cluster.check(client)
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_only_a_store_that_was_closed_cleanly_says_in_which_boot(clean: bool) -> None:
+    """And only of another boot than this one; a tainted one says by which name it went."""
+    layout = geometry.choose(config.StoreOptions(SMALL_STORE_BYTES))
+    image = bytearray(layout.size_bytes)
+    format_device(MemoryDevice(image), layout, store_uuid=bytes(range(16)), boot_id=BOOT_ID)
+    presented = BOOT_ID
+    for boot, same in ((1, False), (1, True), (2, False)):
+        opened = open_device(MemoryDevice(image), "store", boot_id=bytes([boot] * 16), life_id=boot)
+        assert opened.closed_boot_id == (presented if not same and (clean or presented == BOOT_ID) else b"")
+        volume = LocalVolume(PlainDisk(image), boot_id=bytes([boot] * 16), life_id=boot)
+        volume.engine.settle(clean=clean)
+        presented = opened.boot_id
 
 
 def test_a_life_writes_nothing_to_its_log_before_its_name_is_durable() -> None:

@@ -58,6 +58,10 @@ class NativeNode(Protocol):
         """What the store presents as its boot: the kernel's, or a new random id if recovery
         found that acknowledged batches are missing."""
 
+    @property
+    def closed_boot_id(self) -> str:
+        """Of the earlier boot in which the store was closed cleanly; empty if it was not."""
+
     def add_listener(self, socket_fd: int, kind: int) -> None:
         """Takes over a listening socket."""
 
@@ -104,8 +108,8 @@ class NodeShell:
             admin.register_node(self._store, self._node)                        # H2
         number = CLIENT_NODE_ID if self._node is None else self._node.id
         identity = NodeIdentity(
-            self._name, Identity(number, self._native.store_uuid, self._native.boot_id),
-            process.host_boot_id, uuids.uuid4().hex)
+            self._name, Identity(number, self._native.store_uuid, self._native.boot_id,
+                                 self._native.closed_boot_id), process.host_boot_id, uuids.uuid4().hex)
         self._native.start()
         self.control = NodeControl(identity, self._native.engine, self._store, is_gone, now_s())
 

@@ -33,6 +33,12 @@ def is_tainted(volume: VolumeConfig, node: NodeId, boot_id: str) -> bool:
     return volume.epoch > 0 and (member is None or member.boot_id != boot_id)
 
 
+def rebooted(volume: VolumeConfig, node: NodeId, boot_id: str) -> VolumeConfig:
+    """With the boot that this member has now, and nothing of what it had is gone."""
+    return replace(volume, in_sync=tuple(
+        replace(member, boot_id=boot_id) if member.node == node else member for member in volume.in_sync))
+
+
 def ejected(volume: VolumeConfig, nodes: tuple[NodeId, ...],
             unfit: Container[NodeId] = ()) -> VolumeConfig | None:
     """Without as many of `nodes` as min_copies allows, first ones first; None: nobody.

@@ -15,6 +15,9 @@ Rules:
      it granted no lease for T_grace; the others of the set stand in line behind the first.
   V5 A fenced node is nobody's primary and takes itself out of the in-sync set, if another
      member is in reach and is not tainted: else it may be the only one that has everything.
+  V6 A member whose store was closed cleanly in the boot that the config knows has lost nothing with
+     that boot. Only it can tell, and it does so by a swap, before it asks anybody for anything:
+     until then it counts as tainted. Any older boot than the config's proves nothing.
 """
 from __future__ import annotations
 
@@ -149,6 +152,8 @@ class VolumePolicy:
             return self._create_copy()
         if self.fenced:
             return self._leave(now_s)
+        if self._must_tell_boot():
+            return self._tell_boot(now_s)
         if isinstance(role, Leader):
             if self._is_mine(role.epoch):
                 return []
@@ -166,6 +171,19 @@ class VolumePolicy:
             self._stand(local, now_s)
             return actions
         return [*actions, *self._follow(role)]
+
+    def _must_tell_boot(self) -> bool:
+        """V6."""
+        me = self.here.me
+        member = self.here.volume.member(me.node)
+        return (member is not None and self.here.is_member(me) and self.here.volume.epoch > 0
+                and me.closed_boot_id != "" and member.boot_id == me.closed_boot_id)
+
+    def _tell_boot(self, now_s: float) -> list[Action]:
+        here = self.here
+        if here.swap is not None or now_s < here.next_swap_s:
+            return []
+        return [Swap(membership.rebooted(here.volume, here.me.node, here.me.boot_id), here.revision)]
 
     def _create_copy(self) -> list[Action]:
         """A node of the placement without a copy makes one, unless it should have data."""

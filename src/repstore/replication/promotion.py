@@ -23,7 +23,7 @@
 """
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from repstore import config
 from repstore.replication import membership
@@ -130,6 +130,7 @@ class Candidate:
 
     def advance(self, here: Situation, local: LocalCopy, now_s: float) -> list[Action]:
         """The next steps: seal, ask, pull, or propose."""
+        self._judge(here)
         self._move_up(local.sealed_epoch)            # another candidate sealed us meanwhile
         if self.log_grew(here.me.node, local):
             self._move_up(self.target_epoch + 1)     # P6
@@ -168,8 +169,15 @@ class Candidate:
             return
         self.reports[event.node] = Report(
             event.node, event.last_lsn, event.commit_lsn, event.chain, event.learning,
-            membership.is_tainted(here.volume, event.node, identity.boot_id),
-            identity.store_uuid != member.store_uuid or event.node in self.diverged)
+            lost=identity.store_uuid != member.store_uuid or event.node in self.diverged)
+
+    def _judge(self, here: Situation) -> None:
+        """Who is tainted, by the config as it is now: a member may have told of its boot since (V6)."""
+        for node, report in self.reports.items():
+            identity = here.identity_of(node)
+            if identity is not None:
+                self.reports[node] = replace(
+                    report, tainted=membership.is_tainted(here.volume, node, identity.boot_id))
 
     def _move_up(self, epoch: int) -> None:
         """P7: all answers so far were to a lower epoch."""

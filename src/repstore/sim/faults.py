@@ -97,12 +97,15 @@ def kill_at_start(scene: Scene, fault: Fault, met: Met) -> None:
 
 
 def stop(scene: Scene, fault: Fault, met: Met) -> None:
+    """The node is stopped; half of them with their machine, which boots anew."""
     life = _running(scene, fault.node)
     if life is None or life.is_stopped:
         return
     met()
     scene.down.add(fault.node)
     scene.cluster.node(fault.node).stop()
+    if fault.share >= 0.5:
+        scene.cluster.node(fault.node).cut_power()
     _after(scene, fault, lambda: scene.start(fault.node))
 
 

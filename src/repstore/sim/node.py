@@ -93,8 +93,9 @@ class SimulatedNode:
                                      life_id=life_id, unreadable=frozenset(self.disk.faults.unreadable),
                                      replicated=True)
         self._world.trace.add(self.name, f"starts, life {life_id:016x}: {opened.recovery.reason}")
-        life = self.life = NodeLife(self._world, self, engine, opened.superblock.store_uuid.hex(),
-                                    opened.boot_id.hex(), self._random)
+        identity = Identity(self.number, opened.superblock.store_uuid.hex(), opened.boot_id.hex(),
+                            opened.closed_boot_id.hex())
+        life = self.life = NodeLife(self._world, self, engine, identity, self._random)
         life.pumps_left = crash_after
         try:
             engine.wait_for_checkpoint(1)
@@ -143,8 +144,8 @@ class SimulatedNode:
 class NodeLife:
     """One run of a node's process."""
 
-    def __init__(self, world: World, node: SimulatedNode, engine: SimulatedEngine, store_uuid: str,
-                 boot_id: str, random: Random) -> None:
+    def __init__(self, world: World, node: SimulatedNode, engine: SimulatedEngine, identity: Identity,
+                 random: Random) -> None:
         self.name = node.name
         self.node = node
         self.engine = engine
@@ -152,8 +153,9 @@ class NodeLife:
         self.process = 0
         self.pumps_left: int | None = None                  # None: as many as it takes
         self.on_progress: list[Callable[[], bool]] = []     # clients: True when they asked for more
-        self.store_uuid = store_uuid
-        self.boot_id = boot_id
+        self.store_uuid = identity.store_uuid
+        self.boot_id = identity.boot_id
+        self.identity = identity
         self._world = world
         self._random = random
         self._due: dict[int, tuple[int, DiskAsk]] = {}      # disk operations, by number
@@ -196,8 +198,7 @@ class NodeLife:
         record = NodeConfig(name=node.name, id=node.number, store_path=node.name, store_uuid=self.store_uuid,
                             peer_socket=node.name, host_boot_id=host_boot, pid=process, boot_id=self.boot_id)
         admin.register_node(store, record)
-        identity = NodeIdentity(node.name, Identity(node.number, self.store_uuid, self.boot_id), host_boot,
-                                self._random.randbytes(16).hex())
+        identity = NodeIdentity(node.name, self.identity, host_boot, self._random.randbytes(16).hex())
         self._control = NodeControl(identity, self.engine, store, world.is_gone, node.clock.now_s)
         self.decide(self._tick)
 

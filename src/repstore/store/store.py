@@ -47,6 +47,7 @@ class OpenedStore:
     root: Root
     root_bytes: bytes
     boot_id: bytes               # what the store presents as its boot (B1, B2)
+    closed_boot_id: bytes        # of the earlier boot in which it was closed cleanly (B3); none: empty
     life_id: int                 # of the life that begins now
     recovery: Recovery
 
@@ -162,6 +163,7 @@ def open_device(device: Device, name: str, *, boot_id: bytes, life_id: int,
       B1 where acknowledged writes may be missing it is one of its own, of this boot of the
          machine by its beginning: to the cluster that is as if the power had failed just now
       B2 as long as the machine runs it stays what it is: a process that dies loses nothing
+      B3 closed cleanly in an earlier boot nothing of it is missing: it says which that was
     """
     found = superblock.read(device, name)
     superblock.check_writable(found.superblock, name)
@@ -170,6 +172,7 @@ def open_device(device: Device, name: str, *, boot_id: bytes, life_id: int,
     same_boot = found.superblock.boot_id[:BOOT_BYTES] == boot_id[:BOOT_BYTES]
     decided = recovery.recover(device, found.superblock, root, same_boot=same_boot, name=name,
                                replicated=replicated)
+    closed_boot_id = b"" if same_boot or not found.superblock.clean else found.superblock.boot_id
     if decided.tainted:
         boot_id = boot_id[:BOOT_BYTES] + life_id.to_bytes(8, "little")[:len(boot_id) - BOOT_BYTES]
     elif same_boot:
@@ -177,7 +180,8 @@ def open_device(device: Device, name: str, *, boot_id: bytes, life_id: int,
     return OpenedStore(name=name, device=device, geometry=found.superblock.geometry,
                        superblock=found.superblock, superblock_block=_with_area(found.block, area),
                        lagging=found.lagging, root=root,
-                       root_bytes=root_bytes, boot_id=boot_id, life_id=life_id, recovery=decided)
+                       root_bytes=root_bytes, boot_id=boot_id, closed_boot_id=closed_boot_id, life_id=life_id,
+                       recovery=decided)
 
 
 def info(path: str | os.PathLike[str]) -> StoreInfo:
