@@ -41,6 +41,10 @@ PAGE_SLOTS_EXTRA_TINY = 25             # two volumes: 6 pages each, old and new
 SMALL_STORE_BYTES = 16 * MIB           # below it the small extra has to do, below one step the tiny one
 RECOVERY_READ_BYTES = 1 * MIB          # one read of recovery
 RECOVERY_LOOKAHEAD_BYTES = 8 * MIB     # searched at least behind the last batch found, for proof
+READ_PATIENCE_S = 10.0                 # an opening waits so long for blocks it cannot read: a path may be
+                                       # back by then; what stays longer is a defect of the medium
+READ_AGAIN_MIN_S = 0.05                # between two tries, doubling
+READ_AGAIN_MAX_S = 1.0
 ZERO_FILL_BYTES = 4 * MIB              # one write when a store is created
 
 VERIFY_PAGES_EXACT = 64                # map pages whose checksums a verification compares at once

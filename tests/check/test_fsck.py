@@ -25,6 +25,7 @@ from repstore.store.geometry import Geometry
 from repstore.store.root import Root
 from repstore.store.store import format_device
 from tests.sim.scenarios import NAMES, failover_and_rejoin
+from tests.store.images import BadSpots, Log
 
 BOOT_ID = b"boot of the test"
 BLOCKS = 150
@@ -178,6 +179,16 @@ def test_a_hole_in_the_log_below_a_flush_is_a_finding() -> None:
         if report.counts["log"]:
             return
     raise AssertionError("no batch of the log was missed")
+
+
+def test_an_end_of_the_log_that_cannot_be_read_is_a_finding() -> None:
+    log = Log(geometry=geometry.choose(config.StoreOptions(config.MIB, 64 * config.KIB)))
+    for _ in range(4):
+        log.append(blocks=0)
+    report = Report("image")
+    check_device(BadSpots(log.device.image, {log.address(4) // BLOCK_SIZE}), report)
+    assert (report.complete, report.counts, report.checked["batches"]) == (True, {"log": 1}, 3)
+    assert "may stand there (D7)" in str(report.findings[0])
 
 
 def in_segment(parts: Parts) -> int:

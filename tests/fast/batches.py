@@ -38,6 +38,7 @@ class Batch:
     payload: bytes = b""
     descriptor_count: int | None = None      # say another number than there are
     payload_blocks: int | None = None
+    segment_class: int = 0
 
 
 def build(batch: Batch) -> bytes:
@@ -50,6 +51,7 @@ def build(batch: Batch) -> bytes:
             ("flushed_sequence", batch.flushed), ("completed_sequence", batch.completed),
             ("previous_crc", batch.previous_crc), ("segment", batch.segment),
             ("generation", batch.generation), ("offset_blocks", batch.offset),
+            ("segment_class", batch.segment_class),
             ("descriptor_count", len(batch.records) if batch.descriptor_count is None
              else batch.descriptor_count),
             ("payload_blocks", len(blocks) if batch.payload_blocks is None else batch.payload_blocks)):

@@ -145,7 +145,7 @@ MUTANTS = (
     Mutant(33, "recovery", "let one superblock of four decide", STORE + "superblock.py",
            "len(copies) >= SUPERBLOCK_READ_QUORUM", "len(copies) >= 1", ("tests/store/test_superblock.py",)),
     Mutant(34, "recovery", "trust the end of the log after a power cut", STORE + "recovery.py",
-           'verdict == "lost" or not same_boot', 'verdict == "lost"', (RECOVERY,), rule="R-taint"),
+           'end.verdict == "lost" or not same_boot', 'end.verdict == "lost"', (RECOVERY,), rule="R-taint"),
     Mutant(35, "recovery", "cut what was acknowledged although no power was lost", STORE + "recovery.py",
            '"corruption" if same_boot else "lost"', '"lost"', (RECOVERY,)),
     Mutant(36, "recovery", "replay a batch that does not name the one before it", STORE + "recovery.py",

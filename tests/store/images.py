@@ -10,6 +10,7 @@ from repstore.store import root as roots
 from repstore.store import store, superblock
 from repstore.store.device import MemoryDevice
 from repstore.store.geometry import Geometry
+from repstore.store.patience import Patience
 from repstore.store.root import Root
 from repstore.store.superblock import Superblock
 from tests.fast.batches import Batch, build, header_crc
@@ -68,7 +69,7 @@ class Log:
         data = build(Batch(
             self.sequence, self.crc, flushed, completed, STORE_ID, LIFE, segment, generation, offset,
             records=[(OP_WRITE, blocks)] if blocks else [],
-            payload=bytes([self.sequence % 251]) * blocks * BLOCK_SIZE))
+            payload=bytes([self.sequence % 251]) * blocks * BLOCK_SIZE, segment_class=log_class))
         self.device.write((self.geometry.segment_start(segment) + offset) * BLOCK_SIZE, data)
         self.places[self.sequence] = (segment, offset, blocks)
         self.heads[log_class] = (segment, generation, offset + 1 + blocks)
@@ -91,9 +92,41 @@ class Log:
     def rot_header(self, sequence: int) -> None:
         self.device.image[self.address(sequence) + 200] ^= 1
 
-    def open(self, boot_id: bytes = BOOT, *, replicated: bool = False) -> store.OpenedStore:
-        return store.open_device(self.device, "image", boot_id=boot_id, life_id=LIFE + 1,
-                                 replicated=replicated)
+    def open(self, boot_id: bytes = BOOT, *, replicated: bool = False,
+             device: MemoryDevice | None = None, patience: Patience | None = None) -> store.OpenedStore:
+        return store.open_device(device or self.device, "image", boot_id=boot_id, life_id=LIFE + 1,
+                                 replicated=replicated, patience=patience)
+
+
+class BadSpots(MemoryDevice):
+    """Some blocks cannot be read; with `until`, only before so many reads of them have failed."""
+
+    def __init__(self, image: bytearray, blocks: set[int], until: int | None = None) -> None:
+        super().__init__(image)
+        self.blocks = blocks
+        self.left = until
+
+    def read(self, offset: int, length: int) -> memoryview:
+        if self.left != 0 and not self.blocks.isdisjoint(
+                range(offset // BLOCK_SIZE, (offset + length) // BLOCK_SIZE)):
+            self.left = None if self.left is None else self.left - 1
+            raise OSError(5, "bad spot")
+        return super().read(offset, length)
+
+
+class Waiting:
+    """A clock that nothing but sleep moves, and the pauses that were made."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self.pauses: list[float] = []
+
+    def sleep(self, pause_s: float) -> None:
+        self.pauses.append(pause_s)
+        self.now_s += pause_s
+
+    def patience(self, limit_s: float = config.READ_PATIENCE_S) -> Patience:
+        return Patience(limit_s, clock=lambda: self.now_s, sleep=self.sleep)
 
 
 def state_of(device: MemoryDevice) -> Superblock:

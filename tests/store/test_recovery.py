@@ -1,5 +1,6 @@
 """Recovery: what was promised is kept, what was not may go, and rot is never taken for a crash."""
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -7,12 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repstore import config, errors
-from repstore.format import SEGMENT_OPEN
+from repstore.format import BLOCK_SIZE, SEGMENT_CLASSES, SEGMENT_OPEN
 from repstore.store import recovery
 from repstore.store import root as roots
 from repstore.store.recovery import BATCH_INFO
 from repstore.store.root import Root
-from tests.store.images import BOOT, OTHER_BOOT, Log, new_store, small_geometry, state_of
+from tests.store.images import (
+    BOOT,
+    OTHER_BOOT,
+    BadSpots,
+    Log,
+    Waiting,
+    new_store,
+    small_geometry,
+    state_of,
+)
 
 START, START_CRC = 100, 5000
 BAD_PAYLOAD = 4
@@ -266,22 +276,140 @@ def test_a_torn_tail_over_several_segments_does_not_hide_the_proof_behind_it() -
         log.open()
 
 
+# ------------------------------------------------------------------------ what cannot be read (D7)
+
+def bad(log: Log, *blocks: int, until: int | None = None) -> BadSpots:
+    return BadSpots(log.device.image, set(blocks), until)
+
+
+def header_of(log: Log, sequence: int) -> int:
+    return log.address(sequence) // BLOCK_SIZE
+
+
 @pytest.mark.fault("disk: a latent sector error in the log",
                    promise="damage, never taken for the end of the log")
 def test_an_unreadable_block_is_damage_and_not_the_end_of_the_log() -> None:
     log = Log()
     for _ in range(4):
         log.append(blocks=1, completed=4, flushed=4)
-    plain_read = log.device.read
-    bad = log.address(2) + 4096
+    assert log.open(device=bad(log, header_of(log, 2) + 1)).recovery.damaged == (2,)
 
-    def read(offset: int, length: int) -> memoryview:
-        if offset <= bad < offset + length:
-            raise OSError(5, "bad spot")
-        return plain_read(offset, length)
 
-    log.device.read = read  # type: ignore[method-assign]
-    assert log.open().recovery.damaged == (2,)
+def two_classes() -> Log:
+    """The cleaner entered its first segment before the clients theirs, and wrote to it after them."""
+    log = Log(geometry=small_geometry(2 * config.MIB))
+    log.heads[1] = (log.plan.pop(0), 1, 0)
+    for number in range(9):
+        log.append(blocks=4, log_class=1 if number in (2, 6) else 0)
+    return log
+
+
+def one_class() -> Log:
+    log = Log()
+    for _ in range(5):
+        log.append(blocks=3)
+    return log
+
+
+def reopened_at_checkpoint() -> Log:
+    """Batches that the checkpoint holds stand in front of those it does not."""
+    log = open_at_checkpoint()
+    log.sequence, log.crc, log.heads[0] = 38, 5, (0, 3, 0)
+    for _ in range(2):
+        log.append(blocks=1)
+    log.root = replace(log.root, batch_sequence=40, batch_crc=log.crc)
+    log.begin_life()
+    for _ in range(5):
+        log.append(blocks=3)
+    return log
+
+
+@pytest.mark.parametrize("make", [Log, one_class, two_classes, open_at_checkpoint, reopened_at_checkpoint])
+@pytest.mark.parametrize("same_boot", [True, False])
+@pytest.mark.fault("disk: a latent sector error in the log",
+                   promise="damage, never taken for the end of the log")
+def test_wherever_a_block_cannot_be_read_no_batch_is_taken_for_absent(
+        make: Callable[[], Log], same_boot: bool) -> None:
+    """Each block of all segments in turn, of a log that nobody says was flushed. It is refused where a batch
+    begins, or the next one may; else every batch counts, and only a bad payload is damage."""
+    log = make()
+    geometry, boot_id = log.geometry, BOOT if same_boot else OTHER_BOOT
+    batches = {header_of(log, s): s for s in log.places if s > log.root.batch_sequence}
+    payload = {block: s for at, s in batches.items() for block in range(at + 1, at + 1 + log.places[s][2])}
+    may_begin = {geometry.segment_start(number) for number in log.plan[:SEGMENT_CLASSES]}
+    may_begin |= {geometry.segment_start(segment) + end for segment, _, end in log.heads.values()}
+    if make is open_at_checkpoint:        # what is in the segment is not known: the end is where nothing is
+        may_begin = may_begin - {geometry.segment_start(0) + 5} | {geometry.segment_start(0)}
+    for number in range(geometry.segment_count):
+        start = geometry.segment_start(number)
+        for block in range(start, start + geometry.segment_blocks):
+            device = bad(log, block)
+            if block in batches or block in may_begin:
+                place = f"block {block - start} of segment {number}, which cannot be read"
+                with pytest.raises(errors.CorruptionError, match=place):
+                    log.open(boot_id, device=device)
+                found = log.open(boot_id, device=device, replicated=True).recovery
+                cut = batches.get(block, log.sequence + 1) - 1
+                assert (found.cut_sequence, found.tainted, found.incomplete) == (cut, True, True)
+                assert place in found.reason
+                continue
+            found = log.open(boot_id, device=device).recovery
+            assert (found.cut_sequence, found.tainted) == (log.sequence, not same_boot), block
+            assert found.damaged == ((payload[block],) if block in payload else ())
+
+
+@pytest.mark.fault("disk: a log that cannot be read at all while the store is opened",
+                   promise="refused or incomplete, never an empty log")
+def test_a_log_that_cannot_be_read_at_all_is_not_an_empty_one() -> None:
+    log = one_class()
+    for _ in range(4):
+        log.append(completed=log.sequence, flushed=log.sequence)
+    device = bad(log, *range(log.geometry.segment_base, log.geometry.total_blocks - 1))
+    with pytest.raises(errors.CorruptionError, match=r"at the checkpoint, after batch 0: expected batch 1, "
+                                                     r"or the end of the log, found block 0 of segment 0"):
+        log.open(device=device)
+    found = log.open(device=device, replicated=True).recovery
+    assert (found.cut_sequence, found.tainted, found.incomplete) == (0, True, True)
+
+
+def test_a_gap_that_cannot_be_read_is_not_blamed_on_the_power() -> None:
+    log = Log()
+    for number in range(6):
+        log.append(flushed=2, completed=number)
+    with pytest.raises(errors.CorruptionError, match="batch 4, or the end of the log"):
+        log.open(OTHER_BOOT, device=bad(log, header_of(log, 4)))
+
+
+def test_a_missing_batch_that_is_proven_names_the_block_it_may_stand_in() -> None:
+    log = Log()
+    for number in range(6):
+        log.append(flushed=number, completed=number)
+    with pytest.raises(errors.CorruptionError, match=r"batch 6 proves .*\(D1, D2\), and block 6 of"):
+        log.open(device=bad(log, header_of(log, 4)))
+
+
+@pytest.mark.fault("disk: reads fail for a moment while the store is opened",
+                   promise="tried again: nothing is missing")
+def test_what_can_be_read_again_was_never_damaged() -> None:
+    log = one_class()
+    waiting = Waiting()
+    device = bad(log, *range(log.geometry.segment_base, log.geometry.total_blocks - 1), until=200)
+    opened = log.open(device=device, patience=waiting.patience())
+    assert (opened.recovery.cut_sequence, opened.tainted, opened.recovery.damaged) == (5, False, ())
+    assert 0 < sum(waiting.pauses) < config.READ_PATIENCE_S
+
+
+def test_what_stays_unreadable_ends_the_patience_and_only_what_matters_is_waited_for() -> None:
+    log = one_class()
+    waiting = Waiting()
+    with pytest.raises(errors.CorruptionError, match="after batch 1: expected batch 2"):
+        log.open(device=bad(log, header_of(log, 2)), patience=waiting.patience())
+    assert sum(waiting.pauses) == pytest.approx(config.READ_PATIENCE_S)
+    assert waiting.pauses[0] < waiting.pauses[1] < waiting.pauses[5] == config.READ_AGAIN_MAX_S
+    waiting = Waiting()
+    opened = log.open(device=bad(log, header_of(log, 2) + 1, log.geometry.segment_start(9) + 1),
+                      patience=waiting.patience())
+    assert (opened.recovery.damaged, waiting.pauses) == ((2,), [])
 
 
 def test_a_store_closed_cleanly_is_not_searched() -> None:

@@ -13,7 +13,8 @@ from repstore.format import BLOCK_SIZE
 from repstore.store import root as roots
 from repstore.store import store, superblock
 from repstore.store.device import FileDevice, MemoryDevice
-from tests.store.images import BOOT, LIFE, Log, new_store, state_of
+from repstore.store.patience import Patience
+from tests.store.images import BOOT, LIFE, BadSpots, Log, Waiting, new_store, state_of
 from tests.store.test_root import root, volume
 
 
@@ -172,6 +173,26 @@ def test_every_single_bad_block_of_metadata_is_survived_or_told(tmp_path: Path) 
     damaged.image[geometry.root_start(0) * BLOCK_SIZE + 16] ^= 1
     with pytest.raises(errors.CorruptionError, match="root area 0"):
         store.open_device(damaged, "image", boot_id=BOOT, life_id=LIFE)
+
+
+@pytest.mark.parametrize("what", ["superblocks", "roots", "all"])
+@pytest.mark.fault("disk: reads fail for a moment while the store is opened",
+                   promise="tried again: nothing is missing")
+def test_superblocks_and_roots_are_waited_for_where_no_copy_does(what: str) -> None:
+    image = new_store().image
+    geometry = state_of(new_store()).geometry
+    spots = {"superblocks": set(geometry.superblock_positions), "all": set(range(geometry.total_blocks)),
+             "roots": {geometry.root_start(area) for area in (0, 1)}}[what]
+    waiting = Waiting()
+    opened = store.open_device(BadSpots(image, spots, until=20), "image", boot_id=BOOT, life_id=LIFE,
+                               patience=waiting.patience())
+    assert (opened.superblock, len(waiting.pauses) > 0) == (state_of(new_store()), True)
+    with pytest.raises(errors.CorruptionError):
+        store.open_device(BadSpots(image, spots), "image", boot_id=BOOT, life_id=LIFE,
+                          patience=waiting.patience(1.0))
+    one_of_each = {geometry.superblock_positions[0], geometry.root_start(1)}
+    store.open_device(BadSpots(image, one_of_each), "image", boot_id=BOOT, life_id=LIFE,
+                      patience=Patience(1.0, sleep=lambda pause_s: pytest.fail("waits")))
 
 
 class Moving(MemoryDevice):

@@ -11,7 +11,7 @@ from repstore.store import superblock
 from repstore.store.device import Bytes, MemoryDevice
 from repstore.store.superblock import Superblock
 from tests.fast.batches import seal
-from tests.store.images import new_store, small_geometry, state_of
+from tests.store.images import BadSpots, new_store, small_geometry, state_of
 
 DAMAGES = st.one_of(
     st.just(bytes(BLOCK_SIZE)),
@@ -186,19 +186,6 @@ def test_a_truncated_store_is_named_with_both_sizes() -> None:
     image = new_store().image
     with pytest.raises(errors.CorruptionError, match="1048576 bytes, found 1044480: the file was truncated"):
         superblock.read(MemoryDevice(image[:-BLOCK_SIZE]), "image")
-
-
-class BadSpots(MemoryDevice):
-    """Some blocks cannot be read."""
-
-    def __init__(self, image: bytearray, blocks: set[int]) -> None:
-        super().__init__(image)
-        self.blocks = blocks
-
-    def read(self, offset: int, length: int) -> memoryview:
-        if self.blocks & set(range(offset // BLOCK_SIZE, (offset + length) // BLOCK_SIZE)):
-            raise OSError(5, "bad spot")
-        return super().read(offset, length)
 
 
 @given(st.sets(st.integers(0, 3), max_size=2))

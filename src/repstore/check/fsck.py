@@ -16,7 +16,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from repstore import errors
+from repstore import config, errors
 from repstore._fast.control import Engine
 from repstore.check import store_maps, store_records
 from repstore.check.findings import Report
@@ -26,7 +26,9 @@ from repstore.format import BLOCK_SIZE, SUPERBLOCK_COPIES
 from repstore.store import recovery, superblock
 from repstore.store import root as roots
 from repstore.store.device import Device, FileDevice, MemoryDevice
+from repstore.store.patience import Patience
 from repstore.store.root import Root
+from repstore.store.store import read_checkpoint
 from repstore.store.superblock import Found
 
 
@@ -42,20 +44,22 @@ def check_store(path: str | os.PathLike[str], *, data: bool = False, report: Rep
     device = FileDevice(Path(path), writable=False)
     try:
         device.lock()                                                            # C1
-        check_device(device, report, data=data, position=position, progress=progress)
+        check_device(device, report, data=data, position=position, progress=progress,
+                     patience=Patience(config.READ_PATIENCE_S))
     finally:
         device.close()
     return report
 
 
 def check_device(device: Device, report: Report, *, data: bool = False, position: Position | None = None,
-                 progress: Progress = silent) -> None:
-    """Check a store on any device."""
-    found = superblock.read(device, report.store)
+                 progress: Progress = silent, patience: Patience | None = None) -> None:
+    """Check a store on any device. `patience` as in `store.open_device`."""
+    patience = patience or Patience()
+    found, root_bytes, area = read_checkpoint(device, report.store, patience)
     _check_superblocks(device, found, report)
-    root_bytes, area = _check_roots(device, found, report)
+    _check_roots(device, found, area, report)
     root = roots.decode(root_bytes, found.superblock.geometry, f"{report.store}: root")
-    engine = _load(device, found, root, root_bytes, area, report)
+    engine = _load(device, found, root, root_bytes, area, report, patience)
     store_maps.check_pages(device, found.superblock.geometry, root, report, progress)
     owned = store_maps.check_pointers(engine, found.superblock.geometry, report, progress)
     store_maps.check_live(engine, found.superblock.geometry, owned, report)
@@ -80,10 +84,9 @@ def _check_superblocks(device: Device, found: Found, report: Report) -> None:
                        f"{found.copies} of {SUPERBLOCK_COPIES} say", f"sequence {copy.sequence}")
 
 
-def _check_roots(device: Device, found: Found, report: Report) -> tuple[bytes, int]:
-    """The root, and the area it was read from."""
+def _check_roots(device: Device, found: Found, area: int, report: Report) -> None:
+    """One root is good, the one in `area`."""
     state = found.superblock
-    root_bytes, area = roots.read_either(device, state, report.store)
     report.checked["roots"] += 1
     if area != state.root_area:
         report.add("root", f"root area {state.root_area}", f"checksum {state.root_crc:#010x}", "another one")
@@ -93,14 +96,14 @@ def _check_roots(device: Device, found: Found, report: Report) -> tuple[bytes, i
             roots.read(device, replace(state, root_area=1 - area), report.store)
         except errors.CorruptionError as error:
             report.add("root", f"root area {1 - area}, the second copy", error.expected, error.found)
-    return root_bytes, area
 
 
-def _load(device: Device, found: Found, root: Root, root_bytes: bytes, area: int, report: Report) -> Engine:
+def _load(device: Device, found: Found, root: Root, root_bytes: bytes, area: int, report: Report,
+          patience: Patience) -> Engine:
     """The state that opening this store would come to (C2)."""
     state = found.superblock
     try:
-        decided = recovery.recover(device, state, root, same_boot=True, name=report.store)
+        decided = recovery.recover(device, state, root, same_boot=True, name=report.store, patience=patience)
     except errors.CorruptionError as error:
         report.add("log", error.where, error.expected, error.found)
         decided = recovery.recover(device, state, root, same_boot=True, name=report.store, replicated=True)

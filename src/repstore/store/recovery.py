@@ -15,6 +15,10 @@ Let k be the first batch of the chain that is missing or whose payload is not wh
      Unless the copies are one of several: then the log is cut there, and the store *incomplete*:
      its copies may neither lead nor count before they have learned from the others
   D6 after another boot the tail may be short without a trace: tainted, whatever was found
+  D7 what cannot be read is not absent. A missing k that may stand in an unreadable block (`unread`) is
+     no end: what is there may have been flushed. It is waited for (`patience`); what stays unreadable is
+     treated as in D1, whatever a later batch says: refused or, of several copies, cut and incomplete.
+     Where only payload of k cannot be read, k was written: kept, and exactly its blocks are bad
 """
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,11 +28,13 @@ from numpy.typing import NDArray
 
 from repstore import config, errors
 from repstore._fast.batch import BATCH_INFO_FIELDS, scan_segment
-from repstore.format import BLOCK_SIZE, SEGMENT_CLASSES
+from repstore.format import BLOCK_SIZE, SEGMENT_CLASSES, batch_header_t
 from repstore.store.device import Device
 from repstore.store.geometry import Geometry
+from repstore.store.patience import Patience
 from repstore.store.root import Root
 from repstore.store.superblock import Superblock
+from repstore.store.unread import Place, Unread
 
 BATCH_INFO = np.dtype(list(BATCH_INFO_FIELDS))
 BATCH_PLACE = np.dtype([("segment", "<u4"), ("offset_blocks", "<u4")])
@@ -53,37 +59,81 @@ class Recovery:
     incomplete: bool = False         # durable writes are missing: other copies have them
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Scan:
+    """What was found where the log can have been."""
+
+    batches: Infos                   # in no particular order
+    unread: Unread
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _End:
+    """The first batch of the chain that does not count, and what is known about it."""
+
+    k: int
+    log: Infos                       # the batches before it that count
+    damaged: tuple[int, ...]         # of these, whose payload is bad
+    present: bool                    # whether a header of k was found
+    later: Infos
+    verdict: str
+    unreadable: Place | None         # where k may stand: D7
+
+
 def recover(device: Device, superblock: Superblock, root: Root, *, same_boot: bool, name: str,
-            replicated: bool = False) -> Recovery:
-    """Scan the log and decide. A store that was closed cleanly has none."""
+            replicated: bool = False, patience: Patience | None = None) -> Recovery:
+    """Scan the log and decide. A store that was closed cleanly has none.
+
+    `patience` is for blocks on which the decision hangs; without it nothing is waited for.
+    """
     if superblock.clean:
         return Recovery(np.zeros(0, BATCH_PLACE), root.batch_sequence, False, (), "closed cleanly")
-    found = scan(device, superblock, root)
-    return decide(found, root.batch_sequence, root.batch_crc, same_boot=same_boot, name=name,
-                  replicated=replicated)
+    patience = patience or Patience()
+    while True:
+        found = scan(device, superblock, root)
+        end = _walk(found.batches, root.batch_sequence, root.batch_crc, same_boot=same_boot, name=name,
+                    unread=found.unread)
+        if end.unreadable is None:
+            break
+        segment, block = end.unreadable
+        if not patience.until_readable(device, superblock.geometry.segment_start(segment) + block):
+            break
+    return _judge(end, same_boot=same_boot, name=name, replicated=replicated)
 
 
-def scan(device: Device, superblock: Superblock, root: Root) -> Infos:
-    """Every batch of the last life where the log can have been, in no particular order."""
+def scan(device: Device, superblock: Superblock, root: Root) -> Scan:
+    """Every batch of the last life where the log can have been, and what could not be read there."""
     geometry = superblock.geometry
     generations = root.segments["generation"]
     reader = _SegmentReader(device, geometry, superblock)
-    found = [reader.batches(number, int(generations[number])) for number in root.open_segments()]
+    opened = root.open_segments()
+    for number in opened:
+        reader.classes[number] = int(root.segments["segment_class"][number])
+    found = [reader.batches(number, int(generations[number])) for number in opened]
     lookahead = max(EMPTY_SEGMENTS_MAX, config.RECOVERY_LOOKAHEAD_BYTES // geometry.segment_bytes)
-    empty = 0
+    empty = searched = 0
     for number in root.plan.tolist():
         # a segment enters its next generation when the log enters it
         batches = reader.batches(number, (int(generations[number]) + 1) & 0xFFFFFFFF)
+        searched += 1
         empty = 0 if len(batches) else empty + 1
+        found.append(batches)
         if empty >= lookahead:
             break
-        found.append(batches)
-    return np.concatenate([np.zeros(0, BATCH_INFO), *found])
+    unread = Unread(frozenset(reader.unreadable), geometry.segment_blocks, reader.classes,
+                    tuple(root.plan[:searched].tolist()))
+    return Scan(np.concatenate([np.zeros(0, BATCH_INFO), *found]), unread)
 
 
 def decide(found: Infos, start_sequence: int, start_crc: int, *, same_boot: bool, name: str,
-           replicated: bool = False) -> Recovery:
-    """Walk the chain from the checkpoint to the first batch that does not count (D1-D6)."""
+           replicated: bool = False, unread: Unread | None = None) -> Recovery:
+    """Walk the chain from the checkpoint to the first batch that does not count (D1-D7)."""
+    end = _walk(found, start_sequence, start_crc, same_boot=same_boot, name=name, unread=unread or Unread())
+    return _judge(end, same_boot=same_boot, name=name, replicated=replicated)
+
+
+def _walk(found: Infos, start_sequence: int, start_crc: int, *, same_boot: bool, name: str,
+          unread: Unread) -> _End:
     log = _in_order(found, start_sequence)
     count = 0
     damaged: list[int] = []
@@ -96,20 +146,31 @@ def decide(found: Infos, start_sequence: int, start_crc: int, *, same_boot: bool
                                          f"previous checksum {here['previous_crc']:#010x}")
         later = log[count + 1:] if here is not None else log[count:]
         verdict = _verdict(later, k, same_boot)
-        if verdict != "corruption":
+        if here is None or not (verdict == "corruption" or unread.touches(here)):
             break
-        if here is None and replicated:
-            return Recovery(_places(log[:count]), start_sequence + count, True, tuple(damaged),
-                            f"batch {k} was written and is gone: cut there, to be learned anew", True)
-        if here is None:
-            at = _place(name, log[count - 1]) if count else f"{name}: at the checkpoint"
-            raise errors.CorruptionError(
-                f"{at}, after batch {k - 1}", f"batch {k}",
-                f"none, though batch {later[-1]['sequence']} proves that it was written (D1, D2)")
         damaged.append(k)
         count += 1
-    return Recovery(_places(log[:count]), start_sequence + count, verdict == "lost" or not same_boot,
-                    tuple(damaged), _reason(verdict, k, here is not None, len(later), same_boot))
+    unreadable = unread.begins(found[found["sequence"] < k]) if here is None else None
+    return _End(k, log[:count], tuple(damaged), here is not None, later, verdict, unreadable)
+
+
+def _judge(end: _End, *, same_boot: bool, name: str, replicated: bool) -> Recovery:
+    k, log = end.k, end.log
+    proven = not end.present and end.verdict == "corruption"
+    if (proven or end.unreadable) and replicated:
+        reason = "was written and is gone" if proven else f"may stand in {_unreadable(end.unreadable)} (D7)"
+        return Recovery(_places(log), k - 1, True, end.damaged,
+                        f"batch {k} {reason}: cut there, to be learned anew", True)
+    if proven:
+        seen = f", and {_unreadable(end.unreadable)}" if end.unreadable else ""
+        raise errors.CorruptionError(
+            _behind(name, end), f"batch {k}",
+            f"none, though batch {end.later[-1]['sequence']} proves that it was written (D1, D2){seen}")
+    if end.unreadable:
+        raise errors.CorruptionError(_behind(name, end), f"batch {k}, or the end of the log",
+                                     f"{_unreadable(end.unreadable)}: the batch may stand there (D7)")
+    return Recovery(_places(log), k - 1, end.verdict == "lost" or not same_boot, end.damaged,
+                    _reason(end.verdict, k, end.present, len(end.later), same_boot))
 
 
 def _in_order(found: Infos, start_sequence: int) -> Infos:
@@ -161,8 +222,19 @@ def _place(name: str, batch: np.void) -> str:
     return f"{name}: segment {batch['segment']}, block {batch['offset_blocks']}"
 
 
+def _behind(name: str, end: _End) -> str:
+    at = _place(name, end.log[-1]) if len(end.log) else f"{name}: at the checkpoint"
+    return f"{at}, after batch {end.k - 1}"
+
+
+def _unreadable(place: Place | None) -> str:
+    assert place is not None
+    return f"block {place[1]} of segment {place[0]}, which cannot be read"
+
+
 class _SegmentReader:
-    """Reads whole segments into one buffer and lists the batches in them."""
+    """Reads whole segments into one buffer, lists the batches in them, and remembers what it could not
+    read (D7)."""
 
     def __init__(self, device: Device, geometry: Geometry, superblock: Superblock) -> None:
         self.device = device
@@ -170,14 +242,19 @@ class _SegmentReader:
         self.superblock = superblock
         self.buffer = bytearray(geometry.segment_bytes)
         self.found = np.zeros(geometry.segment_blocks, BATCH_INFO)
+        self.unreadable: set[Place] = set()
+        self.classes: dict[int, int] = {}      # of segments in which a batch was found
 
     def batches(self, number: int, generation: int) -> Infos:
         """The batches of one use of a segment, in the order they lie."""
-        start = self.geometry.segment_start(number) * BLOCK_SIZE
         for offset, length in self._steps():
-            self._read(start, offset, length)
+            self._read(number, offset, length)
         count = scan_segment(self.buffer, self.superblock.store_id, self.superblock.life_id, number,
                              generation, self.found.view(np.uint8))
+        if count:
+            at = int(self.found[0]["offset_blocks"]) * BLOCK_SIZE
+            header = np.frombuffer(self.buffer, batch_header_t, 1, at)[0]
+            self.classes[number] = int(header["segment_class"])
         return self.found[:count].copy()
 
     def _steps(self) -> Iterator[tuple[int, int]]:
@@ -185,14 +262,16 @@ class _SegmentReader:
         for offset in range(0, self.geometry.segment_bytes, step):
             yield offset, step
 
-    def _read(self, start: int, offset: int, length: int) -> None:
-        """Blocks that cannot be read become zeros here: damage, on which `decide` decides."""
+    def _read(self, number: int, offset: int, length: int) -> None:
+        """Blocks that cannot be read become zeros here, and are remembered."""
         target = memoryview(self.buffer)
+        start = self.geometry.segment_start(number) * BLOCK_SIZE
         try:
             target[offset:offset + length] = self.device.read(start + offset, length)
         except OSError:
             if length == BLOCK_SIZE:
                 target[offset:offset + length] = bytes(length)
+                self.unreadable.add((number, offset // BLOCK_SIZE))
                 return
             for block in range(offset, offset + length, BLOCK_SIZE):
-                self._read(start, block, BLOCK_SIZE)
+                self._read(number, block, BLOCK_SIZE)

@@ -139,15 +139,16 @@ def read(device: Device, superblock: Superblock, name: str) -> bytes:
 
 def read_either(device: Device, superblock: Superblock, name: str) -> tuple[bytes, int]:
     """The current root and the area it was found in: the one the superblock names, or the other
-    one, which holds the same root unless a crash came between."""
+    one, which holds the same root unless a crash came between. A CorruptionError has an OSError as its
+    cause if one of them could not be read."""
     try:
         return read(device, superblock, name), superblock.root_area
     except errors.CorruptionError as error:
         other = replace(superblock, root_area=1 - superblock.root_area)
         try:
             return read(device, other, name), other.root_area
-        except errors.CorruptionError:
-            raise error from None
+        except errors.CorruptionError as second:
+            raise error from error.__cause__ or second.__cause__
 
 
 def decode(data: Bytes, geometry: Geometry, where: str = "root") -> Root:

@@ -7,6 +7,8 @@
      left, before anything is written. It writes nothing itself: the engine's first
      checkpoint puts the new life on disk, before the first acknowledgement
   O4 `info` needs no lock and writes nothing: it may be asked about a live store
+  O5 what cannot be read is waited for where nothing else can stand in for it, in all for
+     config.READ_PATIENCE_S; whoever opens a device of his own says whether to wait
 """
 import errno
 import os
@@ -25,6 +27,7 @@ from repstore.store import recovery, superblock
 from repstore.store import root as roots
 from repstore.store.device import Device, FileDevice, lock_holder
 from repstore.store.geometry import Geometry
+from repstore.store.patience import Patience
 from repstore.store.recovery import Recovery
 from repstore.store.root import Root
 from repstore.store.superblock import Superblock
@@ -149,15 +152,15 @@ def open_store(path: str | os.PathLike[str], *, replicated: bool = False) -> Ope
         device.lock()
         life_id = int.from_bytes(os.urandom(8), "little") or 1
         return open_device(device, str(path), boot_id=kernel_boot_id(), life_id=life_id,
-                           replicated=replicated)
+                           replicated=replicated, patience=Patience(config.READ_PATIENCE_S))
     except BaseException:
         device.close()
         raise
 
 
 def open_device(device: Device, name: str, *, boot_id: bytes, life_id: int,
-                replicated: bool = False) -> OpenedStore:
-    """Like `open_store`, on any device; the two ids are the caller's.
+                replicated: bool = False, patience: Patience | None = None) -> OpenedStore:
+    """Like `open_store`, on any device; the two ids are the caller's. Waits only with `patience` (O5).
 
     A store presents the boot id that its superblock will carry:
       B1 where acknowledged writes may be missing it is one of its own, of this boot of the
@@ -165,13 +168,12 @@ def open_device(device: Device, name: str, *, boot_id: bytes, life_id: int,
       B2 as long as the machine runs it stays what it is: a process that dies loses nothing
       B3 closed cleanly in an earlier boot nothing of it is missing: it says which that was
     """
-    found = superblock.read(device, name)
+    found, root_bytes, area = read_checkpoint(device, name, patience or Patience())
     superblock.check_writable(found.superblock, name)
-    root_bytes, area = roots.read_either(device, found.superblock, name)
     root = roots.decode(root_bytes, found.superblock.geometry, f"{name}: root")
     same_boot = found.superblock.boot_id[:BOOT_BYTES] == boot_id[:BOOT_BYTES]
     decided = recovery.recover(device, found.superblock, root, same_boot=same_boot, name=name,
-                               replicated=replicated)
+                               replicated=replicated, patience=patience)
     closed_boot_id = b"" if same_boot or not found.superblock.clean else found.superblock.boot_id
     if decided.tainted:
         boot_id = boot_id[:BOOT_BYTES] + life_id.to_bytes(8, "little")[:len(boot_id) - BOOT_BYTES]
@@ -182,6 +184,20 @@ def open_device(device: Device, name: str, *, boot_id: bytes, life_id: int,
                        lagging=found.lagging, root=root,
                        root_bytes=root_bytes, boot_id=boot_id, closed_boot_id=closed_boot_id, life_id=life_id,
                        recovery=decided)
+
+
+def read_checkpoint(device: Device, name: str, patience: Patience) -> tuple[superblock.Found, bytes, int]:
+    """The superblock, the bytes of its root and the area they were found in. Of both there are copies:
+    only where those that can be read do not do are the others waited for."""
+    while True:
+        try:
+            found = superblock.read(device, name)
+            root_bytes, area = roots.read_either(device, found.superblock, name)
+        except errors.CorruptionError as error:
+            if not isinstance(error.__cause__, OSError) or not patience.wait():
+                raise
+        else:
+            return found, root_bytes, area
 
 
 def info(path: str | os.PathLike[str]) -> StoreInfo:

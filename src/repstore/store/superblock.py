@@ -129,7 +129,10 @@ def decode(block: Bytes, copy_number: int) -> Superblock | None:
 
 
 def read(device: Device, name: str) -> Found:
-    """What the copies on `device` agree on (S2); `name` says in errors which store it is."""
+    """What the copies on `device` agree on (S2); `name` says in errors which store it is.
+
+    A CorruptionError for want of a quorum has an OSError as its cause if a copy could not be read.
+    """
     try:
         return _read_quorum(device, name)
     except errors.FormatVersionError as error:
@@ -152,7 +155,7 @@ def _read_quorum(device: Device, name: str) -> Found:
     if any(ends) or _carries_magic(device):
         raise errors.CorruptionError(
             name, f"{SUPERBLOCK_READ_QUORUM} superblocks of {SUPERBLOCK_COPIES} that agree",
-            "none or one that is whole: damaged beyond its copies")
+            "none or one that is whole: damaged beyond its copies") from _read_error(device, geometries)
     raise errors.ConfigError(f"{name} is not a store: no superblock in it")
 
 
@@ -197,6 +200,18 @@ def _read_copy(device: Device, position: int, copy_number: int) -> tuple[Superbl
         return None     # an unreadable copy is a damaged copy: the quorum decides
     superblock = decode(block, copy_number)
     return None if superblock is None else (superblock, block)
+
+
+def _read_error(device: Device, geometries: list[Geometry]) -> OSError | None:
+    """Why a copy cannot be read, if there is one that cannot."""
+    places = {position for geometry in [*geometries, *layout.possible(device.size_bytes)]
+              for position in geometry.superblock_positions}
+    for position in sorted(places | {0}):
+        try:
+            device.read(position * BLOCK_SIZE, BLOCK_SIZE)
+        except OSError as error:
+            return error
+    return None
 
 
 def _carries_magic(device: Device) -> bool:
