@@ -234,7 +234,7 @@ def check_copies(left: Closed, area: Area, byte: int) -> None:
     for name in FLIPPED:
         image = cluster.node(name).disk.image
         report = Report(name)
-        check_device(MemoryDevice(image), report, data=True)
+        check_device(MemoryDevice(image), report, boot_id=cluster.node(name).boot_id, data=True)
         assert report.complete
         assert set(report.counts) <= UNMENDED.get(area.kind, set()), report.findings
         judge(read_alone(image, left.boots[name])[0], frozenset())

@@ -25,7 +25,7 @@ from repstore.store.geometry import Geometry
 from repstore.store.root import Root
 from repstore.store.store import format_device
 from tests.sim.scenarios import NAMES, failover_and_rejoin
-from tests.store.images import BadSpots, Log
+from tests.store.images import BOOT, OTHER_BOOT, BadSpots, Log
 
 BOOT_ID = b"boot of the test"
 BLOCKS = 150
@@ -51,10 +51,10 @@ def worked_in(*, clean: bool = True, seed: int = 1) -> bytearray:
     return image
 
 
-def judged(image: bytearray, *, data: bool = True) -> Report:
+def judged(image: bytearray, *, data: bool = True, boot_id: bytes = BOOT_ID) -> Report:
     before = bytes(image)
     report = Report("image")
-    check_device(MemoryDevice(image), report, data=data)
+    check_device(MemoryDevice(image), report, boot_id=boot_id, data=data)
     assert bytes(image) == before                     # a check never writes
     assert report.complete
     return report
@@ -186,9 +186,38 @@ def test_an_end_of_the_log_that_cannot_be_read_is_a_finding() -> None:
     for _ in range(4):
         log.append(blocks=0)
     report = Report("image")
-    check_device(BadSpots(log.device.image, {log.address(4) // BLOCK_SIZE}), report)
+    check_device(BadSpots(log.device.image, {log.address(4) // BLOCK_SIZE}), report, boot_id=BOOT)
     assert (report.complete, report.counts, report.checked["batches"]) == (True, {"log": 1}, 3)
     assert "may stand there (D7)" in str(report.findings[0])
+
+
+@pytest.mark.parametrize("payload", [True, False])
+def test_acknowledged_batches_that_went_with_the_power_are_no_finding(payload: bool) -> None:
+    log = Log()
+    for number in range(5):
+        log.append(blocks=0 if number == 4 else 1, flushed=2, completed=number)
+    if payload:
+        log.rot_payload(4)
+    else:
+        log.lose(4)
+    for boot_id, batches in ((OTHER_BOOT, 3), (BOOT, 5 if payload else 3)):
+        report = judged(log.device.image, boot_id=boot_id)
+        assert report.counts == ({} if boot_id == OTHER_BOOT else {"log": 1})
+        assert report.checked["batches"] == batches
+
+
+def test_the_command_asks_the_kernel_for_its_boot(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log()
+    for number in range(5):
+        log.append(blocks=0, flushed=2, completed=number)
+    log.lose(4)
+    path = tmp_path / "store"
+    path.write_bytes(log.device.image)
+    assert run(["check", "fsck", str(path)]) == 0
+    monkeypatch.setattr("repstore.check.fsck.kernel_boot_id", lambda: BOOT)
+    assert run(["check", "fsck", str(path)]) == 1
+    assert "batch 5 proves that it was written" in capsys.readouterr().out
 
 
 def in_segment(parts: Parts) -> int:
@@ -233,7 +262,7 @@ def test_stores_that_went_through_a_failover_are_whole(seed: int) -> None:
     for name in NAMES:
         cluster.kill(name)
     for name in NAMES:
-        report = judged(cluster.node(name).disk.image)
+        report = judged(cluster.node(name).disk.image, boot_id=cluster.node(name).boot_id)
         assert (report.verdict, report.findings) == ("clean", []), name
 
 
@@ -322,7 +351,7 @@ def test_a_check_that_is_stopped_again_and_again_finds_the_same(tmp_path: Path, 
     while True:
         report, at = Report("image"), load(kept)
         try:
-            check_device(MemoryDevice(image), report, data=data, position=at,
+            check_device(MemoryDevice(image), report, boot_id=BOOT_ID, data=data, position=at,
                          progress=StopAfter(at.segment + 1))
             break
         except KeyboardInterrupt:
@@ -339,11 +368,12 @@ def test_a_position_in_another_state_of_the_store_does_not_count(tmp_path: Path)
     image = worked_in()
     at = fresh()
     with pytest.raises(KeyboardInterrupt):
-        check_device(MemoryDevice(image), Report("image"), position=at, progress=StopAfter(8))
+        check_device(MemoryDevice(image), Report("image"), boot_id=BOOT_ID, position=at,
+                     progress=StopAfter(8))
     assert at.segment > 0
     rewrite_map(image, lambda page: page["crc"].__setitem__(in_segment(Parts(image)), 77))
     report = Report("image")
-    check_device(MemoryDevice(image), report, position=at)
+    check_device(MemoryDevice(image), report, boot_id=BOOT_ID, position=at)
     assert report.counts == judged(image, data=False).counts
     assert report.verdict == "findings"
 
@@ -393,10 +423,10 @@ def test_a_position_behind_the_last_segment_does_not_count() -> None:
     image = worked_in()
     at = fresh()
     report = Report("image")
-    check_device(MemoryDevice(image), report, position=at)
+    check_device(MemoryDevice(image), report, boot_id=BOOT_ID, position=at)
     at.segment, whole = 1_000_000, dict(report.checked)
     again = Report("image")
-    check_device(MemoryDevice(image), again, position=at)
+    check_device(MemoryDevice(image), again, boot_id=BOOT_ID, position=at)
     assert dict(again.checked) == whole
 
 

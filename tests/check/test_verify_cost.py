@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.mapped_copies import mapped_image
+from bench.mapped_copies import BOOT_ID, mapped_image
 from bench.verify_cost import Cost, Pause, draw, measure
 from repstore import config
 from repstore.check.findings import Report
@@ -43,7 +43,8 @@ def test_equal_copies_exchange_their_roots_whatever_their_size(
 def test_a_map_that_was_made_is_one_that_fsck_takes(tmp_path: Path) -> None:
     """All but the records and the data, which are not there: no page, pointer, owner or count is wrong."""
     report = Report("image")
-    check_device(MemoryDevice(mapped_image(tmp_path / "store", 16 * config.MIB)), report)
+    check_device(MemoryDevice(mapped_image(tmp_path / "store", 16 * config.MIB)), report,
+                 boot_id=BOOT_ID)
     assert report.counts == {"record": 16 * config.MIB // BLOCK_SIZE}
 
 

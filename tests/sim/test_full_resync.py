@@ -224,7 +224,8 @@ def test_a_copy_that_shares_nothing_shares_nothing_after_half_of_it_was_copied(w
 def check_stopped(cluster: SimulatedCluster, name: str) -> None:
     """The store of a node that does not run is whole, half copied or not."""
     report = Report(name)
-    check_device(MemoryDevice(cluster.node(name).disk.image), report, data=True)
+    node = cluster.node(name)
+    check_device(MemoryDevice(node.disk.image), report, boot_id=node.boot_id, data=True)
     assert (report.verdict, report.findings) == ("clean", [])
 
 

@@ -325,7 +325,8 @@ def test_a_metadata_page_is_read_from_its_second_block_and_mended(directories: b
         assert lost(cluster, "n1") == []
     settled(cluster, "n1")
     report = Report("n1")
-    check_device(MemoryDevice(cluster.node("n1").disk.image), report, data=True)
+    node = cluster.node("n1")
+    check_device(MemoryDevice(node.disk.image), report, boot_id=node.boot_id, data=True)
     assert report.findings == []
 
 
@@ -598,7 +599,7 @@ def test_a_scrub_finds_a_bad_block_of_a_page_that_stands_twice(
     cluster.run_for(0.5)                       # the checkpoint that it asked for
     cluster.kill("n1")
     report = Report("n1")
-    check_device(MemoryDevice(disk.image), report, data=True)
+    check_device(MemoryDevice(disk.image), report, boot_id=cluster.node("n1").boot_id, data=True)
     assert (report.verdict, report.findings) == ("clean", [])
     cluster.start("n1")
     cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)

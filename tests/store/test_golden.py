@@ -28,16 +28,16 @@ def test_a_golden_image_is_of_its_version(golden: Golden) -> None:
 
 def test_a_golden_image_is_whole_and_holds_what_it_held(golden: Golden) -> None:
     image = bytearray(golden.image)
-    assert_whole(image)
+    assert_whole(image, golden.boot_id)
     volume = LocalVolume(PlainDisk(image), boot_id=golden.boot_id, life_id=99)
     assert not volume.opened.tainted
     assert volume.read_all() == golden.stamps
     volume.engine.settle(clean=True)
-    assert_whole(image)
+    assert_whole(image, golden.boot_id)
 
 
-def assert_whole(image: bytearray) -> None:
+def assert_whole(image: bytearray, boot_id: bytes) -> None:
     """Every finding is a failure, data included."""
     report = Report("image")
-    check_device(MemoryDevice(image), report, data=True)
+    check_device(MemoryDevice(image), report, boot_id=boot_id, data=True)
     assert (report.verdict, report.findings) == ("clean", [])

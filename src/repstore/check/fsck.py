@@ -5,7 +5,8 @@ parts agree. Reads only.
 
   C1 the store is locked while it is read; one that is in use is refused (BusyError)
   C2 what is judged is the state after recovery: checkpoint and log, taken by the code that opens
-     stores, into an engine that has no loop and so can write nothing
+     stores, into an engine that has no loop and so can write nothing. Here and now: after another boot,
+     or on another machine, what was acknowledged and not flushed may be gone, and is no finding
   C3 a store whose superblocks or both roots are gone cannot be checked: CorruptionError
   C4 it may be stopped at any time, and go on later: a `Position` holds what was found in segments
      that were looked at; everything before the records is quick and done anew
@@ -27,8 +28,9 @@ from repstore.store import recovery, superblock
 from repstore.store import root as roots
 from repstore.store.device import Device, FileDevice, MemoryDevice
 from repstore.store.patience import Patience
+from repstore.store.recovery import Recovery
 from repstore.store.root import Root
-from repstore.store.store import read_checkpoint
+from repstore.store.store import is_same_boot, kernel_boot_id, read_checkpoint
 from repstore.store.superblock import Found
 
 
@@ -44,22 +46,25 @@ def check_store(path: str | os.PathLike[str], *, data: bool = False, report: Rep
     device = FileDevice(Path(path), writable=False)
     try:
         device.lock()                                                            # C1
-        check_device(device, report, data=data, position=position, progress=progress,
-                     patience=Patience(config.READ_PATIENCE_S))
+        check_device(device, report, boot_id=kernel_boot_id(), data=data, position=position,
+                     progress=progress, patience=Patience(config.READ_PATIENCE_S))
     finally:
         device.close()
     return report
 
 
-def check_device(device: Device, report: Report, *, data: bool = False, position: Position | None = None,
-                 progress: Progress = silent, patience: Patience | None = None) -> None:
-    """Check a store on any device. `patience` as in `store.open_device`."""
+def check_device(device: Device, report: Report, *, boot_id: bytes, data: bool = False,
+                 position: Position | None = None, progress: Progress = silent,
+                 patience: Patience | None = None) -> None:
+    """Check a store on any device. `boot_id` and `patience` as in `store.open_device`."""
     patience = patience or Patience()
     found, root_bytes, area = read_checkpoint(device, report.store, patience)
     _check_superblocks(device, found, report)
     _check_roots(device, found, area, report)
     root = roots.decode(root_bytes, found.superblock.geometry, f"{report.store}: root")
-    engine = _load(device, found, root, root_bytes, area, report, patience)
+    decided = _recover(device, found, root, report, same_boot=is_same_boot(found.superblock, boot_id),
+                       patience=patience)
+    engine = _load(device, found, root_bytes, area, decided, report)
     store_maps.check_pages(device, found.superblock.geometry, root, report, progress)
     owned = store_maps.check_pointers(engine, found.superblock.geometry, report, progress)
     store_maps.check_live(engine, found.superblock.geometry, owned, report)
@@ -98,18 +103,27 @@ def _check_roots(device: Device, found: Found, area: int, report: Report) -> Non
             report.add("root", f"root area {1 - area}, the second copy", error.expected, error.found)
 
 
-def _load(device: Device, found: Found, root: Root, root_bytes: bytes, area: int, report: Report,
-          patience: Patience) -> Engine:
-    """The state that opening this store would come to (C2)."""
+def _recover(device: Device, found: Found, root: Root, report: Report, *, same_boot: bool,
+             patience: Patience) -> Recovery:
+    """What opening this store would take of its log; if it were refused, what a node would."""
     state = found.superblock
     try:
-        decided = recovery.recover(device, state, root, same_boot=True, name=report.store, patience=patience)
+        decided = recovery.recover(device, state, root, same_boot=same_boot, name=report.store,
+                                   patience=patience)
     except errors.CorruptionError as error:
         report.add("log", error.where, error.expected, error.found)
-        decided = recovery.recover(device, state, root, same_boot=True, name=report.store, replicated=True)
+        decided = recovery.recover(device, state, root, same_boot=same_boot, name=report.store,
+                                   replicated=True)
     report.checked["batches"] += len(decided.batches)
     for sequence in decided.damaged:
         report.add("log", f"batch {sequence}", "payload as its header names it", "other bytes")
+    return decided
+
+
+def _load(device: Device, found: Found, root_bytes: bytes, area: int, decided: Recovery,
+          report: Report) -> Engine:
+    """The state that opening this store would come to (C2)."""
+    state = found.superblock
     block = superblock.encode(replace(state, root_area=area), 0)
     engine = Engine(0, state.boot_id)
     batches = decided.batches.tolist()

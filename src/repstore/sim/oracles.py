@@ -225,7 +225,7 @@ class Oracle:
 def _check_whole(node: SimulatedNode) -> None:
     """O7."""
     report = Report(node.name)
-    check_device(MemoryDevice(node.disk.image), report, data=True)
+    check_device(MemoryDevice(node.disk.image), report, boot_id=node.boot_id, data=True)
     findings = [str(finding) for finding in report.findings if finding.kind not in HALF_WRITTEN]
     assert not findings, f"store of {node.name} is not whole: {len(findings)} findings, {findings[0]} (O7)"
 

@@ -171,7 +171,7 @@ def open_device(device: Device, name: str, *, boot_id: bytes, life_id: int,
     found, root_bytes, area = read_checkpoint(device, name, patience or Patience())
     superblock.check_writable(found.superblock, name)
     root = roots.decode(root_bytes, found.superblock.geometry, f"{name}: root")
-    same_boot = found.superblock.boot_id[:BOOT_BYTES] == boot_id[:BOOT_BYTES]
+    same_boot = is_same_boot(found.superblock, boot_id)
     decided = recovery.recover(device, found.superblock, root, same_boot=same_boot, name=name,
                                replicated=replicated, patience=patience)
     closed_boot_id = b"" if same_boot or not found.superblock.clean else found.superblock.boot_id
@@ -208,6 +208,12 @@ def info(path: str | os.PathLike[str]) -> StoreInfo:
         return _describe(Path(path), found, root)
     finally:
         device.close()
+
+
+def is_same_boot(state: Superblock, boot_id: bytes) -> bool:
+    """Whether the machine of `boot_id` has run on since this state was written (B1): what was completed
+    then must be there now, flushed or not."""
+    return state.boot_id[:BOOT_BYTES] == boot_id[:BOOT_BYTES]
 
 
 def kernel_boot_id() -> bytes:
