@@ -382,6 +382,7 @@ def test_a_reader_that_waits_lets_others_run_and_is_told_when_its_volume_is_clos
     (["up", "--data", "{}"], 64, "--size is needed"),
     (["up", "--data", "{}", "--size", "8MB"], 64, "'8MB': must be a number, and perhaps KiB"),
     (["up", "--data", "{}", "--size", "1.3"], 64, "'1.3': is not a whole number"),
+    (["up", "--data", "{}", "--size", "9" * 400 + ".5TiB"], 64, "volume size 1099511627775"),
     (["up", "--data", "{}", "--size", "8MiB", "--nodes", "17"], 64, "nodes 17: must be 1 to 16"),
     (["up", "--data", "{}", "--size", "8MiB", "--nodes", "0"], 64, "nodes 0: must be 1 to 16"),
     (["up", "--data", "{}", "--size", "8MiB", "--copies", "9"], 64, "copies 9: must be 1 to 8"),

@@ -50,6 +50,8 @@ ZERO_FILL_BYTES = 4 * MIB              # one write when a store is created
 VERIFY_PAGES_EXACT = 64                # map pages whose checksums a verification compares at once
 FINDINGS_MAX = 1000                    # findings of one check that are kept; all are counted
 SCRUB_KEPT_S = 7 * 86_400.0            # an interrupted scrub goes on; what was read longer ago is read again
+SCRUB_BYTES_S_MAX = TIB                # what a scrub may be asked to read a second: no store is as fast
+INQUIRY_ERROR_MAX = 1000               # characters of an error that a node answers a question with
 POSITION_BYTES_MAX = 64 * MIB          # of the file in which an interrupted check says how far it came
 
 # ----------------------------------------------------------------------------- volumes

@@ -18,7 +18,8 @@
 
 1. Every error has an `errno`, so that a frontend can answer without knowing the class.
 2. A message names the value that was refused and the limit it broke.
-3. Bugs are AssertionError and caught nowhere. This module imports nothing of repstore.
+3. Bugs are AssertionError, caught only where a node answers a question: whoever asked is told.
+   This module imports nothing of repstore.
 """
 import errno as _errno
 from typing import ClassVar

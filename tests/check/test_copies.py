@@ -153,6 +153,48 @@ def test_what_cannot_be_asked_is_told(up: Up, tmp_path: Path) -> None:
     run("check", "scrub", "demo", "--data", up.directory, "--rate", "fast", code=64)
 
 
+@pytest.mark.parametrize(("rate", "limit"), [
+    ("16777216TiB", "rate 18446744073709551616 bytes a second: must be 1 to 1099511627776"),
+    ("0", "rate 0 bytes a second: must be 1 to")])
+def test_a_rate_that_no_scrub_can_have_is_refused(up: Up, rate: str, limit: str) -> None:
+    assert limit in run("check", "scrub", "demo", "--data", up.directory, "--rate", rate, code=64).stderr
+    assert read_json("status", "--data", up.directory)["health"] == "healthy"
+
+
+HUGE = 2**64
+HOSTILE: list[tuple[str, dict[str, int]]] = [
+    ("explain", {}), ("explain", {"lba": -1}), ("explain", {"lba": HUGE}), ("explain", {"lba": HUGE - 1}),
+    ("scrub start", {}), ("scrub start", {"first": 0, "rate_bytes_s": 1}),
+    ("scrub start", {"first": 0, "rate_bytes_s": HUGE, "serial": 1}),
+    ("scrub start", {"first": 0, "rate_bytes_s": 0, "serial": 1}),
+    ("scrub start", {"first": -1, "rate_bytes_s": 1, "serial": 1}), ("scrub state", {"serial": HUGE}),
+    ("scrub stop", {}), ("verify start", {"serial": -1}), ("verify start", {"serial": 1, "page": HUGE}),
+    ("verify start", {"serial": 1} | {f"page {i}": 0 for i in range(65)}), ("verify state", {}),
+    ("verify nodes", {"serial": HUGE, "level": 0, "first": 0, "count": 1}),
+    ("verify page", {"serial": 1, "place": -1}),
+    ("verify worth", {"first": HUGE, "blocks": 1}), ("verify worth", {"first": 0, "blocks": HUGE}),
+    ("verify worth", {"first": -HUGE, "blocks": 512}), ("every", {})]
+
+
+@pytest.mark.fault("input: a question with numbers that cannot be",
+                   promise="answered with an error, the node goes on")
+def test_no_question_stops_a_node(up: Up) -> None:
+    before = {node["name"]: node["pid"] for node in read_json("status", "--data", up.directory)["nodes"]}
+    _, configs = open_cluster(up.directory)
+    with closing(configs):
+        known, names = find_volume(configs, "demo")
+        for name in names:
+            for what, numbers in HOSTILE:
+                with pytest.raises(errors.NotFoundError, match=f"node '{name}': "):
+                    ask(configs, name, what, known.index, **numbers)
+            for index in (-1, 2**16, HUGE):
+                with pytest.raises(errors.NotFoundError, match=f"node '{name}': "):
+                    ask(configs, name, "explain", index, lba=0)
+    found = read_json("status", "--data", up.directory)
+    assert found["health"] == "healthy"
+    assert {node["name"]: node["pid"] for node in found["nodes"]} == before
+
+
 def test_a_copy_whose_node_does_not_run_is_no_clean_scrub(up: Up) -> None:
     run("node", "stop", "n3", "--data", up.directory)
     try:

@@ -1,13 +1,17 @@
-"""NodeControl: attaches, deletions, bad records, and what frontends are told."""
+"""NodeControl: attaches, deletions, bad records, questions, and what frontends are told."""
 import errno
+import json
+from collections.abc import Callable
 from random import Random
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from repstore import errors
 from repstore.config import VolumeOptions
-from repstore.coordination.interface import ABSENT
+from repstore.coordination.interface import ABSENT, VALUE_BYTES_MAX
+from repstore.node import inquiry
 from repstore.node.admin import create_volume, delete_volume, detach_volume, load_volume, update
 from repstore.node.control import NodeControl, NodeIdentity
 from repstore.replication.situation import Identity
@@ -158,9 +162,10 @@ def test_an_empty_config_store_deletes_nothing(cluster: FakeCluster) -> None:
 
 
 @pytest.mark.fault("coordination: an unreadable config of one volume", promise="stops no other volume")
-def test_one_unreadable_config_stops_no_other_volume(cluster: FakeCluster) -> None:
+@pytest.mark.parametrize("data", [b"\xff not json", b'{"uuid":"\xff"}', b'{"x":' * 10_000])
+def test_one_unreadable_config_stops_no_other_volume(cluster: FakeCluster, data: bytes) -> None:
     other = cluster.create(VolumeOptions("w", 1 << 20, 2))
-    cluster.store.compare_and_swap("volumes/bad", ABSENT, b"\xff not json")
+    cluster.store.compare_and_swap("volumes/bad", ABSENT, data)
     run_until_led(cluster, other.index, 3.0)
     control = cluster.machines[0].control
     assert control is not None
@@ -245,3 +250,112 @@ def test_a_death_that_was_proved_says_nothing_of_the_process_that_follows(cluste
     cluster.start(cluster.machines[0])
     cluster.run_control(watcher)
     assert dead == set()
+
+
+# ---------------------------------------------------------------------------------- questions
+
+def answer_to(cluster: FakeCluster, question: bytes) -> inquiry.Answer | None:
+    """What node 0 says to what stands as a question to it."""
+    inquiry.put(cluster.store, inquiry.ASK_PREFIX + "n0", question)
+    cluster.run_control(cluster.machines[0])
+    entry = cluster.store.get(inquiry.ANSWER_PREFIX + "n0")
+    return None if entry is None else msgspec.json.decode(entry.value, type=inquiry.Answer)
+
+
+def asked(**fields: object) -> bytes:
+    return json.dumps({"serial": "s", "what": "explain", "index": 1, "numbers": {}} | fields).encode()
+
+
+def knows(cluster: FakeCluster, answer: Callable[[inquiry.Inquiry], dict[str, object]]) -> None:
+    control = cluster.machines[0].control
+    assert control is not None
+    control.answer = answer
+
+
+def raising(error: BaseException) -> Callable[[inquiry.Inquiry], dict[str, object]]:
+    def answer(question: inquiry.Inquiry) -> dict[str, object]:
+        raise error
+
+    return answer
+
+
+@pytest.mark.fault("input: a question that a node cannot understand",
+                   promise="answered with an error, the node goes on")
+@pytest.mark.parametrize("question", [
+    b'{"serial":"s"}', asked(index="one"), asked(index=1.5), asked(index=None), asked(what=["explain"]),
+    asked(numbers=[1]), asked(numbers={"lba": "x"}), asked(numbers={"lba": 1e300}), asked(what=None),
+    asked(what="w" * 60_000), asked(what="\0" * 10_000), asked().replace(b"explain", b"\xff"),
+    asked(index=0).replace(b"0", b"9" * 60_000)])
+def test_a_question_that_is_not_understood_is_answered_with_an_error(
+        cluster: FakeCluster, question: bytes) -> None:
+    knows(cluster, lambda known: raising(LookupError(f"{known.what!r} means nothing"))(known))
+    answer = answer_to(cluster, question)
+    assert answer is not None
+    assert answer.serial == "s"
+    assert answer.error
+    knows(cluster, lambda known: {"fine": 1})
+    assert answer_to(cluster, asked(serial="next")) == inquiry.Answer("next", value={"fine": 1})
+
+
+@pytest.mark.fault("input: a question that a node cannot understand",
+                   promise="answered with an error, the node goes on")
+@pytest.mark.parametrize("question", [
+    b"", b"no question", b"[]", b"{}", b'{"serial":1}', b'{"serial":"\xff"}', b'{"x":' * 10_000,
+    b'{"serial":"s","x":' + b"[" * 60_000, asked(serial="s" * 65)])
+def test_what_is_no_question_is_no_more_than_a_fault(cluster: FakeCluster, question: bytes) -> None:
+    assert answer_to(cluster, question) is None
+    control = cluster.machines[0].control
+    assert control is not None
+    assert inquiry.ASK_PREFIX + "n0" in control.health.faults
+    knows(cluster, lambda known: {"fine": 1})
+    assert answer_to(cluster, asked()) == inquiry.Answer("s", value={"fine": 1})
+    assert control.health.faults == {}
+
+
+@pytest.mark.parametrize(("error", "said"), [
+    (OverflowError("too large"), "OverflowError: too large"), (TypeError(), "TypeError: "),
+    (MemoryError(), "MemoryError: "), (KeyError("lba"), "KeyError: 'lba'"), (ZeroDivisionError("x"), "x"),
+    (RecursionError("deep"), "deep"), (AssertionError("a bug"), "AssertionError: a bug"),
+    (ValueError("\ud800" * 60_000), r"\ud800"), (errors.NotFoundError("no such block"), "no such block")])
+def test_whatever_is_raised_over_a_question_is_its_answer(
+        cluster: FakeCluster, error: Exception, said: str) -> None:
+    knows(cluster, raising(error))
+    answer = answer_to(cluster, asked())
+    assert answer is not None
+    assert said in answer.error
+
+
+@pytest.mark.parametrize("value", [{"a": object()}, {"a": "\ud800"}, {"a": "a" * VALUE_BYTES_MAX}])
+def test_an_answer_that_cannot_be_written_down_is_an_error(
+        cluster: FakeCluster, value: dict[str, object]) -> None:
+    knows(cluster, lambda known: value)
+    answer = answer_to(cluster, asked())
+    assert answer is not None
+    assert answer.error
+
+
+def test_a_question_that_cannot_be_answered_yet_is_looked_at_again(cluster: FakeCluster) -> None:
+    knows(cluster, raising(BlockingIOError("a page is being read")))
+    assert answer_to(cluster, asked()) is None
+    knows(cluster, lambda known: {"fine": 1})
+    cluster.run_control(cluster.machines[0])
+    assert inquiry.is_answered(cluster.store, "n0", "s")
+
+
+def test_a_question_that_was_answered_with_an_error_is_none_for_the_next_life(cluster: FakeCluster) -> None:
+    knows(cluster, raising(OverflowError("too large")))
+    answer_to(cluster, asked())
+    cluster.kill(cluster.machines[0])
+    cluster.start(cluster.machines[0])
+    knows(cluster, lambda known: {"fine": 1})
+    cluster.run_control(cluster.machines[0])
+    entry = cluster.store.get(inquiry.ANSWER_PREFIX + "n0")
+    assert entry is not None
+    assert b"too large" in entry.value
+
+
+@pytest.mark.parametrize("standing", [b"no answer", b'{"serial":"\xff"}', b'{"serial":1}', b'{"x":' * 10_000])
+def test_an_answer_that_nobody_can_read_is_replaced(cluster: FakeCluster, standing: bytes) -> None:
+    knows(cluster, lambda known: {"fine": 1})
+    inquiry.put(cluster.store, inquiry.ANSWER_PREFIX + "n0", standing)
+    assert answer_to(cluster, asked()) == inquiry.Answer("s", value={"fine": 1})

@@ -154,8 +154,9 @@ class CopyInquiries:
     def _scrub_start(self, index: int, numbers: dict[str, int]) -> dict[str, Any]:
         if inspection.scrub_state(self._engine)[0] and inspection.scrub_state(self._engine)[1] != index:
             raise errors.BusyError("another volume is being scrubbed here")
+        serial = numbers["serial"]               # without one nobody could look at it
         inspection.scrub_start(self._engine, index, numbers["first"], numbers["rate_bytes_s"])
-        self._scrub_serial = numbers["serial"]
+        self._scrub_serial = serial
         return self._scrub_state(index, numbers)
 
     def _scrub_stop(self, index: int, numbers: dict[str, int]) -> dict[str, Any]:

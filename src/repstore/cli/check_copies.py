@@ -85,8 +85,7 @@ def scrub(
     """Read every block of every copy of a volume; bad ones are mended from other copies, and pages of
     metadata from their second block.
     Exit code 0: none was bad, 1: some were, 2: a copy could not be scrubbed to its end."""
-    if rate < 1:
-        raise errors.ConfigError(f"rate {rate}: must be at least a byte a second")
+    config.check_range("rate", rate, 1, config.SCRUB_BYTES_S_MAX, "bytes a second")
     _, configs = open_cluster(data)
     with closing(configs):
         known, names = find_volume(configs, volume)

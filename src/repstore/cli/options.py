@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import re
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
 
@@ -31,8 +32,8 @@ def parse_size(text: str | int) -> int:
     found = re.fullmatch(SIZE_PATTERN, str(text).strip().lower())
     if found is None or found[2] not in UNITS:
         raise typer.BadParameter(f"size {text!r}: must be {SIZE_RULE}")
-    size_bytes = float(found[1]) * UNITS[found[2]] if "." in found[1] else int(found[1]) * UNITS[found[2]]
-    if size_bytes != int(size_bytes):
+    size_bytes = Fraction(found[1]) * UNITS[found[2]]
+    if size_bytes.denominator != 1:
         raise typer.BadParameter(f"size {text!r}: is not a whole number of bytes")
     return int(size_bytes)
 

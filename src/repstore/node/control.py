@@ -9,6 +9,8 @@ what they decide.
      volume any more: an empty or foreign config database deletes nothing.
   N4 An attach is a swap. A node that holds the current attach lends it to its further
      connections; whoever is attached elsewhere loses its export when the swap is seen.
+  N5 No question stops a node, now or when it starts again: what cannot be understood, done or
+     written down is answered with an error, whatever was raised.
 """
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from repstore import config, errors
-from repstore.coordination.interface import Change, ConfigStore
+from repstore.coordination.interface import Change, ConfigStore, check_value
 from repstore.node import admin, inquiry
 from repstore.replication import membership
 from repstore.replication.actions import Action, CreateCopy, ReadConfig, Swap
@@ -91,6 +93,14 @@ class Health:
     faults: dict[str, str] = field(default_factory=dict)
 
 
+def _words(error: Exception) -> str:
+    """What an error says; of one that is not meant to be read, which it is, too."""
+    meant = isinstance(error, (errors.RepstoreError, LookupError, ValueError, OSError))
+    if meant and not isinstance(error, KeyError) and str(error):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
+
+
 def _knows_nothing(question: inquiry.Inquiry) -> dict[str, object]:
     raise LookupError("this node answers no questions")
 
@@ -107,7 +117,7 @@ class NodeControl:
         self.links: dict[NodeId, Identity] = {}
         self.health = Health()
         self.answer: Callable[[inquiry.Inquiry], dict[str, object]] = _knows_nothing
-        self._asked: inquiry.Inquiry | None = None
+        self._asked: tuple[str, bytes] | None = None      # a question's serial, and all of it
         self._engine = engine
         self._store = store
         self._is_gone = is_gone
@@ -173,7 +183,7 @@ class NodeControl:
         for index in list(self.policies):
             self._step(index, Tick(), now_s)
         if self._asked is not None:
-            self._answer(self._asked)
+            self._answer(*self._asked)
 
     def peers_to_connect(self) -> list[NodeConfig]:
         """Nodes we have no link to and are the one to connect: a pair has one direction."""
@@ -191,7 +201,7 @@ class NodeControl:
             elif key.startswith(NODE_PREFIX) and change.value is not None:
                 self._on_node(decode(change.value, NodeConfig, key), now_s)
             elif key == inquiry.ASK_PREFIX + self.identity.name and change.value is not None:
-                self._asked = inquiry.decode_inquiry(change.value, key)
+                self._asked = inquiry.decode_serial(change.value, key), change.value
             elif key == CLUSTER_KEY and change.value is not None:
                 cluster = decode(change.value, ClusterConfig, key)
                 self._indexes_given_out = cluster.next_index
@@ -270,25 +280,30 @@ class NodeControl:
             self._local_indexes.discard(index)
 
     # ---------------------------------------------------------------------------- questions
-    def _answer(self, asked: inquiry.Inquiry) -> None:
+    def _answer(self, serial: str, question: bytes) -> None:
         """Answer the newest question, unless it is one of an earlier life; what cannot be said
         yet, or written now, is tried again by the next tick."""
         name = self.identity.name
         try:
-            if not inquiry.is_answered(self._store, name, asked.serial):
-                answer = self._try_answer(asked)
-                inquiry.put(self._store, inquiry.ANSWER_PREFIX + name, msgspec.json.encode(answer))
+            if not inquiry.is_answered(self._store, name, serial):
+                inquiry.put(self._store, inquiry.ANSWER_PREFIX + name, self._try_answer(serial, question))
         except (BlockingIOError, errors.UnavailableError, errors.OutcomeUnknownError):
             return
         self._asked = None
 
-    def _try_answer(self, asked: inquiry.Inquiry) -> inquiry.Answer:
+    def _try_answer(self, serial: str, question: bytes) -> bytes:
+        """The answer as it is written down (N5). BlockingIOError: it cannot be said yet."""
         try:
-            return inquiry.Answer(asked.serial, value=self.answer(asked))
+            value = self.answer(inquiry.decode_inquiry(question, "ask"))
+            answer = msgspec.json.encode(inquiry.Answer(serial, value=value))
+            check_value(answer)
         except BlockingIOError:
             raise
-        except (errors.RepstoreError, LookupError, ValueError, OSError) as error:
-            return inquiry.Answer(asked.serial, error=str(error) or type(error).__name__)
+        except Exception as error:
+            # the words of others may be of any length, and hold what is no text
+            words = _words(error)[:config.INQUIRY_ERROR_MAX].encode(errors="backslashreplace").decode()
+            return msgspec.json.encode(inquiry.Answer(serial, error=words))
+        return answer
 
     # ---------------------------------------------------------------------- the policy loop
     def _step(self, index: int, event: PolicyEvent, now_s: float) -> None:

@@ -128,7 +128,7 @@ def decode(data: bytes, kind: type[Record], where: str) -> Record:
     """The record in `data`; bytes that are none are corruption of the config store."""
     try:
         record = msgspec.json.decode(data, type=kind)
-    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise errors.CorruptionError(where, f"a {kind.__name__}", str(error)) from error
     if isinstance(record, VolumeConfig):
         try:
