@@ -99,6 +99,8 @@ HISTORY_VALUES_MAX = 400_000_000       # 8 bytes each
 HISTORY_ENTRIES_MAX = 400_000_000      # operations, once for each block that was read: 32 bytes
 HISTORY_CRASHES_MAX = 65_535           # 16 bits an entry
 HISTORY_FINDINGS_MAX = 1000            # blocks among which the smallest contradiction is chosen
+HISTORY_CLIENT_MAX = 2**32 - 1         # numbers of clients, and blocks of one operation
+HISTORY_ERROR_MAX = 2**31 - 1          # an errno
 HISTORY_SECTOR_BYTES_MIN = 512         # the smallest block a history may be about
 
 # --------------------------------------------------------------- times (s, CLOCK_BOOTTIME)

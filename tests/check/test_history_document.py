@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
-from repstore._fast.history_lines import ALLOWED, FIELDS, KINDS, REQUIRED
+from repstore._fast.history_lines import ALLOWED, FIELDS, KINDS, OPERATION_DTYPE, REQUIRED, parse
 from repstore.check.history import check_file
 from repstore.check.history_file import Header
 
@@ -33,6 +34,31 @@ def test_the_table_of_fields_is_what_the_parser_does() -> None:
         assert must == {"op", *REQUIRED[kind]}
         assert may == {"op", *ALLOWED[kind]}
     assert all(row[-1] for row in rows)
+
+
+def accepted(field: str, number: int) -> bool:
+    """Whether some line may have this number in the field."""
+    kind = {"incarnation": "crash", "operations": "end", "count": "read"}.get(field, "write")
+    line: dict[str, object] = {"op": kind} | dict.fromkeys(REQUIRED[kind], 1)
+    if kind == "write":
+        line["values"] = [1]
+    line[field] = [number] if field == "values" else number
+    text = json.dumps(line).encode() + b"\n"
+    right, *_ = parse(text, np.empty(1, OPERATION_DTYPE), np.empty(1, np.uint64), 0)
+    return bool(right)
+
+
+def test_numbers_may_be_as_large_as_the_document_says() -> None:
+    [sentence] = re.findall(r"Numbers are whole, from 0: (.+?)\. ", " ".join(TEXT.split()))
+    others = {"begin", "block", "end", "until", "incarnation", "operations"}
+    told: set[str] = set()
+    for names, power, less in re.findall(r"([\w`, ]+?) less than 2\^(\d+)( - 1)?", sentence):
+        limit = 2**int(power) - bool(less)
+        for field in re.findall(r"`(\w+)`", names) or others:
+            assert accepted(field, limit - 1), field
+            assert not accepted(field, limit), field
+            told.add(field)
+    assert told == {*FIELDS} - {"op", "fua"}
 
 
 def test_the_table_of_the_header_is_what_is_read() -> None:

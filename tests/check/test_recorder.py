@@ -19,7 +19,7 @@ from repstore import config, errors
 from repstore.check.history import check, check_file
 from repstore.check.history_file import load
 from repstore.check.nbd_observer import NbdObserver, UnrecordableError
-from repstore.check.recorder import Recorder, block_value
+from repstore.check.recorder import Kind, Operation, Recorder, block_value
 from tests.nbd import wire
 from tests.nbd._fake_engine import FakeEngine
 
@@ -165,6 +165,129 @@ def test_impossible_sizes_are_refused(path: Path, size_bytes: int, block_size: i
     with pytest.raises(errors.ConfigError):
         Recorder(path, size_bytes, block_size=block_size)
     assert not path.exists()
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    ({"size_bytes": 4096.0}, "volume size 4096.0: must be a whole number from 1 to"),
+    ({"size_bytes": "a"}, "volume size 'a': must be a whole number"),
+    ({"block_size": 4096.0}, "block size 4096.0: must be a whole number from 512 to 4096"),
+    ({"initial": "ones"}, "initial 'ones': must be one of 'zero', 'unknown'"),
+    ({"initial": None}, "initial None: must be one of"),
+    ({"incarnation": -1}, "incarnation -1: must be 0 to 9223372036854775806"),
+    ({"incarnation": 2**63 - 1}, "incarnation 9223372036854775807: must be 0 to"),
+    ({"incarnation": "1"}, "incarnation '1': must be a whole number"),
+    ({"clock": lambda: 1.5}, "time of the clock 1.5: must be a whole number"),
+    ({"clock": lambda: -1}, "time of the clock -1: must be 0 to"),
+    ({"clock": lambda: 2**63 - 1}, "time of the clock 9223372036854775807: must be 0 to"),
+])
+def test_what_no_header_can_say_is_refused_before_there_is_a_file(
+        path: Path, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(errors.ConfigError) as raised:
+        Recorder(path, **{"size_bytes": SIZE, **options})
+    assert said in str(raised.value)
+    assert not path.exists()
+
+
+LIMIT_SAID = "must be 0 to 4294967295"
+REFUSED: dict[str, tuple[Callable[[Recorder], object], str]] = {
+    "client -1": (lambda recorder: recorder.begin(-1, "flush"), f"client -1: {LIMIT_SAID}"),
+    "client 2^32": (lambda recorder: recorder.begin(2**32, "flush"), f"client 4294967296: {LIMIT_SAID}"),
+    "client a": (lambda recorder: recorder.begin("a", "flush"), "client 'a': must be a whole number"),  # type: ignore[arg-type]
+    "client 1.5": (lambda recorder: recorder.wrap(MemoryVolume(), 1.5), "client 1.5: must be a whole"),  # type: ignore[arg-type]
+    "wrap -1": (lambda recorder: recorder.wrap(MemoryVolume(), -1), f"client -1: {LIMIT_SAID}"),
+    "kind": (lambda recorder: recorder.begin(0, "erase"), "operation 'erase': must be one of"),  # type: ignore[arg-type]
+    "offset": (lambda recorder: recorder.begin(0, "read", 0.5, BLOCK), "offset 0.5: must be a whole"),  # type: ignore[arg-type]
+    "length": (lambda recorder: recorder.begin(0, "read", 0, "1"), "length '1': must be a whole"),  # type: ignore[arg-type]
+    "data of a write": (lambda recorder: recorder.begin(0, "write", 0, BLOCK, data=b"a"),
+                        "write of 4096 bytes at 0: its data has 1 bytes, must be 4096"),
+    "data of a zero": (lambda recorder: recorder.begin(0, "zero", 0, BLOCK, data=bytes(BLOCK)),
+                       "data of a zero"),
+    "falling": (lambda recorder: recorder.crash(6), "incarnation 6: must be 7 to 9223372036854775806"),
+    "crash": (lambda recorder: recorder.crash(7.5), "incarnation 7.5: must be a whole number"),  # type: ignore[arg-type]
+    "crash 2^63": (lambda recorder: recorder.crash(2**63), "incarnation 9223372036854775808: must be"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_no_history_can_say_is_refused_and_the_recording_goes_on(path: Path, name: str) -> None:
+    tell, said = REFUSED[name]
+    with Recorder(path, SIZE, incarnation=7) as recorder:
+        recorder.begin(2**32 - 1, "write", 0, BLOCK)              # what is under way stays so
+        with pytest.raises(errors.ConfigError) as raised:
+            tell(recorder)
+        recorder.crash(2**63 - 2)
+    assert said in str(raised.value)
+    assert [line["op"] for line in lines_of(path)[1:]] == ["write", "crash", "end"]
+    assert check_file(path).consistent
+
+
+ENDS: dict[str, tuple[Kind, Callable[[Operation], object], str]] = {
+    "failed 0": ("write", lambda operation: operation.failed(0), "errno 0: must be 1 to 2147483647"),
+    "failed -5": ("write", lambda operation: operation.failed(-5), "errno -5: must be 1 to"),
+    "failed 2^31": ("flush", lambda operation: operation.failed(2**31), "errno 2147483648: must be 1 to"),
+    "failed None": ("read", lambda operation: operation.failed(None), "errno None: must be a whole number"),  # type: ignore[arg-type]
+    "no data": ("read", lambda operation: operation.done(), "read of 8192 bytes at 4096: it was answered"),
+    "short": ("read", lambda operation: operation.done(b"a" * 4096), "its data has 4096 bytes, must be 8192"),
+    "long": ("read", lambda operation: operation.done(b"a" * 8193), "its data has 8193 bytes, must be 8192"),
+    "flush": ("flush", lambda operation: operation.done(b""), "data of a flush"),
+    "few values": ("write", lambda operation: setattr(operation, "values", [1]), "1 values: must be 2"),
+    "value 2^64 - 1": ("read", lambda operation: setattr(operation, "values", [1, 2**64 - 1]),
+                       "value 18446744073709551615: must be 0 to 18446744073709551614"),
+    "value a": ("write", lambda operation: setattr(operation, "values", ["a", 1]), "value 'a': must be a"),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_an_end_that_no_history_can_say_ends_nothing(path: Path, name: str) -> None:
+    kind, end, said = ENDS[name]
+    with Recorder(path, SIZE) as recorder:
+        operation = recorder.begin(0, kind, BLOCK, 2 * BLOCK)
+        with pytest.raises(errors.ConfigError) as raised:
+            end(operation)
+        operation.failed(2**31 - 1)
+    assert said in str(raised.value)
+    assert [line.get("error") for line in lines_of(path)[1:]] == [2**31 - 1, None]
+    assert check_file(path).consistent
+
+
+def test_a_clock_that_begins_to_tell_what_is_no_time_is_noticed_at_once(path: Path) -> None:
+    times: list[Any] = [0, 1, 1.5, 2**63 - 1, 5]
+    with Recorder(path, SIZE, clock=lambda: times.pop(0) if len(times) > 1 else times[0]) as recorder:
+        operation = recorder.begin(0, "write", 0, BLOCK)
+        for said in ("1.5: must be a whole number", "9223372036854775807: must be 0 to"):
+            with pytest.raises(errors.ConfigError, match=said):
+                operation.done()
+        operation.done()
+    assert [(line["begin"], line["end"]) for line in lines_of(path)[1:-1]] == [(1, 5)]
+
+
+@pytest.mark.parametrize("brought", [0, BLOCK, 2 * BLOCK - 1, 2 * BLOCK + 1])
+def test_a_volume_that_reads_another_number_of_bytes_is_noticed_at_once(path: Path, brought: int) -> None:
+    memory = MemoryVolume()
+    memory.read = lambda offset, length: bytes(brought)  # type: ignore[method-assign]
+    with (Recorder(path, SIZE, initial="zero") as recorder,
+          pytest.raises(errors.ConfigError, match=rf"its data has {brought} bytes, must be 8192")):
+        recorder.wrap(memory).read(0, 2 * BLOCK)
+    assert "end" not in lines_of(path)[1]                # nobody takes it for answered
+    assert check_file(path).consistent
+
+
+def test_no_more_crashes_than_a_history_can_have(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "HISTORY_CRASHES_MAX", 2)
+    with Recorder(path, SIZE) as recorder:
+        recorder.crash(1)
+        recorder.crash(2)
+        with pytest.raises(errors.ConfigError, match="crashes 3: must be 0 to 2"):
+            recorder.crash(3)
+    assert check_file(path).crashes == 2
+
+
+def test_an_error_that_is_no_errno_is_an_error_all_the_same(path: Path) -> None:
+    memory = MemoryVolume()
+    memory.failing = OSError(2**31, "no such number")
+    with Recorder(path, SIZE) as recorder, pytest.raises(OSError, match="no such number"):
+        recorder.wrap(memory).write(0, b"a" * BLOCK)
+    assert lines_of(path)[1]["error"] == errors.RepstoreError.default_errno
 
 
 def test_a_file_that_is_there_is_kept(path: Path) -> None:
@@ -349,6 +472,17 @@ def test_a_server_that_breaks_the_protocol_is_refused(path: Path, data: bytes) -
     with pytest.raises(UnrecordableError):
         recorded.observer.from_server(data)
     recorded.finish()
+
+
+@pytest.mark.parametrize("body", [b"", bytes(6)])
+def test_an_error_without_a_number_is_refused(path: Path, body: bytes) -> None:
+    recorded = Recorded(path)
+    recorded.talk(HANDSHAKES["structured replies"])
+    recorded.observer.from_client(wire.request(wire.WRITE, 0, payload=b"a" * BLOCK, cookie=1))
+    with pytest.raises(UnrecordableError, match="does not say which"):
+        recorded.observer.from_server(
+            wire.struct.pack(">IHHQI", wire.CHUNK_MAGIC, 1, 0x8001, 1, len(body)) + body)
+    assert "end" not in recorded.finish()[0]
 
 
 @pytest.mark.parametrize("option", [5, 11])

@@ -15,6 +15,7 @@ import struct
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
+from repstore import config
 from repstore._fast.layout import BLOCK_SIZE
 from repstore.check.recorder import Operation, Recorder
 
@@ -207,7 +208,10 @@ class NbdObserver:
             raise UnrecordableError(f"a chunk of {length} bytes, more than {PAYLOAD_BYTES_MAX}")
         body = yield length
         if kind & CHUNK_ERROR:
-            asked.error = asked.error or (int.from_bytes(body[:4], "big") if length >= 6 else 0)
+            number = int.from_bytes(body[:4], "big") if length >= 6 else 0
+            if not number:
+                raise UnrecordableError("an error that does not say which")
+            asked.error = asked.error or number
         elif kind in (CHUNK_DATA, CHUNK_HOLE) and asked.kind == READ:
             self._place(asked, kind, body)
         if flags & CHUNK_DONE:
@@ -235,7 +239,7 @@ class NbdObserver:
         if asked.operation is None:
             return
         if asked.error:
-            asked.operation.failed(min(asked.error, 2**31 - 1))
+            asked.operation.failed(min(asked.error, config.HISTORY_ERROR_MAX))
         elif asked.kind == READ:
             if len(asked.data) != asked.length:
                 raise UnrecordableError(f"a read of {asked.length} bytes brought {len(asked.data)}")

@@ -11,25 +11,30 @@
   R3 Where an operation touches part of a block only, the block's value is null: unknown.
   R4 What is under way when the recording ends, or when all copies crash, was never answered.
   R5 The last line is written by `close` alone: a recording that was cut is seen to be.
+  R6 What a history cannot say is refused with a ConfigError when it is told, before anything is
+     written or ended: who records to the end has a file that can be judged.
 """
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import operator
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, get_args
 
 from repstore import config, errors
-from repstore._fast.history_lines import UNKNOWN_VALUE
+from repstore._fast.history_lines import TIME_MAX, UNKNOWN_VALUE
 from repstore._fast.layout import BLOCK_SIZE
 from repstore.check.history_file import HISTORY_VERSION
 
 BLOCKS_PER_LINE = 65_536
+OFFSET_MAX = 2**65               # NBD asks for 64 bits, and a length behind them
 Kind = Literal["read", "write", "zero", "flush"]
+Initial = Literal["zero", "unknown"]
 Buffer = bytes | bytearray | memoryview
 
 
@@ -53,34 +58,79 @@ def block_value(block: bytes) -> int:
     return 1 if value in (0, UNKNOWN_VALUE) else value
 
 
+def whole_number(what: str, value: object, least: int, most: int, unit: str = "") -> int:
+    """`value` as an int. ConfigError for what is none, and outside these limits."""
+    try:
+        number = operator.index(value)                   # type: ignore[arg-type]
+    except TypeError:
+        raise errors.ConfigError(
+            f"{what} {value!r}: must be a whole number from {least} to {most}") from None
+    config.check_range(what, number, least, most, unit)
+    return number
+
+
 class Operation:
-    """One operation under way. Exactly one of `done`, `failed`, `lost` and `over` ends it."""
+    """One operation under way. Exactly one of `done`, `failed`, `lost` and `over` ends it; one that
+    raises ConfigError has not."""
 
     def __init__(self, recorder: Recorder, client: int, kind: Kind, offset: int, length: int, *,
                  fua: bool) -> None:
+        """Made by `Recorder.begin`, which says what may be. Raises ConfigError."""
+        _check_choice("operation", kind, get_args(Kind))
         self.kind = kind
-        self.client = client
-        self.offset = offset
-        self.length = length
-        self.fua = fua
+        self.client = whole_number("client", client, 0, config.HISTORY_CLIENT_MAX)
+        # a range outside of the volume can be asked for, and is refused there
+        self.offset = whole_number("offset", offset, -OFFSET_MAX, OFFSET_MAX, "bytes")
+        self.length = whole_number("length", length, -OFFSET_MAX, OFFSET_MAX, "bytes")
+        self.fua = bool(fua)
         self.begin = 0
-        self.values: list[int | None] | None = None
+        self._values: list[int | None] | None = None
         self._recorder = recorder
 
+    @property
+    def values(self) -> list[int | None] | None:
+        """Of each block that a read or write touches what it holds (R2); None: nobody said.
+
+        May be set, by whoever stamps blocks with numbers of their own: whole numbers less than
+        2^64 - 1, 0 for a block of zeros, None where it is not known. Raises ConfigError."""
+        return self._values
+
+    @values.setter
+    def values(self, values: Sequence[int | None]) -> None:
+        self._check_has_content()
+        blocks = self._recorder.blocks_touched(self.offset, self.length)
+        if len(values) != blocks:
+            raise errors.ConfigError(f"{len(values)} values: must be {blocks}, one a block of {self.kind} "
+                                     f"of {self.length} bytes at {self.offset}")
+        self._values = [None if value is None else whole_number("value", value, 0, UNKNOWN_VALUE - 1)
+                        for value in values]
+
     def content(self, data: Buffer) -> None:
-        """The bytes that a write writes, or a read brought; as many as its length."""
-        self.values = self._recorder.values(self.offset, data)
+        """The bytes that a write writes, or a read brought. Raises ConfigError unless they are as
+        many as its length."""
+        self._check_has_content()
+        view = memoryview(data).cast("B")
+        if len(view) != self.length:
+            raise errors.ConfigError(f"{self.kind} of {self.length} bytes at {self.offset}: its data has "
+                                     f"{len(view)} bytes, must be {self.length}")
+        self._values = self._recorder.values(self.offset, view)
 
     def done(self, data: Buffer | None = None) -> None:
-        """It was answered without an error; a read brought `data`."""
+        """It was answered without an error; a read brought `data`, or its values were set. Raises
+        ConfigError for a read of which neither is known, or that brought another number of bytes."""
         end = self._recorder.now()
         if data is not None:
             self.content(data)
+        elif self.kind == "read" and self._values is None:
+            raise errors.ConfigError(f"read of {self.length} bytes at {self.offset}: it was answered, so its "
+                                     "data must be told; `failed` and `lost` need none")
         self._recorder.end(self, end=end)
 
     def failed(self, errno: int) -> None:
-        """It was answered with an error: a write may have happened, now or later, or not."""
-        self._recorder.end(self, end=self._recorder.now(), error=errno)
+        """It was answered with an error, a number from 1 to 2^31 - 1 (else ConfigError): a write
+        may have happened, now or later, or not."""
+        error = whole_number("errno", errno, 1, config.HISTORY_ERROR_MAX)
+        self._recorder.end(self, end=self._recorder.now(), error=error)
 
     def lost(self) -> None:
         """It will not be answered: a write may have happened, or still happen, or not."""
@@ -90,39 +140,50 @@ class Operation:
         """It will not be answered: a write has happened by now, or never will."""
         self._recorder.end(self, until=self._recorder.now())
 
+    def _check_has_content(self) -> None:
+        if self.kind not in ("read", "write"):
+            raise errors.ConfigError(f"data of a {self.kind}: only reads and writes have any")
+
 
 def check_block_size(block_size: int) -> None:
     """ConfigError for bytes that no block of a history can have."""
-    config.check_range("block size", block_size, config.HISTORY_SECTOR_BYTES_MIN, BLOCK_SIZE, "bytes")
-    if block_size & (block_size - 1):
+    size = whole_number("block size", block_size, config.HISTORY_SECTOR_BYTES_MIN, BLOCK_SIZE, "bytes")
+    if size & (size - 1):
         raise errors.ConfigError(f"block size {block_size} bytes: must be a power of two")
+
+
+def _check_choice(what: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise errors.ConfigError(f"{what} {value!r}: must be one of {', '.join(map(repr, choices))}")
 
 
 class Recorder:
     """A history file being written. Thread-safe."""
 
     def __init__(self, path: Path, size_bytes: int, *, block_size: int = BLOCK_SIZE,
-                 initial: Literal["zero", "unknown"] = "unknown", incarnation: int = 1,
+                 initial: Initial = "unknown", incarnation: int = 1,
                  clock: Callable[[], int] = time.monotonic_ns) -> None:
         """Make the file, of which there must be none. `initial`: what blocks hold before the
-        first operation. Raises ConfigError."""
+        first operation; `incarnation`: the volume's, from 0; `clock`: whole numbers from 0 of any
+        unit. All numbers but the sizes are less than 2^63 - 1. Raises ConfigError."""
         check_block_size(block_size)
-        config.check_range("volume size", size_bytes, 1, config.VOLUME_BYTES_MAX, "bytes")
-        self.size_bytes = size_bytes
-        self.block_size = block_size
-        self.incarnation = incarnation
+        _check_choice("initial", initial, get_args(Initial))
+        self.size_bytes = whole_number("volume size", size_bytes, 1, config.VOLUME_BYTES_MAX, "bytes")
+        self.block_size = operator.index(block_size)
+        self.incarnation = whole_number("incarnation", incarnation, 0, TIME_MAX)
         self._clock = clock
         self._moment = -1
-        self._lines = 0
+        self._told_time()
+        self._lines = self._crashes = 0
         self._lock = threading.Lock()
         self._under_way: set[Operation] = set()
         try:
             self._file = path.open("x")
         except OSError as error:
             raise errors.ConfigError(f"{path}: {error.strerror}") from error
-        self._file.write(f'{{"history":{HISTORY_VERSION},"block_size":{block_size},'
-                         f'"blocks":{-(-size_bytes // block_size)},"initial":"{initial}",'
-                         f'"incarnation":{incarnation}}}\n')
+        self._file.write(f'{{"history":{HISTORY_VERSION},"block_size":{self.block_size},'
+                         f'"blocks":{-(-self.size_bytes // self.block_size)},"initial":"{initial}",'
+                         f'"incarnation":{self.incarnation}}}\n')
 
     def __enter__(self) -> Self:
         return self
@@ -132,13 +193,14 @@ class Recorder:
         self.close()
 
     def wrap(self, volume: RecordedCalls, client: int = 0) -> RecordedVolume:
-        """`volume` with all its calls recorded, as those of a client of this number."""
+        """`volume` with all its calls recorded, as those of a client of this number (less than 2^32).
+        Raises ConfigError for another one."""
         return RecordedVolume(self, volume, client)
 
     def begin(self, client: int, kind: Kind, offset: int = 0, length: int = 0, *, fua: bool = False,
               data: Buffer | None = None) -> Operation:
-        """An operation is about to be asked for. A write's `data` may be told later, by
-        `Operation.content`."""
+        """An operation of `length` bytes is about to be asked for, by a client of a number less than
+        2^32. A write's `data` may be told later, by `Operation.content`. Raises ConfigError."""
         operation = Operation(self, client, kind, offset, length, fua=fua)
         if data is not None:
             operation.content(data)
@@ -150,13 +212,18 @@ class Recorder:
     def crash(self, incarnation: int) -> None:
         """All copies have crashed, and none runs yet again. What is under way now will count as
         never answered. `incarnation` is that of the volume afterwards: the same as before says
-        that nothing acknowledged may be missing, else only what was flushed has to be there."""
+        that nothing acknowledged may be missing, else only what was flushed has to be there.
+        Raises ConfigError for one less than before, and for too many crashes."""
         with self._lock:
+            incarnation = whole_number("incarnation", incarnation, self.incarnation, TIME_MAX)
+            config.check_range("crashes", self._crashes + 1, 0, config.HISTORY_CRASHES_MAX)
+            moment = self._next_moment()
+            self._crashes += 1
             for operation in sorted(self._under_way, key=lambda each: each.begin):
                 self._write(operation)
             self._under_way.clear()
             self.incarnation = incarnation
-            self._line(f'{{"op":"crash","begin":{self._next_moment()},"incarnation":{incarnation}}}\n')
+            self._line(f'{{"op":"crash","begin":{moment},"incarnation":{incarnation}}}\n')
 
     def close(self) -> None:
         """Write down what was never answered, and the last line. Closing twice is harmless."""
@@ -183,6 +250,11 @@ class Recorder:
                 self._under_way.remove(operation)
                 self._write(operation, end=end, error=error, until=until)
 
+    def blocks_touched(self, offset: int, length: int) -> int:
+        """How many blocks a range of bytes touches."""
+        first, _, _, end = self._blocks(offset, length)
+        return end - first
+
     def values(self, offset: int, data: Buffer) -> list[int | None]:
         """The value of each block that `data` at `offset` touches; None where it is a part."""
         size, view = self.block_size, memoryview(data)
@@ -194,8 +266,11 @@ class Recorder:
         return values
 
     def _next_moment(self) -> int:
-        self._moment = max(self._clock(), self._moment + 1)
+        self._moment = whole_number("time", max(self._told_time(), self._moment + 1), 0, TIME_MAX)
         return self._moment
+
+    def _told_time(self) -> int:
+        return whole_number("time of the clock", self._clock(), 0, TIME_MAX)
 
     def _write(self, operation: Operation, *, end: int | None = None, error: int = 0,
                until: int | None = None) -> None:
@@ -254,9 +329,10 @@ class RecordedVolume:
         self.size_bytes = volume.size_bytes
         self._recorder = recorder
         self._volume = volume
-        self._client = client
+        self._client = whole_number("client", client, 0, config.HISTORY_CLIENT_MAX)
 
     def read(self, offset: int, length: int) -> bytes:
+        """Raises ConfigError, too, where the volume gives fewer or more bytes than it was asked for."""
         operation = self._recorder.begin(self._client, "read", offset, length)
         with _failure_of(operation):
             data = self._volume.read(offset, length)
@@ -299,7 +375,7 @@ def _failure_of(operation: Operation) -> Iterator[None]:
         yield
     except BaseException as error:
         number = getattr(error, "errno", None)
-        if not isinstance(number, int) or number <= 0:
+        if not isinstance(number, int) or not 1 <= number <= config.HISTORY_ERROR_MAX:
             number = errors.RepstoreError.default_errno
         operation.failed(number)
         raise
