@@ -54,6 +54,9 @@ SCRUB_BYTES_S_MAX = TIB                # what a scrub may be asked to read a sec
 INQUIRY_ERROR_MAX = 1000               # characters of an error that a node answers a question with
 POSITION_BYTES_MAX = 64 * MIB          # of the file in which an interrupted check says how far it came
 
+# ------------------------------------------------------------------------- the simulator
+PLAN_BYTES_MAX = 16 * MIB              # of a plan that was saved; one of a seed has a tenth of a MiB
+
 # ----------------------------------------------------------------------------- volumes
 COPIES_MIN = 1
 COPIES_MAX = MEMBERS_MAX               # 8: a frame fan-out above it has no user

@@ -395,7 +395,7 @@ def test_the_command_keeps_its_position_and_goes_on_from_there(
     assert run([*command, "--json"]) == 1
     assert '"counts":{"data":1}' in capsys.readouterr().out
     assert not kept.exists()
-    for others in (b"what", b"{}", b'{"name":"a package"}'):
+    for others in (b"what", b"{}", b'{"name":"a package"}', b'{"of":"\xff"}', b'{"x":' * 10_000):
         kept.write_bytes(others)
         assert run(command) == 2
         assert "interrupted check" in capsys.readouterr().err
@@ -411,7 +411,8 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert run(["check", "fsck", str(pipe)]) == 2
     assert capsys.readouterr().err == f"repstore: {pipe} is neither a file nor a block device\n"
     assert run(["check", "fsck", str(store), "--resume", str(pipe)]) == 2
-    assert capsys.readouterr().err == f"repstore: {pipe}: is no regular file\n"
+    assert capsys.readouterr().err == (
+        f"repstore: {pipe}: is a pipe: what an interrupted check left must be a regular file\n")
 
 
 def test_the_document_has_every_kind_of_finding() -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from repstore import errors
+from repstore import config, errors
 from repstore.cli.app import run as command
 from repstore.format import BLOCK_SIZE
 from repstore.sim import plan as plans
@@ -151,7 +151,8 @@ def test_a_plan_that_is_none_is_refused(data: bytes) -> None:
 @pytest.mark.parametrize("arguments", [
     ["--seeds", "9..5"], ["--seeds", "many"], ["--seed", "-1"], ["--seed", "x"], [],
     ["--seed", "1", "--seeds", "1..2"], ["--plan", "/nowhere"], ["--seeds", "1..2", "--minimize"],
-    ["--seeds", "1..2", "--jobs", "0"], ["--seeds", "1..2", "--minutes", "0"],
+    ["--seeds", "1..2", "--jobs", "0"], ["--seed", "1", "--jobs", "0"], ["--seed", "1", "--jobs", "65"],
+    ["--seed", "1", "--jobs", "-1"], ["--seeds", "1..2", "--minutes", "0"],
     ["--seeds", "1..2", "--minutes", "-1"], ["--seeds", "1..2", "--minutes", "nan"],
     ["--seed", "1", "--minutes", "1"], ["--seed", "1", "--worth"], ["--seed", "1", "--save", "/nowhere/plan"],
     ["--seed", "1", "--trace", "/nowhere/trace"]])
@@ -211,6 +212,10 @@ IMPOSSIBLE = [
     ("faults.0.share", float("inf"), "is not a plan"),
     ("asks.0.0", -1, "at_ns of an ask -1: must be 0"), ("asks.0.0", 10**14, "at_ns of an ask 1000"),
     ("asks.0.1", 5, "volume of an ask 5: must be"),
+    ("lenght_ns", 5, "unknown field `lenght_ns`"), ("setup.node", 3, "unknown field `node` - at `$.setup`"),
+    ("setup.volumes.0.block_size", 512, "unknown field `block_size` - at `$.setup.volumes[0]`"),
+    ("faults.0.sahre", 0.5, "unknown field `sahre` - at `$.faults[0]`"),
+    ("asks.0", [0, 0, 2, 0, 1, False, 7], "is not a plan: Expected `array` of at most length 6"),
     ("asks.0.2", 9, "ask kind 9: must be one of 1 (read), 2 (w"),
     ("asks.0", [0, 0, 2, 0, 0, False], "blocks of an ask 0: must be 1 to"),
     ("asks.0", [0, 0, 2, 0, 65, False], "blocks of an ask 65: must be 1 to 64"),
@@ -229,6 +234,55 @@ def test_a_value_that_cannot_be_run_is_named_with_its_limit(
     monkeypatch.setattr("repstore.sim.run.run", lambda plan: pytest.fail("it is run"))
     assert command(["sim", "--plan", str(tmp_path / "plan")]) == 64
     assert said in capsys.readouterr().err
+
+
+def run_of_a_file(path: Path, *options: str) -> tuple[int, str]:
+    """Exit code and complaints of `sim --plan`, with no more memory or time than any plan needs."""
+    program = ("import resource; resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30)); "
+               "import sys; from repstore.cli.app import run; sys.exit(run(sys.argv[1:]))")
+    done = subprocess.run([sys.executable, "-c", program, "sim", "--plan", str(path), *options],
+                          capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("kind", ["directory", "pipe", "character device"])
+def test_a_plan_that_has_no_end_is_refused_at_once(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "it"
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path = Path("/dev/zero")
+    assert run_of_a_file(path) == (64, f"repstore: {path}: is a {kind}: a plan must be a regular file\n")
+
+
+def test_a_plan_that_is_too_large_is_refused_with_the_limit(tmp_path: Path) -> None:
+    path = tmp_path / "plan"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)                         # a hole
+    assert run_of_a_file(path) == (
+        64, f"repstore: {path}: is larger than {config.PLAN_BYTES_MAX} bytes: a plan must be smaller\n")
+
+
+def test_the_plan_of_every_seed_is_far_smaller_than_the_limit() -> None:
+    assert max(len(plans.encode(draw(seed))) for seed in range(50)) < config.PLAN_BYTES_MAX / 50
+
+
+@pytest.mark.parametrize("other", ["same", "link", "hard link", "./same", "link to what is not there"])
+def test_plan_and_trace_are_not_written_to_one_file(
+        other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("repstore.sim.run.run", lambda plan: pytest.fail("it is run"))
+    if "link" in other and "not there" not in other:
+        Path("same").touch()
+    if other == "hard link":
+        Path(other).hardlink_to("same")
+    elif "link" in other:
+        Path(other).symlink_to("same")
+    assert command(["sim", "--seed", "1", "--save", "same", "--trace", other]) == 64
+    assert f"--save same, --trace {Path(other)}: must be two files" in capsys.readouterr().err
 
 
 def plan_with(plan: Plan, place: list[str], value: object, directory: Path) -> Plan:

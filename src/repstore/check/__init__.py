@@ -6,6 +6,7 @@
     recorder         writes such a file: wraps anything that reads and writes like a Volume
     nbd_observer     the same from the bytes of an NBD connection; sans-I/O
     progress         how far a long check is
+    regular_file     files to read that have an end
     findings         what a check of a store has to say
     fsck             one store that nobody uses: every byte that something depends on
     store_maps       of it: metadata pages, and the pointers in the maps

@@ -16,7 +16,6 @@ The algorithm stands in `_fast/history_zones.pyx`.
 from __future__ import annotations
 
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -37,11 +36,9 @@ from repstore._fast.history_lines import KINDS, NEVER_TIME
 from repstore.check.history_file import Crashes, History, cut_pending, find_crashes, load
 from repstore.check.history_story import Contradiction, smallest
 from repstore.check.progress import Progress, silent
+from repstore.check.regular_file import open_regular
 
 READ, WRITE, ZERO, FLUSH = (KINDS.index(kind) for kind in ("read", "write", "zero", "flush"))
-NO_FILES = (                                 # what a path may lead to instead
-    (stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a character device"), (stat.S_ISBLK, "a block device"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,33 +58,13 @@ class Verdict:
 def check_file(path: Path, progress: Progress = silent) -> Verdict:
     """Check the history in a file. Raises ConfigError if it is not a usable history."""
     try:
-        with _open_regular(path) as file:
+        with open_regular(path, "a history") as file:
             history = _load_unchanged(path, file, progress)
         return check(history, progress)
     except OSError as error:
         raise errors.ConfigError(f"{path}: {error.strerror or error}") from error
     except MemoryError as error:
         raise errors.ConfigError(f"{path}: to check it needs more memory than there is") from error
-
-
-def _open_regular(path: Path) -> BinaryIO:
-    """A file with an end. Anything else is refused before it is opened: a pipe or a socket would be
-    waited for, a device has no end and may do something when it is opened."""
-    _require_regular(path, os.stat(path))
-    # what took its place meanwhile is not waited for either
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY), "rb")
-    try:
-        _require_regular(path, os.fstat(file.fileno()))
-    except errors.ConfigError:
-        file.close()
-        raise
-    return file
-
-
-def _require_regular(path: Path, found: os.stat_result) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        kind = next((name for is_kind, name in NO_FILES if is_kind(found.st_mode)), "no file")
-        raise errors.ConfigError(f"{path}: is {kind}: a history must be a regular file")
 
 
 def _load_unchanged(path: Path, file: BinaryIO, progress: Progress) -> History:

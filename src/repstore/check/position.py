@@ -16,6 +16,7 @@ import msgspec
 
 from repstore import config, errors
 from repstore.check.findings import Finding, Report
+from repstore.check.regular_file import read_regular
 from repstore.store.superblock import Superblock
 
 
@@ -61,15 +62,11 @@ def load(path: Path) -> Position:
         if not os.access(path.parent, os.W_OK):
             raise errors.ConfigError(f"{path}: no file can be made there")
         return fresh()
-    if not path.is_file():
-        raise errors.ConfigError(f"{path}: is no regular file")
+    data = read_regular(path, "what an interrupted check left", config.POSITION_BYTES_MAX)
     try:
-        if path.stat().st_size > config.POSITION_BYTES_MAX:
-            raise errors.ConfigError(f"{path}: larger than {config.POSITION_BYTES_MAX} bytes")
-        found = msgspec.json.decode(path.read_bytes(), type=Position)
-    except (msgspec.DecodeError, OSError) as error:
+        return msgspec.json.decode(data, type=Position)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise errors.ConfigError(f"{path}: not what an interrupted check left: {error}") from None
-    return found
 
 
 def save(path: Path, position: Position) -> None:

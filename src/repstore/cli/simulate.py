@@ -25,7 +25,8 @@ from typing import Annotated, Any
 
 import typer
 
-from repstore import errors
+from repstore import config, errors
+from repstore.check.regular_file import read_regular
 from repstore.cli.options import EXIT_INTERRUPTED, EXIT_REFUSED, EXIT_UNUSABLE, EXIT_USAGE, Json, complain
 
 JOBS = min(2, os.cpu_count() or 1)
@@ -51,8 +52,11 @@ def simulate(seed: Seed = None, seeds: Seeds = None, plan: PlanFile = None, mini
              save: Save = None, trace: TraceFile = None, jobs: Jobs = JOBS,
              minutes: Minutes = None, worth: Worth = False, as_json: Json = False) -> int:
     """Run the shipped engine in simulated worlds: crashes, cut links, lying disks, and what is promised."""
+    from repstore.sim.seeds import JOBS_MAX
+
     if sum(chosen is not None for chosen in (seed, seeds, plan)) != 1:
         raise errors.ConfigError("exactly one of --seed, --seeds and --plan must be given")
+    config.check_range("jobs", jobs, 1, JOBS_MAX)
     if seeds is not None:
         if minimize or save or trace:
             raise errors.ConfigError("--minimize, --save and --trace are for a single run")
@@ -62,6 +66,8 @@ def simulate(seed: Seed = None, seeds: Seeds = None, plan: PlanFile = None, mini
             return _many(seeds, jobs, minutes, worth, as_json)
     if minutes is not None or worth:
         raise errors.ConfigError(f"--{'worth' if worth else 'minutes'} is for --seeds")
+    if save is not None and trace is not None and _is_same_file(save, trace):
+        raise errors.ConfigError(f"--save {save}, --trace {trace}: must be two files")
     _must_be_writable(save, PLAN_BEGINS, "plan")
     _must_be_writable(trace, TRACE_BEGINS, "trace")
     with _termination_interrupts():
@@ -87,7 +93,11 @@ def _one(seed: int | None, plan_file: Path | None, minimize: bool, save: Path | 
     from repstore.sim import plan as plans
     from repstore.sim.run import Outcome, run
 
-    plan = plans.draw(seed) if seed is not None else plans.decode(_bytes_of(plan_file), str(plan_file))
+    if plan_file is not None:
+        plan = plans.decode(read_regular(plan_file, "a plan", config.PLAN_BYTES_MAX), str(plan_file))
+    else:
+        assert seed is not None
+        plan = plans.draw(seed)
     outcome, interrupted = Outcome(plan.seed), False
 
     def keep(shorter: plans.Plan, again: Outcome) -> None:
@@ -123,6 +133,14 @@ def _one(seed: int | None, plan_file: Path | None, minimize: bool, save: Path | 
     return EXIT_USAGE if any(unwritten) else 0
 
 
+def _is_same_file(one: Path, other: Path) -> bool:
+    """Also by another name; neither needs to be there."""
+    try:
+        return one.resolve() == other.resolve() or one.samefile(other)
+    except OSError:
+        return False
+
+
 def _must_be_writable(path: Path | None, begins: re.Pattern[bytes], what: str) -> None:
     """Before a run of which nothing could be kept. What is there already must be ours."""
     if path is None:
@@ -155,14 +173,6 @@ def _write(path: Path | None, data: bytes | None) -> str:
     except OSError as error:
         return f"{path}: could not be written: {error.strerror}"
     return ""
-
-
-def _bytes_of(path: Path | None) -> bytes:
-    assert path is not None
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise errors.ConfigError(f"{path}: {error.strerror}") from None
 
 
 def _as_dict(outcome: Any, plan: Any) -> dict[str, object]:

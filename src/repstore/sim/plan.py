@@ -72,7 +72,7 @@ VOLUMES_MOST = 2              # whose pages fit the smallest store
 DEPTH_MOST = 64
 
 
-class VolumePlan(msgspec.Struct, frozen=True):
+class VolumePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One volume and its client."""
     name: str
     size_blocks: int
@@ -96,7 +96,7 @@ class VolumePlan(msgspec.Struct, frozen=True):
                      -(-span.stop * self.block_bytes // BLOCK_SIZE))
 
 
-class Setup(msgspec.Struct, frozen=True):
+class Setup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The world of one run."""
     nodes: int
     store_kib: int
@@ -111,7 +111,7 @@ class Setup(msgspec.Struct, frozen=True):
     volumes: tuple[VolumePlan, ...]
 
 
-class Fault(msgspec.Struct, frozen=True):
+class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One thing that goes wrong; what it does not need is there all the same."""
     at_ns: int                # after the cluster was healthy
     kind: str
@@ -125,7 +125,7 @@ class Fault(msgspec.Struct, frozen=True):
                 f"{self.share:.3f})")
 
 
-class PlannedAsk(msgspec.Struct, frozen=True, array_like=True):
+class PlannedAsk(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One operation of a client."""
     at_ns: int
     volume: int               # number in the plan
@@ -135,7 +135,7 @@ class PlannedAsk(msgspec.Struct, frozen=True, array_like=True):
     fua: bool
 
 
-class Plan(msgspec.Struct, frozen=True):
+class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One run."""
     seed: int
     length_ns: int            # from then on everything is healed
