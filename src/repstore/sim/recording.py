@@ -61,7 +61,8 @@ Entry = WriteBegun | WriteDone | FlushBegun | FlushDone | Note
 class Recording:
     """An image, of which all is durable, and what was done to it since.
 
-    The first `past` entries had happened before the workload began: crashes come after them.
+    The image is copied: a backend may go on changing what it hands over. The first `past`
+    entries had happened before the workload began: crashes come after them.
     Raises ConfigError for what no disk can be asked: a write past the image's end, an answer
     to what is not under way, more than RECORDED_WRITES_MAX writes and flushes.
     """
@@ -70,6 +71,10 @@ class Recording:
     past: int = 0
     _number: int = 0                                        # the last one given
     _flying: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        # a workload changes its backend's own bytearray, and every crash state would have it all
+        self.image = bytes(self.image)
 
     def write_begun(self, offset: int, data: Bytes) -> int:
         """A write is handed to the disk; gives its number."""
