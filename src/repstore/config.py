@@ -104,6 +104,7 @@ HISTORY_CRASHES_MAX = 65_535           # 16 bits an entry
 HISTORY_FINDINGS_MAX = 1000            # blocks among which the smallest contradiction is chosen
 HISTORY_CLIENT_MAX = 2**32 - 1         # numbers of clients, and blocks of one operation
 HISTORY_ERROR_MAX = 2**31 - 1          # an errno
+HISTORY_CRASHES_TOLD_MAX = 100         # in its picture; of more, those next after its operations
 HISTORY_SECTOR_BYTES_MIN = 512         # the smallest block a history may be about
 
 # --------------------------------------------------------------- times (s, CLOCK_BOOTTIME)

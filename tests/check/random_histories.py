@@ -7,9 +7,9 @@ import math
 from dataclasses import dataclass
 from random import Random
 
-from tests.check.brute_force import ANY, Op, Segment
+from tests.check.brute_force import ANY, Op, Period
 
-SEGMENT_TIME = 24                 # from one crash to the next
+PERIOD_TIME = 24                  # from one crash to the next
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,7 @@ class Manner:
     """What kind of histories to make."""
 
     crashes_max: int = 0
+    kill_share: float = 0.25      # of the crashes; the others are power cuts
     equal_values: bool = False    # few different values, zeros among them
     partial_writes: bool = False
     unknown_initial: bool = False
@@ -24,29 +25,59 @@ class Manner:
 
 
 @dataclass(frozen=True, slots=True)
+class Flush:
+    begin: int
+    end: int
+    failed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """The file, and the same block by block for the brute force."""
 
     text: bytes
-    blocks: list[list[Segment]]
+    blocks: list[list[Period]]
     initial: int
 
 
+class Frame:
+    """What all blocks of a batch have in common: how many crashes, of which kind, and the flushes."""
+
+    def __init__(self, chance: Random, manner: Manner) -> None:
+        self.crashes = chance.randint(0, manner.crashes_max)
+        self.kills = [chance.random() < manner.kill_share for _ in range(self.crashes)]
+        self.flushes = [_flushes(chance, number * PERIOD_TIME, often=manner.kill_share <= 0.25)
+                        for number in range(self.crashes + 1)]
+
+    def lines(self) -> list[dict[str, object]]:
+        found: list[dict[str, object]] = []
+        incarnation = 1
+        for number, kill in enumerate(self.kills):
+            incarnation += not kill
+            found.append({"op": "crash", "begin": (number + 1) * PERIOD_TIME, "incarnation": incarnation})
+        for flush in itertools.chain(*self.flushes):
+            found.append({"op": "flush", "begin": flush.begin, "end": flush.end,
+                          **({"error": 5} if flush.failed else {})})
+        return found
+
+    def covered(self, number: int) -> int:
+        """The last beginning of a flush that may make durable what happens in this period."""
+        last = -1
+        for later in range(number, self.crashes + 1):
+            last = max([last, *(flush.begin for flush in self.flushes[later] if not flush.failed)])
+            if later < self.crashes and not self.kills[later]:
+                break
+        return last
+
+    def period(self, number: int, ops: list[Op]) -> Period:
+        return Period(tuple(ops), tuple(flush.begin for flush in self.flushes[number] if not flush.failed),
+                      "" if number == self.crashes else "kill" if self.kills[number] else "power cut")
+
+
 def make_batch(chance: Random, blocks: int, manner: Manner) -> Batch:
-    crashes = chance.randint(0, manner.crashes_max)
-    kept = [chance.random() < 0.25 for _ in range(crashes)]
-    flushes = [_flushes(chance, number * SEGMENT_TIME) for number in range(crashes + 1)]
-    lines: list[dict[str, object]] = []
-    incarnation = 1
-    for number in range(crashes):
-        incarnation += not kept[number]
-        lines.append({"op": "crash", "begin": (number + 1) * SEGMENT_TIME, "incarnation": incarnation})
-    for begin, end, error in itertools.chain(*flushes):
-        lines.append({"op": "flush", "begin": begin, "end": end, **({"error": 5} if error else {})})
-    made = []
-    for block in range(blocks):
-        segments = _block(chance, block, crashes, manner, lines, flushes, kept)
-        made.append(segments)
+    frame = Frame(chance, manner)
+    lines = frame.lines()
+    made = [_block(chance, block, frame, manner, lines) for block in range(blocks)]
     chance.shuffle(lines)
     initial = "unknown" if manner.unknown_initial else "zero"
     head = {"history": 1, "block_size": 4096, "blocks": blocks, "initial": initial}
@@ -55,33 +86,34 @@ def make_batch(chance: Random, blocks: int, manner: Manner) -> Batch:
     return Batch(text, made, ANY if manner.unknown_initial else 0)
 
 
-def _flushes(chance: Random, start: int) -> list[tuple[int, int, bool]]:
+def _flushes(chance: Random, start: int, *, often: bool) -> list[Flush]:
     found = []
-    for _ in range(chance.choice((0, 1, 1, 2))):
-        begin = start + chance.randrange(SEGMENT_TIME - 1)
-        found.append((begin, chance.randint(begin, start + SEGMENT_TIME - 1), chance.random() < 0.2))
+    for _ in range(chance.choice((0, 1, 1, 2) if often else (0, 0, 0, 1))):
+        begin = start + chance.randrange(PERIOD_TIME - 1)
+        found.append(Flush(begin, chance.randint(begin, start + PERIOD_TIME - 1), chance.random() < 0.2))
     return found
 
 
-def _block(chance: Random, block: int, crashes: int, manner: Manner, lines: list[dict[str, object]],
-           flushes: list[list[tuple[int, int, bool]]], kept: list[bool]) -> list[Segment]:
+def _block(chance: Random, block: int, frame: Frame, manner: Manner,
+           lines: list[dict[str, object]]) -> list[Period]:
     """Make operations with a moment each at which they take effect, then spoil some."""
     content = 0 if not manner.unknown_initial else chance.choice((0, 1, 77))
     spoil = chance.random() < 0.6
     fresh = iter(range(1 + block * 1000, 10**9))
     written = [0, content]
-    segments = []
+    periods = []
     partial_left = 2 if manner.partial_writes else 0
-    for number in range(crashes + 1):
-        start = number * SEGMENT_TIME
-        covered = max((begin for begin, _, error in flushes[number] if not error), default=-1)
-        moments = sorted(_moment(chance, start) for _ in range(chance.randint(0 if crashes else 2,
-                         manner.operations_max if not crashes else max(2, manner.operations_max // 2))))
-        ops, contents = [], [content]
-        floor = 0
+    contents = [content]              # since the last power cut; from `floor` on it may be left by the next
+    floor = 0
+    for number in range(frame.crashes + 1):
+        start, last_period = number * PERIOD_TIME, number == frame.crashes
+        moments = sorted(_moment(chance, start) for _ in range(chance.randint(
+            0 if frame.crashes else 2,
+            manner.operations_max if not frame.crashes else max(2, manner.operations_max // 2))))
+        ops = []
         for _, begin, end in moments:
             is_read = chance.random() < 0.5
-            pending = chance.random() < (0.1 if is_read else 0.2)
+            pending = chance.random() < (0.1 if is_read else 0.2 + 0.2 * (manner.kill_share > 0.25))
             line: dict[str, object] = {"op": "read" if is_read else "write", "block": block, "begin": begin}
             if is_read:
                 value = content
@@ -106,28 +138,30 @@ def _block(chance: Random, block: int, crashes: int, manner: Manner, lines: list
             if pending and not is_read and chance.random() < 0.5:
                 line["until"] = until = end
             lines.append(line)
-            happens = not pending or chance.random() < 0.5
-            if not is_read and happens:
+            over = end if not pending else min(until, math.inf if last_period else start + PERIOD_TIME - 1)
+            if not is_read and (not pending or chance.random() < 0.5):
                 content = value
                 contents.append(content)
-            durable = not pending and not is_read and (
-                fua or end < covered or (number < crashes and kept[number]))
-            if durable:
-                floor = len(contents) - 1
+                if (fua and not pending) or over < frame.covered(number):
+                    floor = len(contents) - 1
             if is_read and pending:
                 continue
-            last = min(until, (number + 1) * SEGMENT_TIME if number < crashes else math.inf)
-            ops.append(Op(begin, last if pending else end, ANY if unknown else value, is_read, pending,
-                          durable))
-        segments.append(tuple(ops))
-        content = chance.choice(contents[0 if chance.random() < 0.2 else floor:])
-    return segments
+            ops.append(Op(begin, until if pending else end, ANY if unknown else value, is_read, pending, fua))
+        periods.append(frame.period(number, ops))
+        if last_period:
+            break
+        loses = chance.random() < 0.2             # something that should be there
+        if not frame.kills[number]:
+            content = chance.choice(contents[0 if loses else floor:])
+            contents, floor = [content], 0
+        elif loses:
+            content = chance.choice(contents)
+    return periods
 
 
 def _moment(chance: Random, start: int) -> tuple[int, int, int]:
-    length = SEGMENT_TIME - 1
-    moment = start + chance.randrange(length)
+    """When it has its effect, begins and ends: perhaps at the very moment of a crash."""
+    moment = start + chance.randrange(PERIOD_TIME - 1)
     begin = max(start, moment - chance.randrange(6))
-    end = min(start + length, moment + chance.randrange(6))
+    end = min(start + PERIOD_TIME, moment + chance.randrange(6))
     return moment, begin, end
-

@@ -29,13 +29,15 @@ BLOCKS = 100                  # histories a batch
 MANNERS = {
     "one register": Manner(),
     "crashes": Manner(crashes_max=3),
+    "kills and power cuts": Manner(crashes_max=5, kill_share=0.6),
     "equal values": Manner(equal_values=True),
     "equal values and crashes": Manner(crashes_max=2, equal_values=True),
     "unknown at first": Manner(unknown_initial=True, crashes_max=1),
     "parts of blocks": Manner(partial_writes=True, crashes_max=1),
-    "all together": Manner(crashes_max=2, equal_values=True, partial_writes=True, unknown_initial=True),
+    "all together": Manner(crashes_max=2, kill_share=0.5, equal_values=True, partial_writes=True,
+                           unknown_initial=True),
 }
-EXACT = ("one register", "crashes")
+EXACT = ("one register", "crashes", "kills and power cuts")
 
 
 def verdict_on(text: bytes) -> Verdict:
@@ -75,16 +77,31 @@ def compare(batch: Batch, exact: bool) -> tuple[int, int]:
     *_, findings, bad_blocks, undecided = find(history, find_crashes(history), BLOCKS)
     flagged = set(map(int, findings["block"]))
     assert len(flagged) == bad_blocks
-    truth = {block for block, segments in enumerate(batch.blocks) if not consistent(segments, batch.initial)}
+    truth = {block for block, periods in enumerate(batch.blocks) if not consistent(periods, batch.initial)}
     assert flagged <= truth, f"called inconsistent, but is not: {[batch.blocks[i] for i in flagged - truth]}"
     missed = truth - flagged
     assert not (exact and missed), f"called consistent, but is not: {[batch.blocks[i] for i in missed]}"
     assert not (exact and undecided)
     for block in missed:
         assert verdict_on(alone(batch, block)).undecided_reads > 0, batch.blocks[block]
-    if flagged:
-        assert str(check(history).contradiction)
+    if exact and flagged:
+        whole = check(history)
+        assert whole.contradiction is not None
+        assert verdict_on(only_told(batch.text, whole)).bad_blocks == 1, str(whole.contradiction)
     return len(truth), len(missed)
+
+
+def only_told(text: bytes, verdict: Verdict) -> bytes:
+    """The history of nothing but what a verdict tells."""
+    assert verdict.contradiction is not None
+    lines = text.splitlines()
+    told = [json.loads(lines[step.line - 1]) for step in verdict.contradiction.steps]
+    head = json.loads(lines[0])
+    before = [line for line in map(json.loads, lines[1:-1])
+              if line["op"] == "crash" and line["begin"] < told[0]["begin"]]
+    head["incarnation"] = max((crash["incarnation"] for crash in before), default=1)
+    return "".join(json.dumps(line) + "\n" for line in [
+        head, *told, {"op": "end", "operations": len(told)}]).encode()
 
 
 def alone(batch: Batch, block: int) -> bytes:
@@ -142,10 +159,28 @@ PLANTED = {
     "written with FUA, and gone after a crash": (
         "lost", [2, 3, 4, 5], [write(0, 1, 5), write(2, 3, 6, fua=True), crash(6), read(7, 8, 5)]),
     "acknowledged, and gone although the incarnation is the same": (
-        "lost", [2, 3, 4, 5], [write(0, 1, 5), write(2, 3, 6), crash(6, 1), read(7, 8, 5)]),
+        "stale", [2, 3, 4, 5], [write(0, 1, 5), write(2, 3, 6), crash(6, 1), read(7, 8, 5)]),
+    "seen, and gone although the incarnation is the same": (
+        "crossed", [2, 3, 4, 5], [write(0, None, 5), read(1, 2, 5), crash(3, 1), read(4, 5, 0)]),
+    "a write of before a kill happens after it": (
+        "crossed", [2, 3, 4, 5], [write(0, None, 5), crash(3, 1), read(4, 5, 0), read(6, 7, 5)]),
+    "spared by a kill, flushed, and gone after a power cut": (
+        "lost", [2, 3, 4, 5, 6, 7], [write(0, None, 5), crash(3, 1), read(4, 5, 5), flush(6, 7), crash(8),
+                                     read(9, 10, 0)]),
+    "spared by a kill, flushed, and seen only then": (
+        "lost", [2, 3, 4, 5, 6, 7], [write(0, None, 5), crash(3, 1), flush(4, 5), read(6, 7, 5), crash(8),
+                                     read(9, 10, 0)]),
+    "acknowledged, killed, flushed, and gone after a power cut": (
+        "lost", [2, 3, 4, 5, 6], [write(0, 1, 5), crash(3, 1), flush(4, 5), crash(8), read(9, 10, 0)]),
+    "left by a power cut, and gone after the next": (
+        "disagreed", [3, 4, 5, 6], [write(0, 1, 5), crash(2), read(3, 4, 5), crash(5, 3), read(6, 7, 0)]),
+    "over, seen and flushed, and gone after a power cut": (
+        # nothing but the long read tells that it happened at all
+        "lost", [2, 3, 4, 5, 6], [read(0, 9, 5), write(1, None, 5, until=3), flush(4, 5), crash(10),
+                                  read(11, 12, 0)]),
     "flushed, and gone after the second crash": (
-        "lost", [2, 3, 4, 6], [write(0, 1, 5, fua=True), write(2, 3, 6, fua=True), crash(6),
-                               crash(8, 3), read(9, 10, 5)]),
+        "lost", [2, 3, 4, 5, 6], [write(0, 1, 5, fua=True), write(2, 3, 6, fua=True), crash(6),
+                                  crash(8, 3), read(9, 10, 5)]),
     "a durable write forced after the survivor by a third": (
         # 5 had ended when 6 was read, and 6 when the write of 7 began: so 7 came after 5
         "lost", [2, 3, 4, 5, 6, 7], [write(0, 10, 5), write(1, 2, 6), read(12, 13, 6),
@@ -154,10 +189,10 @@ PLANTED = {
         "lost", [2, 3, 5, 6], [write(0, 1, 5, fua=True), write(5, 20, 6, fua=True), read(10, 11, 5),
                                crash(25), read(26, 27, 5)]),
     "an unanswered write survived that had no room to happen": (
-        "crossed", [2, 3, 4, 6], [write(0, 1, 6), write(2, None, 5, until=3), read(4, 5, 6), crash(9),
+        "crossed", [2, 3, 4, 5, 6], [write(0, 1, 6), write(2, None, 5, until=3), read(4, 5, 6), crash(9),
                                   read(10, 11, 5)]),
     "an unanswered write survived that had no room before the first one": (
-        "crossed", [2, 3, 5], [write(2, None, 5, until=3), read(4, 5, 0), crash(9), read(10, 11, 5)]),
+        "crossed", [2, 3, 4, 5], [write(2, None, 5, until=3), read(4, 5, 0), crash(9), read(10, 11, 5)]),
     "two different contents after a crash": (
         "disagreed", [3, 4, 5, 6], [write(0, 9, 5), write(0, 9, 6), crash(10), read(11, 12, 5),
                                     read(13, 14, 6)]),
@@ -184,7 +219,38 @@ def test_a_planted_contradiction_is_found_and_told(name: str) -> None:
     assert all(f"line {line}" in str(found) for line in told)
 
 
+def test_of_very_many_crashes_those_next_to_the_operations_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "HISTORY_CRASHES_TOLD_MAX", 3)
+    operations = [write(0, None, 5), *(crash(10 + number, 1) for number in range(20)),
+                  read(40, 41, 0), crash(50, 1), read(60, 61, 5), crash(70, 1)]
+    found = verdict_on(file_of(*operations)).contradiction
+    assert found is not None
+    assert [step.line for step in found.steps] == [2, 3, 23, 24, 25]
+    assert str(found).endswith("(19 more crashes lie between them)")
+    monkeypatch.setattr(config, "HISTORY_CRASHES_TOLD_MAX", 21)
+    found = verdict_on(file_of(*operations)).contradiction
+    assert found is not None
+    assert [step.line for step in found.steps] == list(range(2, 26))
+    assert "more crashes" not in str(found)
+
+
 CONSISTENT = {
+    "spared by a kill, and taken by a power cut": [
+        write(1, None, 5), crash(3, 1), read(4, 5, 5), crash(6), read(7, 8, 0)],
+    "acknowledged, spared by a kill, and taken by a power cut": [
+        write(1, 2, 5), crash(3, 1), read(4, 5, 5), crash(6), read(7, 8, 0)],
+    "killed, and without power before it ran again": [write(1, 2, 5), crash(3, 1), crash(4), read(5, 6, 0)],
+    "spared by two kills, and replaced by what a power cut took": [
+        write(0, 1, 5), flush(2, 3), write(4, 5, 6), crash(6, 1), read(7, 8, 6), write(9, 10, 7),
+        crash(11, 1), read(12, 13, 7), crash(14), read(15, 16, 6), read(17, 18, 6)],
+    "seen, but not over when the flush began": [
+        write(0, None, 5), read(1, 2, 5), flush(3, 4), crash(5), read(6, 7, 0)],
+    "seen, but over only after the flush began": [
+        write(0, None, 5, until=3), read(1, 2, 5), flush(3, 4), crash(5), read(6, 7, 0)],
+    "a flush before the kill": [
+        write(0, None, 5), flush(1, 2), crash(3, 1), read(4, 5, 5), crash(6), read(7, 8, 0)],
+    "over and flushed, if it happened at all": [
+        write(0, None, 5, until=2), flush(3, 4), crash(5), read(6, 7, 0)],
     "concurrent writes in either order": [write(0, 9, 5), write(0, 9, 6), read(10, 11, 5), read(12, 13, 5)],
     "a write that was never answered": [write(0, None, 5), read(1, 2, 0), read(3, 4, 5)],
     "a write that was answered with an error": [write(0, 1, 5, error=28), read(2, 3, 0), read(4, 5, 5)],

@@ -35,6 +35,7 @@ cdef struct layout_t:        # a history, and the room it is laid out in block b
     const operation_t* operations
     const uint8_t* flags
     const uint16_t* segments
+    const int64_t* ends
     const uint64_t* values
     const uint64_t* blocks
     uint64_t* places
@@ -67,9 +68,7 @@ cdef void spread(layout_t* layout, uint64_t entries_max, uint64_t portion) noexc
                 total += 1
                 if layout.entries != NULL:
                     entry = &layout.entries[layout.places[at]]
-                    entry.begin, entry.end, entry.value = operation.begin, operation.end, value
-                    if not layout.flags[i] & HAPPENED:
-                        entry.end = operation.until
+                    entry.begin, entry.end, entry.value = operation.begin, layout.ends[i], value
                     entry.operation, entry.segment = <uint32_t>i, layout.segments[i]
                     entry.is_read = operation.kind == KIND_READ
                     entry.flags = layout.flags[i] & (HAPPENED | DURABLE)
@@ -131,13 +130,15 @@ def blocks_read(const operation_t[::1] operations, const uint8_t[::1] flags, con
 
 
 def check_blocks(const operation_t[::1] operations, const uint8_t[::1] flags, const uint16_t[::1] segments,
-                 const uint64_t[::1] values, const uint64_t[::1] blocks, bint initial_known,
-                 uint64_t entries_max, uint64_t findings_max, uint64_t portion_entries, progress):
+                 const int64_t[::1] ends, const uint64_t[::1] values, const uint64_t[::1] blocks,
+                 bint initial_known, uint64_t entries_max, uint64_t findings_max, uint64_t portion_entries,
+                 progress):
     """Check the given blocks (uint64, sorted, each once; not empty).
 
-    Of each operation `flags` says HAPPENED, DURABLE, USED, and `segments` how many crashes came
-    before; an unacknowledged one's `until` is at most the crash after it. Values of operations
-    lie inside `values`. `initial_known`: blocks were zeros at first.
+    Of each operation `flags` says HAPPENED, DURABLE, USED, `segments` how many power cuts came
+    before, and `ends` when it was over: answered, or without effect from then on; at the latest just
+    before the next crash of any kind. Values of operations lie inside `values`. `initial_known`:
+    blocks were zeros at first.
     Returns (findings, blocks with a contradiction, undecided reads): at most
     `findings_max` findings as an array of FINDING_DTYPE. Raises MemoryError; more than
     `entries_max` entries (32 bytes each) give None for the findings. Pure. Works without the GIL,
@@ -153,6 +154,7 @@ def check_blocks(const operation_t[::1] operations, const uint8_t[::1] flags, co
     findings = numpy.zeros(findings_max, FINDING_DTYPE)
     cdef finding_t[::1] out = findings
     layout.operations, layout.flags, layout.segments = &operations[0], &flags[0], &segments[0]
+    layout.ends = &ends[0]
     layout.values, layout.blocks = &values[0] if values.shape[0] else NULL, &blocks[0]
     layout.count, layout.block_count = operations.shape[0], blocks.shape[0]
     layout.places = <uint64_t*>calloc(layout.block_count + 1, sizeof(uint64_t))

@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
     HAPPENED = 1             # acknowledged
-    DURABLE = 2              # and a flush, FUA or the kept incarnation covers it
+    DURABLE = 2              # a flush or FUA covers it, if it happened
     USED = 4                 # it says something about blocks
     WAS_READ = 8
 
@@ -28,10 +28,10 @@ cdef extern from *:
 
 cdef struct entry_t:         # one operation on one block
     int64_t begin
-    int64_t end              # not acknowledged: it happened before this, or never
+    int64_t end              # it was over by then; not acknowledged: it happened by then, or never
     uint64_t value
     uint32_t operation
-    uint16_t segment         # crashes before it
+    uint16_t segment         # power cuts before it
     uint8_t is_read
     uint8_t flags
 
@@ -46,6 +46,7 @@ cdef struct cluster_t:
     uint32_t operation
     uint32_t first_end_operation
     uint32_t last_begin_operation
+    uint32_t witness         # a read of it, so it happened; NONE
     uint32_t head            # of a group of equal values, kept at its first: the living ones
     uint32_t next
     uint8_t flags
@@ -57,12 +58,12 @@ cdef struct key_t:
     uint32_t cluster
 
 
-cdef struct segment_t:       # what happened to the block between two crashes
+cdef struct segment_t:       # what happened to the block between two power cuts
     cluster_t initial
     bint initial_known
     uint64_t first           # of its clusters
     uint64_t count
-    uint32_t durable         # with the latest last_begin, and the next one; NONE
+    uint32_t durable         # that happened: with the latest last_begin, and the next one; NONE
     uint32_t second_durable
     uint16_t number
 
@@ -71,7 +72,7 @@ cdef packed struct finding_t:
     uint64_t block
     uint64_t value
     uint32_t read
-    uint32_t clusters[CHAIN][3]     # write, operation that ended first, operation that began last
+    uint32_t clusters[CHAIN][4]     # write, operation that ended first, one that began last, a read
     uint16_t segment                # of the read, or of the clusters
     uint16_t older_segment          # of what should have survived
     uint8_t kind

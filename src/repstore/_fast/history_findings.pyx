@@ -11,7 +11,7 @@ from repstore._fast.history_survival cimport excluded_by, may_survive
 import numpy
 
 _finding_t = numpy.dtype([
-    ("block", "<u8"), ("value", "<u8"), ("read", "<u4"), ("clusters", "<u4", (CHAIN, 3)),
+    ("block", "<u8"), ("value", "<u8"), ("read", "<u4"), ("clusters", "<u4", (CHAIN, 4)),
     ("segment", "<u2"), ("older_segment", "<u2"), ("kind", "u1")])
 if _finding_t.itemsize != sizeof(finding_t):
     raise ImportError("repstore was built with another form of findings")
@@ -24,6 +24,7 @@ cdef void name_cluster(finding_t* finding, int place, const cluster_t* cluster) 
     finding.clusters[place][0] = cluster.operation
     finding.clusters[place][1] = cluster.first_end_operation
     finding.clusters[place][2] = cluster.last_begin_operation
+    finding.clusters[place][3] = cluster.witness
 
 
 cdef void begin_finding(finding_t* finding, int kind, const segment_t* segment) noexcept nogil:

@@ -1,4 +1,4 @@
-"""Which contents of a block may have survived a crash: see Z4 of history_zones.pyx."""
+"""Which contents of a block may have survived a power cut: see Z4 of history_zones.pyx."""
 from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
 
 from repstore._fast.history_clusters cimport (
@@ -116,7 +116,8 @@ cdef void close_segment(work_t* work, segment_t* segment) noexcept nogil:
             least_cluster = which
         work.least_end[segment.first + count] = least
         work.least_cluster[segment.first + count] = least_cluster
-        if work.clusters[which].flags & DURABLE:
+        # one that nobody read and nobody was told of may as well never have happened
+        if work.clusters[which].flags & DURABLE and work.clusters[which].flags & (HAPPENED | WAS_READ):
             if segment.durable == NONE:
                 segment.durable = which
             elif segment.second_durable == NONE:

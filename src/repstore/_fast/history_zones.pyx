@@ -1,6 +1,6 @@
-"""Whether every block of a history is one register: zones, and what a crash may leave.
+"""Whether every block of a history is one register: zones, and what a power cut may leave.
 
-Gibbons and Korach, "Testing shared memories" (SICOMP 1997), for one block between two crashes:
+Gibbons and Korach, "Testing shared memories" (SICOMP 1997), for one block between two power cuts:
 a *cluster* is a write and the reads that must be of it, `first_end` the earliest end in it and
 `last_begin` the latest beginning. Cluster a comes before b where a.first_end < b.last_begin.
 The history is linearizable where no two clusters come before each other; a cycle of more
@@ -13,10 +13,12 @@ always holds such a pair. Time O(n log n) a block.
      all values differ no read is undecided and the answer is exact.
   Z2 a write that was not acknowledged may have happened or not: it counts once it was read.
   Z3 what was there at first is a write that ended before everything: of a known value, of an
-     unknown one (the first read tells it), or, after a crash, of one that may have survived.
-  Z4 after a crash value v may have survived where no durable write d is forced after v. Forced
-     is what begins, in any of its operations, after a cluster ended that is v or forced itself.
-     A write that was not acknowledged must, to survive, lie inside no zone of another value.
+     unknown one (the first read tells it), or, after a power cut, of one that may have survived.
+     A kill begins nothing anew: it ends what was under way, and is no event of the register.
+  Z4 after a power cut value v may have survived where no durable write d that happened is forced
+     after v. Forced is what begins, in any of its operations, after a cluster ended that is v or
+     forced itself. A write that was not acknowledged must, to survive, lie inside no zone of
+     another value.
   Z5 the first contradiction of a block is told; what follows it in that block is not looked at.
 """
 from libc.stdint cimport INT64_MIN, uint32_t, uint64_t
@@ -112,6 +114,7 @@ cdef int place_read(work_t* work, segment_t* segment, const entry_t* read) noexc
     elif cluster.value == UNKNOWN:
         cluster.seen = read.value
     cluster.flags |= WAS_READ
+    cluster.witness = read.operation
     if read.end < cluster.first_end:
         cluster.first_end = read.end
         cluster.first_end_operation = read.operation
@@ -171,6 +174,7 @@ cdef segment_t* open_segment(work_t* work, const entry_t* entries, uint64_t coun
     cluster.value = work.initial_value if segment.initial_known else UNKNOWN
     cluster.begin = cluster.end = cluster.first_end = cluster.last_begin = INT64_MIN
     cluster.operation = cluster.first_end_operation = cluster.last_begin_operation = INITIAL
+    cluster.witness = NONE
     work.segment_count += 1
     for i in range(count):
         if entries[i].is_read:
@@ -183,6 +187,7 @@ cdef segment_t* open_segment(work_t* work, const entry_t* entries, uint64_t coun
         cluster.begin = cluster.last_begin = entries[i].begin
         cluster.end = cluster.first_end = entries[i].end
         cluster.operation = cluster.first_end_operation = cluster.last_begin_operation = entries[i].operation
+        cluster.witness = NONE
         cluster.flags = entries[i].flags
     segment.count = work.cluster_count - segment.first
     sort_clusters(&work.clusters[segment.first], segment.count)

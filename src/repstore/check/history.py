@@ -7,9 +7,10 @@
 1. Each block is a register of its own; an operation on several is the same interval on each.
 2. "Inconsistent" is always proved: no order of the operations explains what was read. Where
    equal values were written at about the same time a read may stay undecided; it is counted.
-3. After a crash of all copies a block holds the last write, or one that no durable write is
-   known to have followed. Durable is what was acknowledged before the last successful flush
-   began, or with FUA; if the incarnation is the same afterwards, all that was acknowledged.
+3. A crash ends what was under way. One that keeps the incarnation (a kill) takes nothing: the
+   block is the same register. After one that does not (a power cut) the block holds the last write,
+   or one that no durable write is known to have followed. Durable is what the power cut before
+   left, what was over when a successful flush since then began, and what was acknowledged with FUA.
 
 The algorithm stands in `_fast/history_zones.pyx`.
 """
@@ -32,8 +33,8 @@ from repstore._fast.history_blocks import (
     check_blocks,
 )
 from repstore._fast.history_findings import FINDING_DTYPE
-from repstore._fast.history_lines import KINDS, NEVER_TIME
-from repstore.check.history_file import Crashes, History, cut_pending, find_crashes, load
+from repstore._fast.history_lines import KINDS
+from repstore.check.history_file import Crashes, History, acknowledged, find_crashes, last_moments, load
 from repstore.check.history_story import Contradiction, smallest
 from repstore.check.progress import Progress, silent
 from repstore.check.regular_file import open_regular
@@ -100,9 +101,10 @@ def find(history: History, crashes: Crashes, findings_max: int,
     """Blocks and reads that were checked, the first `findings_max` findings, how many blocks
     contradict themselves, and how many reads are undecided."""
     operations = history.operations
-    segments = np.searchsorted(crashes.times, operations["begin"], side="right").astype(np.uint16)
-    cut_pending(history, crashes, segments)
-    flags = _flags(operations, segments, crashes.kept)
+    ends = last_moments(operations, crashes)
+    power_cuts = crashes.power_cuts()
+    segments = power_cuts.before(operations).astype(np.uint16)
+    flags = _flags(operations, segments, ends, len(power_cuts.times))
     is_read = (operations["kind"] == READ) & (flags != 0)
     room = int(operations["count"][is_read].sum(dtype=np.uint64))
     seen = blocks_read(operations, flags, history.values, room)
@@ -110,7 +112,7 @@ def find(history: History, crashes: Crashes, findings_max: int,
     if len(blocks) == 0:
         return 0, 0, np.empty(0, FINDING_DTYPE), 0, 0
     findings, bad_blocks, undecided = check_blocks(
-        operations, flags, segments, history.values, blocks, history.header.initial == "zero",
+        operations, flags, segments, ends, history.values, blocks, history.header.initial == "zero",
         config.HISTORY_ENTRIES_MAX, findings_max, config.HISTORY_PORTION_ENTRIES, progress)
     if findings is None:
         raise errors.ConfigError(f"not a usable history: more than {config.HISTORY_ENTRIES_MAX} operations "
@@ -118,20 +120,18 @@ def find(history: History, crashes: Crashes, findings_max: int,
     return len(blocks), len(seen), findings, bad_blocks, undecided
 
 
-def _flags(operations: NDArray[np.void], segments: NDArray[np.uint16],
-           kept: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def _flags(operations: NDArray[np.void], segments: NDArray[np.uint16], ends: NDArray[np.int64],
+           power_cuts: int) -> NDArray[np.uint8]:
     """What the kernel wants to know of each operation."""
     kind = operations["kind"]
-    acknowledged = (operations["end"] != NEVER_TIME) & (operations["error"] == 0)
+    answered = acknowledged(operations)
     is_write = (kind == WRITE) | (kind == ZERO)
-    used = is_write | ((kind == READ) & acknowledged)
-    flags: NDArray[np.uint8] = (used * np.uint8(FLAG_USED)
-                                | (used & acknowledged) * np.uint8(FLAG_HAPPENED))
-    if len(kept):
-        covered_until = np.full(len(kept) + 1, -1, np.int64)        # by segment: the last flush
-        flushes = acknowledged & (kind == FLUSH)
+    used = is_write | ((kind == READ) & answered)
+    flags: NDArray[np.uint8] = used * np.uint8(FLAG_USED) | (used & answered) * np.uint8(FLAG_HAPPENED)
+    if power_cuts:
+        covered_until = np.full(power_cuts + 1, -1, np.int64)       # by segment: the last flush
+        flushes = answered & (kind == FLUSH)
         np.maximum.at(covered_until, segments[flushes], operations["begin"][flushes])
-        covered_until[:-1][kept] = NEVER_TIME
-        durable = (operations["fua"] != 0) | (operations["end"] < covered_until[segments])
-        flags |= (is_write & acknowledged & durable) * np.uint8(FLAG_DURABLE)
+        durable = (answered & (operations["fua"] != 0)) | (ends < covered_until[segments])
+        flags |= (is_write & durable) * np.uint8(FLAG_DURABLE)
     return flags

@@ -67,8 +67,21 @@ class Crashes:
     """The crashes of a history, in order."""
 
     times: NDArray[np.int64]
-    kept: NDArray[np.bool_]                   # the incarnation was the same afterwards
+    kept: NDArray[np.bool_]                   # the incarnation was the same afterwards: a kill
     operations: NDArray[np.intp]              # which say so
+
+    def power_cuts(self) -> Crashes:
+        """Those after which the incarnation was another one."""
+        return Crashes(self.times[~self.kept], self.kept[~self.kept], self.operations[~self.kept])
+
+    def before(self, operations: NDArray[np.void]) -> NDArray[np.intp]:
+        """How many of them came before each operation."""
+        return np.searchsorted(self.times, operations["begin"], side="right")
+
+    def next_after(self, operations: NDArray[np.void]) -> NDArray[np.int64]:
+        """The moment of the next one after each operation began; NEVER_TIME if there is none."""
+        found: NDArray[np.int64] = np.append(self.times, NEVER_TIME)[self.before(operations)]
+        return found
 
 
 def load(file: BinaryIO, size_bytes: int | None = None, progress: Progress = silent) -> History:
@@ -193,20 +206,31 @@ def find_crashes(history: History) -> Crashes:
         if after < before:
             raise unusable(History.line(int(operation)),
                            f"incarnation {after} after {before}: it never decreases")
-    return Crashes(operations["begin"][found].astype(np.int64), np.diff(incarnations) == 0, found)
+    crashes = Crashes(operations["begin"][found].astype(np.int64), np.diff(incarnations) == 0, found)
+    _check_answers(history, crashes)
+    return crashes
 
 
-def cut_pending(history: History, crashes: Crashes, segments: NDArray[np.uint16]) -> None:
-    """What was not acknowledged cannot happen after the next crash: its `until` becomes that.
+def acknowledged(operations: NDArray[np.void]) -> NDArray[np.bool_]:
+    """Which were answered, without an error."""
+    answered: NDArray[np.bool_] = (operations["end"] != NEVER_TIME) & (operations["error"] == 0)
+    return answered
 
-    `segments`: how many crashes came before each operation. Raises ConfigError for one that was
-    acknowledged across a crash.
-    """
+
+def _check_answers(history: History, crashes: Crashes) -> None:
+    """None was acknowledged across a crash."""
     operations = history.operations
-    next_crash = np.append(crashes.times, NEVER_TIME)[segments]
-    across = (operations["end"] > next_crash) & (operations["end"] != NEVER_TIME) & (operations["error"] == 0)
+    next_crash = crashes.next_after(operations)
+    across = acknowledged(operations) & (operations["end"] > next_crash)
     if across.any():
         at = int(np.argmax(across))
         raise unusable(History.line(at), f"began at {operations['begin'][at]} and was acknowledged at "
                                          f"{operations['end'][at]}, across the crash at {next_crash[at]}")
-    operations["until"] = np.minimum(operations["until"], next_crash)
+
+
+def last_moments(operations: NDArray[np.void], crashes: Crashes) -> NDArray[np.int64]:
+    """When each operation was over: answered, or without any effect from then on. What a crash cut
+    was over before anything could begin again."""
+    next_crash = crashes.next_after(operations)
+    last = np.where(acknowledged(operations), operations["end"], operations["until"])
+    return np.minimum(last, np.where(next_crash == NEVER_TIME, NEVER_TIME, next_crash - 1))

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from repstore import config
 from repstore._fast.history_findings import FINDING_KINDS, INITIAL_CONTENT, NO_OPERATION
 from repstore._fast.history_lines import KINDS, NEVER_TIME, UNKNOWN_VALUE
-from repstore.check.history_file import Crashes, History
+from repstore.check.history_file import Crashes, History, acknowledged, last_moments
 from repstore.check.progress import Progress, silent
 
 CELL = 4                     # characters from one moment of the picture to the next
-FLUSH, CRASH = KINDS.index("flush"), KINDS.index("crash")
+READ, FLUSH, CRASH = (KINDS.index(kind) for kind in ("read", "flush", "crash"))
+REGISTER = ("stale", "crossed")   # kinds that what a kill might have taken would explain
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,25 +35,29 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Contradiction:
-    """Operations on one block that no order explains, and why."""
+    """Operations on one block that no order explains, the crashes between them, and why."""
 
     block: int
     kind: str
     reason: str
     steps: tuple[Step, ...]                   # by their beginnings
+    crashes_left_out: int                     # between them, where there are too many to tell
 
     def __str__(self) -> str:
-        lines = [f"block {self.block}: {self.reason}", ""]
-        return "\n".join([*lines, *picture(self.steps)])
+        lines = [f"block {self.block}: {self.reason}", "", *picture(self.steps)]
+        if self.crashes_left_out:
+            lines.append(f"  ({self.crashes_left_out} more crashes lie between them)")
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A write and two operations of its value; INITIAL_CONTENT stands for what was there first."""
+    """A write and operations of its value; INITIAL_CONTENT stands for what was there first."""
 
     write: int
     first_end: int                            # nothing of the value ended earlier
     last_begin: int                           # nothing of it began later
+    witness: int                              # a read of it, or NO_OPERATION
 
 
 def smallest(history: History, findings: NDArray[np.void], crashes: Crashes,
@@ -76,6 +82,7 @@ class _Telling:
     def __init__(self, history: History, finding: NDArray[np.void], crashes: Crashes) -> None:
         self._history = history
         self._crashes = crashes
+        self._power_cuts = crashes.power_cuts()
         self._block = int(finding["block"])
         self._kind = FINDING_KINDS[int(finding["kind"])]
         self._read = int(finding["read"])
@@ -90,10 +97,14 @@ class _Telling:
             "unwritten": self._unwritten, "future": self._future, "stale": self._stale,
             "crossed": self._crossed, "lost": self._lost, "disagreed": self._disagreed}
         begins = self._history.operations["begin"]
-        order = sorted(self.involved(), key=lambda each: (int(begins[each]), each))
+        involved = self.involved()
+        crashes, left_out = self._crashes_between(involved)
+        order = sorted(involved | crashes, key=lambda each: (int(begins[each]), each))
         # every sentence begins with the name of an operation
         reason = re.sub(r"(^|\. )[a-z]", lambda found: found[0].upper(), tell[self._kind]())
-        return Contradiction(self._block, self._kind, reason, tuple(map(self._step, order)))
+        if self._kind in REGISTER and any(map(self._is_kill, crashes)):
+            reason += " A crash that keeps the incarnation takes nothing that had happened."
+        return Contradiction(self._block, self._kind, reason, tuple(map(self._step, order)), left_out)
 
     def involved(self) -> set[int]:
         """The operations that make the contradiction."""
@@ -106,6 +117,8 @@ class _Telling:
                 found.add(cluster.last_begin)
             if self._kind == "lost" and cluster is not self._clusters[-1]:
                 found.add(cluster.first_end)
+            if self._kind == "crossed" or (self._kind == "lost" and place > 0):
+                found.add(self._witness(cluster))
         if self._kind == "lost":
             found |= {self._crash_after(self._durable_segment()), *self._what_made_durable()[1]}
         elif self._kind == "disagreed":
@@ -113,6 +126,25 @@ class _Telling:
             if self._older_segment > 0:
                 found.add(self._crash_after(self._older_segment - 1))
         return found - {INITIAL_CONTENT, NO_OPERATION}
+
+    def _witness(self, cluster: Cluster) -> int:
+        """A read that tells that a write happened of which nobody was told; NO_OPERATION if none has to."""
+        operations = self._history.operations
+        if cluster.write >= INITIAL_CONTENT or acknowledged(operations[[cluster.write]])[0]:
+            return NO_OPERATION
+        seen = (cluster.last_begin, cluster.first_end)         # they are told already
+        return next((each for each in seen if operations["kind"][each] == READ), cluster.witness)
+
+    def _crashes_between(self, involved: set[int]) -> tuple[set[int], int]:
+        """Those to be told, and how many are not."""
+        begins = self._history.operations["begin"][sorted(involved)]
+        first, stop = np.searchsorted(self._crashes.times, (begins.min(), begins.max()), side="right")
+        between = set(map(int, self._crashes.operations[first:stop]))
+        told = between
+        if len(between) > config.HISTORY_CRASHES_TOLD_MAX:
+            after = np.searchsorted(self._crashes.times, begins, side="right")
+            told = between & set(map(int, self._crashes.operations[after[after < stop]]))
+        return told, len(between - told - involved)
 
     # ------------------------------------------------------------------------------ words
     def _unwritten(self) -> str:
@@ -124,9 +156,13 @@ class _Telling:
 
     def _stale(self) -> str:
         old, newer = self._clusters
-        return (f"{self._name(self._read)} brought {self._text(self._value)}, {self._origin(old)}. But "
-                f"{self._name(newer.write)} had replaced it: it began after that had ended, and ended "
-                "before the read began.")
+        words = (f"{self._name(self._read)} brought {self._text(self._value)}, {self._origin(old)}. But "
+                 f"{self._name(newer.write)} had replaced it: ")
+        if old.write != INITIAL_CONTENT:
+            words += f"it began after {self._over(old.write)}, and ended before the read began."
+        else:
+            words += "it ended before the read began."
+        return words
 
     def _crossed(self) -> str:
         a, b = self._clusters
@@ -155,14 +191,27 @@ class _Telling:
             return (f"{self._name(first.first_end)} brought what was there at first. {other}, which is "
                     "something else, and no write explains it.")
         crash = self._name(self._crash_after(self._older_segment - 1))
+        rule = "only one content survives"
+        if self._segment > self._older_segment:
+            rule += ", and what survived a power cut is durable"
         return (f"after {crash}, {self._name(first.first_end)} brought what had survived it. {other}, which "
-                "is something older, and only one content survives.")
+                f"is something older: {rule}.")
 
     def _before(self, a: Cluster, b: Cluster) -> str:
         """Why what belongs to `a` precedes what belongs to `b`."""
         if a.write == INITIAL_CONTENT:
             return f"what was there at first comes before {self._name(b.last_begin)}"
-        return f"{self._name(a.first_end)} had ended when {self._name(b.last_begin)} began"
+        return f"{self._over(a.first_end)} when {self._name(b.last_begin)} began"
+
+    def _over(self, operation: int) -> str:
+        """In the past tense: from when on it could have no effect any more."""
+        row = self._history.operations[[operation]]
+        if acknowledged(row)[0]:
+            return f"{self._name(operation)} had ended"
+        crash = int(self._crashes.before(row)[0])
+        if crash < len(self._crashes.times) and self._crashes.times[crash] <= row["until"][0]:
+            return f"{self._name(int(self._crashes.operations[crash]))} had cut off {self._name(operation)}"
+        return f"the until of {self._name(operation)} had passed"
 
     def _of(self, cluster: Cluster) -> str:
         if cluster.write == INITIAL_CONTENT:
@@ -185,29 +234,32 @@ class _Telling:
     def _segment_of(self, operation: int) -> int:
         if operation >= INITIAL_CONTENT:
             return self._older_segment
-        begin = self._history.operations["begin"][operation]
-        return int(np.searchsorted(self._crashes.times, begin, side="right"))
+        return int(self._power_cuts.before(self._history.operations[[operation]])[0])
 
     def _durable_segment(self) -> int:
         return self._segment_of(self._clusters[-1].write)
 
     def _crash_after(self, segment: int) -> int:
-        return int(self._crashes.operations[segment])
+        """The power cut that ended it."""
+        return int(self._power_cuts.operations[segment])
+
+    def _is_kill(self, crash: int) -> bool:
+        return bool(self._crashes.kept[self._crashes.operations == crash][0])
 
     def _what_made_durable(self) -> tuple[str, list[int]]:
         """In words, and the operation that did it."""
         operations, segment = self._history.operations, self._durable_segment()
-        write = self._clusters[-1].write
-        if operations["fua"][write]:
+        durable = self._clusters[-1]
+        witness = self._witness(durable)
+        if operations["fua"][durable.write] and witness == NO_OPERATION:
             return "FUA", []
-        begin = operations["begin"]
-        flushes = np.flatnonzero((operations["kind"] == FLUSH) & (operations["error"] == 0)
-                                 & (operations["end"] != NEVER_TIME) & (begin > operations["end"][write]))
-        flushes = flushes[np.searchsorted(self._crashes.times, begin[flushes], side="right") == segment]
-        if len(flushes):
-            flush = int(flushes[np.argmin(begin[flushes])])
-            return f"it had been acknowledged when {self._name(flush)} began", [flush]
-        return "it had been acknowledged, and the incarnation was kept", []
+        over = last_moments(operations[[durable.write]], self._crashes)[0]
+        flushes = np.flatnonzero((operations["kind"] == FLUSH) & acknowledged(operations)
+                                 & (operations["begin"] > over))
+        flushes = flushes[self._power_cuts.before(operations[flushes]) == segment]
+        flush = int(flushes[np.argmin(operations["begin"][flushes])])
+        seen = "" if witness == NO_OPERATION else f"{self._name(witness)} brought it, and "
+        return f"{seen}{self._over(durable.write)} when {self._name(flush)} began", [flush]
 
     # ------------------------------------------------------------------------------- steps
     def _step(self, operation: int) -> Step:
@@ -216,6 +268,7 @@ class _Telling:
         value = ""
         if int(row["kind"]) == CRASH:
             value, end = f"incarnation {row['block']}", int(row["begin"])
+            value += ", kept" * self._is_kill(operation)
         elif row["has_values"]:
             place = int(row["first_value"]) + self._block - int(row["block"])
             value = self._text(int(self._history.values[place]))
