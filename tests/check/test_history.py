@@ -234,6 +234,36 @@ def test_of_very_many_crashes_those_next_to_the_operations_are_told(monkeypatch:
     assert "more crashes" not in str(found)
 
 
+def pictured(*operations: dict[str, Any]) -> list[str]:
+    """What is told of their contradiction, line by line."""
+    return str(verdict_on(file_of(*operations)).contradiction).splitlines()
+
+
+def test_an_until_is_named_and_drawn() -> None:
+    words, _, old, new, seen, _ = pictured(write(0, None, 5, until=2), write(3, 4, 6), read(7, 8, 5))
+    assert "began after the until of the write of line 2 had passed, and ended before" in words
+    assert old == "  line 2  client 0  write value 5  +0  until +2  |---?"
+    assert new == "  line 3  client 0  write value 6  +3  +4                |---|"
+    assert seen == "  line 4  client 0  read value 5   +7  +8                        |---|"
+    words, _, old, *_ = pictured(write(0, 1, 5, error=28, until=2), write(3, 4, 6), read(7, 8, 5))
+    assert old == "  line 2  client 0  write value 5, errno 28  +0  until +2  |-------?"
+    words, _, old, *_ = pictured(write(0, None, 5, until=0), write(3, 4, 6), read(7, 8, 5))
+    assert old == "  line 2  client 0  write value 5  +0  until +0  |?"
+
+
+def test_what_a_crash_cuts_off_is_drawn_to_the_crash() -> None:
+    lines = write(0, None, 5, until=99), write(0, 1, 6, error=5), crash(3, 1), read(4, 5, 0), read(6, 7, 5)
+    words, _, cut_off, crashed, *_ = pictured(*lines)
+    assert "the crash of line 4 had cut off the write of line 2 when the read of line 5 began" in words
+    assert cut_off == "  line 2  client 0  write value 5              +0  until +99  |---?"
+    assert crashed == "  line 4            crash incarnation 1, kept  +3  +3             X"
+
+
+def test_what_never_ends_is_drawn_to_the_end_of_the_picture() -> None:
+    _, _, endless, *_ = pictured(write(0, None, 5), read(1, 2, 5), write(3, 4, 6), read(5, 6, 5))
+    assert endless == "  line 2  client 0  write value 5  +0  ?   |---------------------------?"
+
+
 CONSISTENT = {
     "spared by a kill, and taken by a power cut": [
         write(1, None, 5), crash(3, 1), read(4, 5, 5), crash(6), read(7, 8, 0)],

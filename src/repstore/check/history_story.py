@@ -29,6 +29,7 @@ class Step:
     client: int
     begin: int
     end: int | None
+    until: int | None                         # not acknowledged, and without effect after this time
     acknowledged: bool
     value: str
 
@@ -264,7 +265,7 @@ class _Telling:
     # ------------------------------------------------------------------------------- steps
     def _step(self, operation: int) -> Step:
         row = self._history.operations[operation]
-        end = None if row["end"] == NEVER_TIME else int(row["end"])
+        end, until = (None if time == NEVER_TIME else int(time) for time in (row["end"], row["until"]))
         value = ""
         if int(row["kind"]) == CRASH:
             value, end = f"incarnation {row['block']}", int(row["begin"])
@@ -274,29 +275,43 @@ class _Telling:
             value = self._text(int(self._history.values[place]))
         marks = [value, "FUA" * int(row["fua"]), f"errno {row['error']}" * bool(row["error"])]
         return Step(self._history.line(operation), KINDS[row["kind"]], int(row["client"]),
-                    int(row["begin"]), end, end is not None and not row["error"],
+                    int(row["begin"]), end, until, end is not None and not row["error"],
                     ", ".join(filter(None, marks)))
 
 
 def picture(steps: tuple[Step, ...]) -> list[str]:
-    """A line for each operation: where, who, what, from when to when, and its interval. Moments
-    are drawn at equal distances; a `?` ends the interval of what was never acknowledged."""
-    moments = sorted({time for step in steps for time in (step.begin, step.end) if time is not None})
+    """A line for each operation: where, who, what, from when to when, and its interval. Moments are
+    drawn at equal distances. A `?` ends the interval of what was never acknowledged: at its `until`,
+    or at the crash that cut it off."""
+    moments = sorted({time for step in steps for time in (step.begin, step.end, step.until)
+                      if time is not None})
     column = {time: CELL * place for place, time in enumerate(moments)}
+    crashes = [step.begin for step in steps if step.kind == "crash"]
     rows = [(f"line {step.line}", "" if step.kind == "crash" else f"client {step.client}",
              f"{step.kind} {step.value}".strip(), f"+{step.begin - moments[0]}",
-             "?" if step.end is None else f"+{step.end - moments[0]}") for step in steps]
+             _end(step, moments[0])) for step in steps]
     widths = [max(map(len, texts)) for texts in zip(*rows, strict=True)]
     lines = []
     for step, row in zip(steps, rows, strict=True):
         texts = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
-        lines.append(f"  {texts}  {_interval(step, column)}")
+        lines.append(f"  {texts}  {_interval(step, crashes, column)}")
     return [*lines, f"  (times are counted from {moments[0]})"]
 
 
-def _interval(step: Step, column: dict[int, int]) -> str:
+def _end(step: Step, start: int) -> str:
+    if step.until is not None:
+        return f"until +{step.until - start}"
+    return "?" if step.end is None else f"+{step.end - start}"
+
+
+def _interval(step: Step, crashes: list[int], column: dict[int, int]) -> str:
     begin = column[step.begin]
     if step.kind == "crash":
         return " " * begin + "X"
-    end = column[step.end] if step.acknowledged and step.end is not None else CELL * len(column)
+    if step.acknowledged and step.end is not None:
+        end = column[step.end]
+    else:
+        over = [time for time in crashes if time > step.begin]
+        over += [] if step.until is None else [step.until]
+        end = column[min(over)] if over else CELL * len(column)
     return " " * begin + "|" + "-" * max(0, end - begin - 1) + ("|" if step.acknowledged else "?")
