@@ -99,31 +99,32 @@ class Log:
 
 
 class BadSpots(MemoryDevice):
-    """Some blocks cannot be read; with `until`, only before so many reads of them have failed."""
+    """Some blocks cannot be read."""
 
-    def __init__(self, image: bytearray, blocks: set[int], until: int | None = None) -> None:
+    def __init__(self, image: bytearray, blocks: set[int]) -> None:
         super().__init__(image)
         self.blocks = blocks
-        self.left = until
 
     def read(self, offset: int, length: int) -> memoryview:
-        if self.left != 0 and not self.blocks.isdisjoint(
-                range(offset // BLOCK_SIZE, (offset + length) // BLOCK_SIZE)):
-            self.left = None if self.left is None else self.left - 1
+        if not self.blocks.isdisjoint(range(offset // BLOCK_SIZE, (offset + length) // BLOCK_SIZE)):
             raise OSError(5, "bad spot")
         return super().read(offset, length)
 
 
 class Waiting:
-    """A clock that nothing but sleep moves, and the pauses that were made."""
+    """A clock that nothing but sleep moves, and the pauses that were made. After a second `healing` is
+    readable."""
 
-    def __init__(self) -> None:
+    def __init__(self, healing: BadSpots | None = None) -> None:
         self.now_s = 100.0
         self.pauses: list[float] = []
+        self.healing = healing
 
     def sleep(self, pause_s: float) -> None:
         self.pauses.append(pause_s)
         self.now_s += pause_s
+        if self.healing and self.now_s >= 101:
+            self.healing.blocks = set()
 
     def patience(self, limit_s: float = config.READ_PATIENCE_S) -> Patience:
         return Patience(limit_s, clock=lambda: self.now_s, sleep=self.sleep)

@@ -1,6 +1,6 @@
 """Geometry: nothing overlaps, nothing sticks out, and the smallest stores are possible."""
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repstore import config, errors
@@ -49,6 +49,26 @@ def test_the_table_of_segments_fits_the_root(size_bytes: int) -> None:
 @given(SIZES)
 def test_what_was_chosen_can_be_found_again(size_bytes: int) -> None:
     assert layout.choose(config.StoreOptions(size_bytes)) in layout.possible(size_bytes)
+
+
+STEP = config.PAGE_SLOTS_STEP_BYTES // BLOCK_SIZE
+NEAR_STEPS = st.tuples(st.integers(1, 3000), st.integers(-3, 3)).map(
+    lambda near: max((near[0] * STEP + near[1]) * BLOCK_SIZE, config.STORE_BYTES_MIN))
+
+
+@given(st.one_of(SIZES, NEAR_STEPS), st.integers(0, 9), st.integers(0, 2**20))
+@settings(max_examples=1000)
+def test_where_a_store_of_unknown_size_has_its_superblocks_is_told_by_its_segments(
+        size_bytes: int, power: int, extra: int) -> None:
+    try:
+        geometry = layout.choose(config.StoreOptions(size_bytes, config.SEGMENT_BYTES_MIN << power))
+    except errors.ConfigError:
+        return
+    spans = layout.spans(geometry.segment_count, geometry.total_blocks + extra)
+    for position in geometry.superblock_positions[1:]:
+        assert any(first <= position < end for first, end in spans)
+    assert sum(end - first for first, end in spans) * BLOCK_SIZE < 160 * config.MIB
+    assert geometry.root_start(1) < layout.FRONT_BLOCKS
 
 
 @pytest.mark.parametrize(("size_bytes", "segment_bytes"), [

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from repstore import config, errors
 from repstore.format import BLOCK_SIZE, superblock_t
+from repstore.store import geometry as layout
 from repstore.store import superblock
 from repstore.store.device import Bytes, MemoryDevice
 from repstore.store.superblock import Superblock
@@ -196,3 +197,91 @@ def test_an_unreadable_copy_is_a_damaged_copy(copies: set[int]) -> None:
     positions = state_of(device).geometry.superblock_positions
     spotted = BadSpots(device.image, {positions[copy] for copy in copies})
     assert superblock.read(spotted, "image").superblock == state_of(device)
+
+
+# ------------------------------------------------------------ on a device that is larger than the store (S6)
+
+def larger(extra: int = 16 * config.MIB) -> tuple[MemoryDevice, Superblock]:
+    """Copies 2 and 3 stand behind the front that is searched in any case."""
+    whole = new_store(small_geometry(56 * config.MIB, 128 * config.KIB))
+    assert whole.size_bytes // 2 > layout.FRONT_BLOCKS * BLOCK_SIZE
+    return MemoryDevice(whole.image + bytes(extra)), state_of(whole)
+
+
+@pytest.mark.parametrize("extra", [BLOCK_SIZE, 16 * config.MIB])
+@pytest.mark.parametrize("copies", [{0}, {0, 1}, {0, 2}, {0, 3}])
+@pytest.mark.parametrize("how", ["rot", "zeros", "unreadable"])
+@pytest.mark.fault("disk: one or two damaged superblocks of a store that is smaller than its device",
+                   promise="the store opens with the state the others agree on")
+def test_a_store_smaller_than_its_device_is_found_without_copy_0(
+        copies: set[int], extra: int, how: str) -> None:
+    device, whole = larger(extra)
+    places = {whole.geometry.superblock_positions[copy] for copy in copies}
+    for place in places:
+        if how == "zeros":
+            device.write(place * BLOCK_SIZE, bytes(BLOCK_SIZE))
+        elif how == "rot":
+            device.image[place * BLOCK_SIZE + 100] ^= 1
+    found = superblock.read(BadSpots(device.image, places if how == "unreadable" else set()), "image")
+    assert (found.superblock, set(found.lagging)) == (whole, copies)
+
+
+def test_what_has_lost_three_copies_is_no_blank_device() -> None:
+    device, whole = larger()
+    for copy in (0, 1, 2):
+        device.write(whole.geometry.superblock_positions[copy] * BLOCK_SIZE, bytes(BLOCK_SIZE))
+    with pytest.raises(errors.CorruptionError, match="damaged beyond its copies"):
+        superblock.read(device, "image")
+    device.write(whole.geometry.superblock_positions[3] * BLOCK_SIZE, bytes(BLOCK_SIZE))
+    with pytest.raises(errors.CorruptionError, match="damaged beyond its copies"):     # there is a root
+        superblock.read(device, "image")
+    device.write(BLOCK_SIZE, bytes(BLOCK_SIZE))
+    with pytest.raises(errors.ConfigError, match="no superblock in it"):
+        superblock.read(device, "image")
+    with pytest.raises(errors.CorruptionError) as caught:
+        superblock.read(BadSpots(device.image, {77}), "image")
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_copies_in_places_that_are_not_theirs_are_not_found() -> None:
+    """A copy of a small store, kept in blocks of this one, say."""
+    device, whole = larger()
+    other = replace(whole, geometry=small_geometry(), sequence=99)
+    for copy in range(4):
+        device.write((300 + copy) * BLOCK_SIZE, superblock.encode(other, copy))
+    device.write(0, bytes(BLOCK_SIZE))
+    assert superblock.read(device, "image").superblock == whole
+
+
+def test_a_truncated_store_without_copy_0_is_named_with_both_sizes() -> None:
+    device, _ = larger(0)
+    device.write(0, bytes(BLOCK_SIZE))
+    with pytest.raises(errors.CorruptionError, match="58720256 bytes, found 50331648: the file was trunc"):
+        superblock.read(MemoryDevice(device.image[:48 * config.MIB]), "image")
+
+
+class Blank(MemoryDevice):
+    """Ten TiB of zeros, but for the front."""
+
+    size_bytes = 10 * config.TIB
+
+    def __init__(self, front: bytes = b"") -> None:
+        super().__init__(bytearray())
+        self.front = front
+        self.bytes_read = 0
+
+    def read(self, offset: int, length: int) -> memoryview:
+        self.bytes_read += length
+        return memoryview(self.front[offset:offset + length].ljust(length, b"\0"))
+
+
+def test_a_large_device_is_not_read_through() -> None:
+    blank = Blank()
+    with pytest.raises(errors.ConfigError, match="no superblock in it"):
+        superblock.read(blank, "image")
+    assert blank.bytes_read < 25 * config.MIB
+    device, whole = larger()
+    device.write(0, bytes(BLOCK_SIZE))
+    blank = Blank(bytes(device.image))
+    assert superblock.read(blank, "image").superblock == whole
+    assert blank.bytes_read < 200 * config.MIB

@@ -14,6 +14,7 @@
   G2 slot 0 is never used, so that it can mean "no page"
   G3 a geometry read from disk is bounded by `check` before anything is computed from it
 """
+from bisect import bisect_left
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -24,10 +25,12 @@ SEGMENT_BLOCKS_MIN = config.SEGMENT_BYTES_MIN // BLOCK_SIZE
 SEGMENT_BLOCKS_MAX = config.SEGMENT_BYTES_MAX // BLOCK_SIZE
 SEGMENTS_RESERVE_MIN = 2      # only the cleaner may take them: these, or
 SEGMENTS_RESERVE_PERCENT = 1  # so many of all
+STEP_BLOCKS = config.PAGE_SLOTS_STEP_BYTES // BLOCK_SIZE
 SEGMENTS_OPEN = 3             # being written, or being cleaned
 FILL_PERCENT = 92             # of the payload room: above, cleaning costs more than it gives
 # what one segment takes in a root: its entry, and its place in the plan
 ROOT_BYTES_PER_SEGMENT = segment_entry_t.itemsize + 4
+FRONT_BLOCKS = 24 * config.MIB // BLOCK_SIZE     # behind it no root begins, whatever the geometry
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,7 @@ def choose(options: config.StoreOptions) -> Geometry:
     segment_blocks = segment_bytes // BLOCK_SIZE
     root_blocks = _root_blocks(total_blocks, total_blocks // segment_blocks)
     page_slots = _page_slots(options.size_bytes)
-    segment_base = Geometry(total_blocks, segment_blocks, 0, root_blocks, page_slots).segment_base
+    segment_base = _segment_base(total_blocks, segment_blocks)
     segment_count = max(0, total_blocks - 2 - segment_base) // segment_blocks
     if segment_count < config.SEGMENTS_MIN:
         raise errors.ConfigError(
@@ -145,6 +148,36 @@ def possible(size_bytes: int) -> list[Geometry]:
             found.append(choose(config.StoreOptions(size_bytes, segment_bytes)))
         segment_bytes *= 2
     return found
+
+
+def spans(segment_count: int, device_blocks: int) -> list[tuple[int, int]]:
+    """Where on a device superblock copies 1, 2 and 3 can be of a store with so many segments whose size is
+    not known: (first, end) in blocks. Of each segment size a few hundred blocks, and a segment for copy 3."""
+    found: list[tuple[int, int]] = []
+    segment_blocks = SEGMENT_BLOCKS_MIN
+    while segment_blocks <= SEGMENT_BLOCKS_MAX:
+        # at each step of the page slots a size may have a segment less than one a little smaller
+        least = max(0, _size_with(segment_count, segment_blocks) - 2 * STEP_BLOCKS)
+        most = _size_with(segment_count + 1, segment_blocks) + STEP_BLOCKS
+        first = _segment_base(least, segment_blocks) - 1
+        end = _segment_base(most, segment_blocks)
+        middle = segment_count // 2 * segment_blocks + 1
+        found += [(first, end), (first + middle, end + middle), (least, most)]
+        segment_blocks *= 2
+    return [(first, min(end, device_blocks)) for first, end in found if first < device_blocks]
+
+
+def _size_with(segment_count: int, segment_blocks: int) -> int:
+    """The least size of whole steps that has room for so many segments, in blocks."""
+    needed = segment_count * segment_blocks
+    sizes = range(0, 2 * needed + FRONT_BLOCKS * STEP_BLOCKS, STEP_BLOCKS)
+    return sizes[bisect_left(sizes, needed, key=lambda size: size - 2 - _segment_base(size, segment_blocks))]
+
+
+def _segment_base(total_blocks: int, segment_blocks: int) -> int:
+    root_blocks = _root_blocks(total_blocks, total_blocks // segment_blocks)
+    page_slots = _page_slots(total_blocks * BLOCK_SIZE)
+    return Geometry(total_blocks, segment_blocks, 0, root_blocks, page_slots).segment_base
 
 
 def _root_blocks(total_blocks: int, segments_at_most: int) -> int:

@@ -306,10 +306,11 @@ def _carries_store(device: Device, name: str) -> bool:
 
 
 def _wipe_superblocks(device: Device) -> None:
-    """An older store's copies, left between our segments, must never be found again (S5)."""
-    for geometry in layout.possible(device.size_bytes):
-        for position in geometry.superblock_positions:
-            device.write(position * BLOCK_SIZE, bytes(BLOCK_SIZE))
+    """An older store's copies, left between our segments, must never be found again (S5, S6)."""
+    places = {position for geometry in layout.possible(device.size_bytes)
+              for position in geometry.superblock_positions}
+    for position in sorted(places.union(superblock.remains(device))):
+        device.write(position * BLOCK_SIZE, bytes(BLOCK_SIZE))
     device.flush()
 
 

@@ -9,7 +9,15 @@
   S4 a newer major version, or an unknown incompatible feature, is refused, whatever follows
   S5 where both ends are damaged the inner copies are looked for at every place where `create`
      can have put them
+  S6 a store may be smaller than its device, which grew, or was larger from the first: copy 3 is at no
+     known place then. With copy 0 damaged the others are searched: a root, of which the headers stand in
+     the first 24 MiB, tells how many segments the store has, and so nearly where its copies are. They
+     count as ever (S1, S2). No device is read through: where both roots are gone with copy 0 there is no
+     store to be saved, and a blank device of any size is known for one after those 24 MiB
+  S7 "not a store" is said only where everything that was looked at could be read, and no superblock that
+     is whole, no magic in block 0 and no root in block 1 was there
 """
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,9 +30,11 @@ from repstore.format import (
     FEATURES_RO_COMPAT,
     FORMAT_MAJOR,
     FORMAT_MINOR,
+    ROOT_MAGIC,
     SUPERBLOCK_COPIES,
     SUPERBLOCK_MAGIC,
     SUPERBLOCK_READ_QUORUM,
+    root_header_t,
     superblock_t,
 )
 from repstore.store import geometry as layout
@@ -32,6 +42,8 @@ from repstore.store.device import Bytes, Device
 from repstore.store.geometry import Geometry
 
 CRC_OFFSET = 4
+_SUPERBLOCK_MARK = SUPERBLOCK_MAGIC.to_bytes(4, "little")
+_ROOTS_FOLLOWED = 4       # different ones: a store has two of the same, a payload may look like others
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,17 +157,21 @@ def _read_quorum(device: Device, name: str) -> Found:
                                  f"{BLOCK_SIZE} bytes, at least {config.STORE_BYTES_MIN // BLOCK_SIZE}")
     ends = [_read_copy(device, 0, 0), _read_copy(device, device.size_bytes // BLOCK_SIZE - 1, 3)]
     geometries = list(dict.fromkeys(copy[0].geometry for copy in ends if copy))
-    for geometry in geometries:
-        if geometry.size_bytes > device.size_bytes:
-            raise errors.CorruptionError(name, f"{geometry.size_bytes} bytes",
-                                         f"{device.size_bytes}: the file was truncated")
+    _refuse_truncated(device, geometries, name)
     found = _agreed(device, geometries) or _agreed(device, layout.possible(device.size_bytes))
     if found is not None:
         return found
-    if any(ends) or _carries_magic(device):
+    search = _Search(device)
+    remains = [copy for position, block in search.remains() if (copy := _decode_at(position, block))]
+    geometries = list(dict.fromkeys(superblock.geometry for superblock in remains))
+    _refuse_truncated(device, geometries, name)
+    found = _agreed(device, geometries)
+    if found is not None:
+        return found
+    if any(ends) or remains or search.error or _carries_magic(device):
         raise errors.CorruptionError(
             name, f"{SUPERBLOCK_READ_QUORUM} superblocks of {SUPERBLOCK_COPIES} that agree",
-            "none or one that is whole: damaged beyond its copies") from _read_error(device, geometries)
+            "none or one that is whole: damaged beyond its copies") from search.error
     raise errors.ConfigError(f"{name} is not a store: no superblock in it")
 
 
@@ -173,6 +189,13 @@ def check_writable(superblock: Superblock, name: str) -> None:
     unknown = superblock.feature_ro_compat & ~FEATURES_RO_COMPAT
     if unknown:
         raise errors.FormatVersionError(f"{name} may only be read: unknown feature bits {unknown:#x}")
+
+
+def _refuse_truncated(device: Device, geometries: list[Geometry], name: str) -> None:
+    for geometry in geometries:
+        if geometry.size_bytes > device.size_bytes:
+            raise errors.CorruptionError(name, f"{geometry.size_bytes} bytes",
+                                         f"{device.size_bytes}: the file was truncated")
 
 
 def _agreed(device: Device, geometries: list[Geometry]) -> Found | None:
@@ -202,24 +225,77 @@ def _read_copy(device: Device, position: int, copy_number: int) -> tuple[Superbl
     return None if superblock is None else (superblock, block)
 
 
-def _read_error(device: Device, geometries: list[Geometry]) -> OSError | None:
-    """Why a copy cannot be read, if there is one that cannot."""
-    places = {position for geometry in [*geometries, *layout.possible(device.size_bytes)]
-              for position in geometry.superblock_positions}
-    for position in sorted(places | {0}):
-        try:
-            device.read(position * BLOCK_SIZE, BLOCK_SIZE)
-        except OSError as error:
-            return error
-    return None
+def _decode_at(position: int, block: bytes) -> Superblock | None:
+    """The copy in a block that was found, if it is one that belongs there (S1)."""
+    number = int(np.frombuffer(block, superblock_t, 1)[0]["copy_number"])
+    if number >= SUPERBLOCK_COPIES:
+        return None
+    superblock = decode(block, number)
+    return superblock if superblock and superblock.geometry.superblock_positions[number] == position else None
 
 
 def _carries_magic(device: Device) -> bool:
-    magic = SUPERBLOCK_MAGIC.to_bytes(4, "little")
+    """Whether there was a store: in block 0 its superblock began, in block 1 its root."""
     try:
-        return bytes(device.read(0, BLOCK_SIZE)[:4]) == magic
+        front = np.frombuffer(device.read(0, 2 * BLOCK_SIZE), "<u4")
     except OSError:
         return True     # nothing may be said about it, least of all that it is empty
+    return bool(front[0] == SUPERBLOCK_MAGIC or front[BLOCK_SIZE // 4] == ROOT_MAGIC)
+
+
+def remains(device: Device) -> list[int]:
+    """The blocks by which a store, or what is left of one, could be found again on this device: of its
+    superblocks and of its roots."""
+    search = _Search(device)
+    return [position for position, _ in search.remains()] + search.roots
+
+
+class _Search:
+    """Looks for superblocks where they may be of a store of unknown size (S6)."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._blocks = device.size_bytes // BLOCK_SIZE
+        self.roots: list[int] = []           # blocks in which one begins
+        self.error: OSError | None = None    # of a block that could not be read
+
+    def remains(self) -> Iterator[tuple[int, bytes]]:
+        """Blocks with magic and checksum of a superblock, and where they are."""
+        counts: list[int] = []
+        for position, block in self._marked(0, min(layout.FRONT_BLOCKS, self._blocks)):
+            if block[:4] == _SUPERBLOCK_MARK:
+                yield position, block
+            else:
+                self.roots.append(position)
+                counts.append(int(np.frombuffer(block, root_header_t, 1)[0]["segment_count"]))
+        possible = [count for count in dict.fromkeys(counts)
+                    if config.SEGMENTS_MIN <= count <= config.SEGMENTS_MAX]
+        for count in possible[:_ROOTS_FOLLOWED]:
+            for first, end in layout.spans(count, self._blocks):
+                for position, block in self._marked(first, end):
+                    if block[:4] == _SUPERBLOCK_MARK:
+                        yield position, block
+
+    def _marked(self, first: int, end: int) -> Iterator[tuple[int, bytes]]:
+        """The blocks in [first, end) that begin as a superblock that is whole, or as a root."""
+        step = config.RECOVERY_READ_BYTES // BLOCK_SIZE
+        for start in range(first, end, step):
+            data = self._read(start, min(step, end - start))
+            marks = np.frombuffer(data, "<u4")[::BLOCK_SIZE // 4]
+            for i in np.flatnonzero((marks == SUPERBLOCK_MAGIC) | (marks == ROOT_MAGIC)).tolist():
+                block = bytes(data[i * BLOCK_SIZE:(i + 1) * BLOCK_SIZE])
+                if block[:4] != _SUPERBLOCK_MARK or _checksum_holds(block):
+                    yield start + i, block
+
+    def _read(self, start: int, blocks: int) -> Bytes:
+        """What cannot be read is zeros here; why is kept (S7)."""
+        try:
+            return self._device.read(start * BLOCK_SIZE, blocks * BLOCK_SIZE)
+        except OSError as error:
+            self.error = error
+            if blocks == 1:
+                return bytes(BLOCK_SIZE)
+            return b"".join(self._read(start + i, 1) for i in range(blocks))
 
 
 def _check_version(fields: np.void) -> None:
