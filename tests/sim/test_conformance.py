@@ -1,8 +1,10 @@
 """Disks in memory and devices pass the suite of disk backends, and it sees those that do not."""
 import mmap
 import re
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from inspect import getsource
@@ -17,18 +19,21 @@ from repstore.coordination.interface import ConfigStore
 from repstore.format import BLOCK_SIZE
 from repstore.sim.conformance.backend import (
     FLUSH,
+    MANY,
     READ,
     WRITE,
+    Asker,
     BackendSuite,
     CutPower,
     DeviceDisk,
     DiskUnderTest,
     FailNext,
+    read,
 )
-from repstore.sim.disk import SimulatedDisk
+from repstore.sim.disk import DiskAsk, SimulatedDisk
 from repstore.sim.local import Disk, PlainDisk
 from repstore.sim.recording import Recording, RecordingDevice, RecordingDisk
-from repstore.store.device import FileDevice, MemoryDevice
+from repstore.store.device import Device, FileDevice, MemoryDevice
 
 SIZE_BYTES = 64 * BLOCK_SIZE
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs/conformance.md"
@@ -178,20 +183,147 @@ def test_a_disk_that_breaks_a_promise_fails(monkeypatch: pytest.MonkeyPatch, bro
     # where pytest does not shorten what it says: a diff of 256 KiB of bytes took it hours
     monkeypatch.setenv("CI", "true")
     with suppress(AssertionError):
-        test(BackendSuite(), AskedDisk(broken(bytearray(SIZE_BYTES))), *more)
+        test(BackendSuite(), Asker(AskedDisk(broken(bytearray(SIZE_BYTES)))), *more)
         pytest.fail(f"{broken.__name__} passes {test.__name__}")
 
 
-def test_a_flush_that_covers_nothing_fails() -> None:
+class Joined(SimulatedDisk):
+    """A flush that begins while another one is under way is answered with it (B5)."""
+
+    def begin(self, ask: DiskAsk) -> int:
+        under_way = list(self._covered.values())
+        duration_ns = super().begin(ask)
+        if under_way and isinstance(ask, DiskFlush):
+            self._covered[ask.operation] = min(under_way)
+        return duration_ns
+
+
+@pytest.mark.parametrize(("broken", "test"), [
+    (Unflushed, BackendSuite.test_what_was_flushed_survives_a_power_cut),
+    (Joined, BackendSuite.test_flushes_at_once_cover_what_was_answered_before_each),
+])
+def test_a_flush_that_covers_too_little_fails(broken: type[SimulatedDisk], test: Any) -> None:
     failed = 0
     for seed in range(10):
-        disk = Unflushed(bytearray(SIZE_BYTES), Random(seed))
+        disk = broken(bytearray(SIZE_BYTES), Random(seed))
         try:
-            BackendSuite().test_what_was_flushed_survives_a_power_cut(
-                AskedDisk(disk), lambda disk=disk: void(disk.cut_power()))  # type: ignore[misc]
+            test(BackendSuite(), Asker(AskedDisk(disk)), lambda disk=disk: void(disk.cut_power()))
         except AssertionError:
             failed += 1
     assert failed > 3
+
+
+def test_a_disk_on_which_no_flush_could_join_another_says_so() -> None:
+    disk = DeviceDisk(MemoryDevice(bytearray(SIZE_BYTES)))
+    with pytest.raises(pytest.skip.Exception, match="whether one flush joins another was not tried"):
+        BackendSuite().test_flushes_at_once_cover_what_was_answered_before_each(Asker(disk), lambda: None)
+
+
+class Hasty(DeviceDisk):
+    """A write is answered, and copied from the buffer it was lent when the next operation comes (B3)."""
+
+    late: tuple[int, mmap.mmap] | None = None
+
+    def begin(self, verb: int, offset: int, buffer: mmap.mmap | None, token: int) -> None:
+        late, self.late = self.late, (offset, buffer) if verb == WRITE and buffer is not None else None
+        if late is not None:
+            self._device.write(late[0], late[1][:])
+        if self.late is None:
+            super().begin(verb, offset, buffer, token)
+        else:
+            self._answers.append((token, len(self.late[1])))
+
+
+def test_a_write_that_is_copied_after_its_answer_fails() -> None:
+    for test, more in ((BackendSuite.test_a_write_changes_its_range_and_nothing_else, ("first",)),
+                       (BackendSuite.test_of_writes_one_after_the_other_the_last_one_stays, ()),
+                       (BackendSuite.test_it_reads_like_an_array_of_bytes, (0,))):
+        disk = Hasty(MemoryDevice(bytearray(SIZE_BYTES)))
+        with pytest.raises(AssertionError, match=r"begins with b'\\xee"):
+            test(BackendSuite(), Asker(disk), *more)
+
+
+class Caching(DeviceDisk):
+    """What was read is kept in the buffer that was lent for it, for whoever reads it again (B4)."""
+
+    def __init__(self, device: Device) -> None:
+        super().__init__(device)
+        self._kept: dict[int, mmap.mmap] = {}
+
+    def begin(self, verb: int, offset: int, buffer: mmap.mmap | None, token: int) -> None:
+        kept = self._kept.get(offset)
+        if verb == READ and buffer is not None and kept is not None and len(kept) == len(buffer):
+            buffer[:] = kept[:]
+            self._answers.append((token, len(buffer)))
+            return
+        super().begin(verb, offset, buffer, token)
+        if verb == READ and buffer is not None:
+            self._kept[offset] = buffer
+        else:
+            self._kept.clear()
+
+
+def test_a_read_whose_buffer_is_kept_after_its_answer_fails() -> None:
+    asker = Asker(Caching(MemoryDevice(bytearray(SIZE_BYTES))))
+    with pytest.raises(AssertionError, match=r"begins with b'\\xee"):
+        BackendSuite().test_what_was_never_written_reads_as_zeros(asker)
+
+
+class Silent(DeviceDisk):
+    """Token 3 is not answered, and whoever waits for its answer waits for ever (B1)."""
+
+    def begin(self, verb: int, offset: int, buffer: mmap.mmap | None, token: int) -> None:
+        if token != 3:
+            super().begin(verb, offset, buffer, token)
+
+    def answers(self, count: int) -> list[tuple[int, int]]:
+        given = super().answers(count)
+        if len(given) < count:
+            threading.Event().wait()
+        return given
+
+
+class Empty(Silent):
+    """As that, but nobody waits."""
+
+    def answers(self, count: int) -> list[tuple[int, int]]:
+        return DeviceDisk.answers(self, count)
+
+
+@pytest.mark.parametrize("broken", [Silent, Empty])
+@pytest.mark.parametrize("test", [BackendSuite.test_many_under_way_are_each_answered_once,
+                                  BackendSuite.test_a_flush_of_nothing_and_flushes_at_once])
+def test_an_answer_that_never_comes_fails(broken: type[DeviceDisk], test: Any) -> None:
+    handler = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(AssertionError, match=r"^token 3 was never answered"):
+        test(BackendSuite(), Asker(broken(MemoryDevice(bytearray(SIZE_BYTES))), answer_s=0.05))
+    assert signal.getsignal(signal.SIGALRM) is handler
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+class Twice(DeviceDisk):
+    """An operation is answered once more (B1)."""
+
+    def begin(self, verb: int, offset: int, buffer: mmap.mmap | None, token: int) -> None:
+        super().begin(verb, offset, buffer, token)
+        if token == MANY - 1:
+            self._answers.append(self._answers[-1])
+
+
+def test_a_second_answer_fails() -> None:
+    asker = Asker(Twice(MemoryDevice(bytearray(SIZE_BYTES))))
+    with pytest.raises(AssertionError, match=f"^token {MANY - 1} was answered, and is not under way"):
+        BackendSuite().test_many_under_way_are_each_answered_once(asker)
+
+
+def test_the_time_limit_of_a_whole_test_goes_on() -> None:
+    """Plugins that end what takes too long have the same timer."""
+    signal.setitimer(signal.ITIMER_REAL, 1000)
+    try:
+        read(Asker(DeviceDisk(MemoryDevice(bytearray(SIZE_BYTES)))), 0)
+        assert 900 < signal.getitimer(signal.ITIMER_REAL)[0] <= 1000
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def test_the_signatures_in_the_document_are_those_of_the_protocols() -> None:
