@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 KINDS: Final[tuple[str, ...]]
 FIELDS: Final[tuple[str, ...]]
 REASONS: Final[tuple[str, ...]]
+WRONG_FIELD: Final[int]
+NUMBER_LIMITS: Final[Mapping[str, int]]
 REQUIRED: Final[Mapping[str, tuple[str, ...]]]
 ALLOWED: Final[Mapping[str, tuple[str, ...]]]
 UNKNOWN_VALUE: Final[int]

@@ -7,7 +7,7 @@
 3. No byte outside the text is read, and nothing is written past the arrays given, whatever the
    text holds. Numbers that do not fit are refused, never cut.
 """
-from libc.stdint cimport UINT32_MAX, UINT64_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memset
 
 import numpy
@@ -22,16 +22,20 @@ TIME_MAX = NEVER - 1
 # what is wrong with a line: text of each reason, in the order of the enum below
 REASONS = (
     "", "is not one JSON object", "has a field that no operation has", "has twice the field",
-    "is of no known kind", "lacks the field", "must not have the field",
-    "has a value that is no whole number, or too large a one, in the field",
-    "must be true or false in the field", "must list numbers and null only in the field",
+    "is of no known kind", "lacks the field", "must not have the field", "has a wrong field",
     "ends before it begins, by the field", "has another number of values than blocks",
     "has no block, or too many, by the field", "does not end with a line feed", "has no room",
     "was acknowledged and has all the same the field",
 )
+WRONG_FIELD = WRONG
+# numbers in a field are less than this
+NUMBER_LIMITS = {
+    "client": 2**32, "block": NEVER, "count": 2**32, "begin": NEVER, "end": NEVER, "until": NEVER,
+    "error": 2**31, "values": UNKNOWN_VALUE, "incarnation": NEVER, "operations": NEVER,
+}
 
 cdef enum reason:
-    FINE, NOT_JSON, UNKNOWN_FIELD, TWICE, NO_KIND, LACKS, MUST_NOT, NO_NUMBER, NO_BOOLEAN, NO_LIST
+    FINE, NOT_JSON, UNKNOWN_FIELD, TWICE, NO_KIND, LACKS, MUST_NOT, WRONG
     BACKWARDS, VALUE_COUNT, NO_BLOCK, UNFINISHED, NO_ROOM, ACKNOWLEDGED
 
 cdef enum field:
@@ -47,6 +51,7 @@ cdef struct name_t:
     uint32_t length
 
 cdef name_t[FIELD_COUNT] names
+cdef uint64_t[FIELD_COUNT] number_max
 cdef name_t[KIND_END + 1] kinds
 cdef uint32_t[KIND_END + 1] required
 cdef uint32_t[KIND_END + 1] allowed
@@ -86,6 +91,7 @@ cdef uint32_t mask_of(tuple fields):
 def _prepare():
     for i, word in enumerate(_field_bytes):
         names[i].text, names[i].length = word, len(word)
+        number_max[i] = NUMBER_LIMITS.get(FIELDS[i], 1) - 1
     for i, word in enumerate(_kind_bytes):
         kinds[i].text, kinds[i].length = word, len(word)
         required[i], allowed[i] = mask_of(REQUIRED[KINDS[i]]), mask_of(ALLOWED[KINDS[i]])
@@ -150,6 +156,8 @@ cdef inline bint take_number(text_t* text, uint64_t limit, uint64_t* number) noe
         text.at += 1
     if text.at == first or (first[0] == 48 and text.at - first > 1) or value > limit:
         return False
+    if text.at < text.stop and (text.at[0] == b'.' or text.at[0] == b'e' or text.at[0] == b'E'):
+        return False
     number[0] = value
     return True
 
@@ -157,7 +165,7 @@ cdef inline bint take_number(text_t* text, uint64_t limit, uint64_t* number) noe
 cdef int take_values(text_t* text, uint64_t* values, uint64_t room, uint64_t* count) noexcept nogil:
     count[0] = 0
     if not take(text, b'['):
-        return NO_LIST
+        return WRONG
     if take(text, b']'):
         return FINE
     while True:
@@ -165,13 +173,13 @@ cdef int take_values(text_t* text, uint64_t* values, uint64_t room, uint64_t* co
             return NO_ROOM
         if take_word(text, b"null", 4):
             values[count[0]] = UINT64_MAX
-        elif not take_number(text, UINT64_MAX - 1, &values[count[0]]):
-            return NO_LIST
+        elif not take_number(text, number_max[<int>VALUES], &values[count[0]]):
+            return WRONG
         count[0] += 1
         if take(text, b']'):
             return FINE
         if not take(text, b','):
-            return NO_LIST
+            return WRONG
 
 
 cdef int take_field(text_t* text, int which, operation_t* out, uint64_t* values, uint64_t room,
@@ -191,12 +199,11 @@ cdef int take_field(text_t* text, int which, operation_t* out, uint64_t* values,
         if take_word(text, b"true", 4):
             out.fua = True
             return FINE
-        return FINE if take_word(text, b"false", 5) else NO_BOOLEAN
+        return FINE if take_word(text, b"false", 5) else WRONG
     if (which == END or which == UNTIL) and take_word(text, b"null", 4):
         return FINE
-    if not take_number(text, UINT32_MAX if which == CLIENT or which == COUNT
-                       else 0x7fffffff if which == ERROR else <uint64_t>NEVER - 1, &number):
-        return NO_NUMBER
+    if not take_number(text, number_max[which], &number):
+        return WRONG
     if which == CLIENT:
         out.client = <uint32_t>number
     elif which == COUNT:

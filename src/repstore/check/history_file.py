@@ -6,10 +6,10 @@
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import BinaryIO, Literal
+import json
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, BinaryIO, Literal
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,9 +18,11 @@ from repstore._fast.history_lines import (
     FIELDS,
     KINDS,
     NEVER_TIME,
+    NUMBER_LIMITS,
     OPERATION_DTYPE,
     REASONS,
     TIME_MAX,
+    WRONG_FIELD,
     parse,
 )
 from repstore._fast.layout import BLOCK_SIZE
@@ -32,9 +34,12 @@ FIRST_OPERATION_LINE = 2                  # the header is line 1
 LINE_BYTES_MIN = 16                       # no right line is shorter
 CRASH, END = KINDS.index("crash"), KINDS.index("end")
 FLUSH = KINDS.index("flush")
+TIMES = ("begin", "end", "until")
+BEGINNINGS = ("zero", "unknown")
 
 
-class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+@dataclass(frozen=True, slots=True)
+class Header:
     """The first line of a history file."""
 
     history: Literal[1]                   # version of the format
@@ -105,10 +110,7 @@ def unusable(line: int, reason: str) -> errors.ConfigError:
 def _header(line: bytes) -> Header:
     if not line.endswith(b"\n"):
         raise unusable(1, f"no header: it must be one line of at most {HEADER_BYTES_MAX} bytes")
-    try:
-        header = msgspec.json.decode(line, type=Header)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise unusable(1, f"no header: {error}") from error
+    header = Header(**_header_fields(line))
     size = header.block_size
     if not config.HISTORY_SECTOR_BYTES_MIN <= size <= BLOCK_SIZE or size & (size - 1):
         raise unusable(1, f"block_size {size}: must be a power of two from "
@@ -118,6 +120,46 @@ def _header(line: bytes) -> Header:
     if not 0 <= header.incarnation <= TIME_MAX:
         raise unusable(1, f"incarnation {header.incarnation}: must be 0 to {TIME_MAX}")
     return header
+
+
+def _header_fields(line: bytes) -> dict[str, Any]:
+    """Those of the first line, each of its right type."""
+    try:
+        found = json.loads(line.decode(), object_pairs_hook=_each_once)
+    except (ValueError, RecursionError) as error:
+        raise _no_header("it is not one JSON object") from error
+    if not isinstance(found, dict):
+        raise _no_header("it is not one JSON object")
+    version = found.get("history", HISTORY_VERSION)
+    if type(version) is int and version != HISTORY_VERSION:
+        # another version may have other fields: of those it says nothing
+        raise _no_header(f"it is of version {version} of the format, and {HISTORY_VERSION} is read")
+    known = {field.name for field in fields(Header)}
+    for name, value in found.items():
+        if name not in known:
+            raise _no_header(f"it has the unknown field {name!r}")
+        if name == "initial" and value not in BEGINNINGS:
+            raise _no_header(f"{name!r} must be " + " or ".join(f'"{each}"' for each in BEGINNINGS))
+        if name != "initial" and type(value) is not int:       # True is an int, and no number
+            raise _no_header(f"{name!r} must be a whole number")
+    for field in fields(Header):
+        if field.name not in found and field.default is MISSING:
+            raise _no_header(f"it lacks the field {field.name!r}")
+    return found
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise _no_header(f"it has twice the field {name!r}")
+        found[name] = value
+    return found
+
+
+def _no_header(reason: str) -> errors.ConfigError:
+    """The error for a first line that is none."""
+    return unusable(1, f"no header: {reason}")
 
 
 def _lines(file: BinaryIO, done_bytes: int, size_bytes: int | None,
@@ -165,8 +207,22 @@ def _next_bytes(done_bytes: int, size_bytes: int | None) -> int:
 
 
 def _reason(reason: int, field: int) -> str:
-    text = REASONS[reason]
-    return f"{text} {FIELDS[field]!r}" if text.endswith("field") else text
+    text, name = REASONS[reason], FIELDS[field]
+    if text.endswith("field"):
+        text += f" {name!r}"
+    return f"{text}: {_rule(name)}" if reason == WRONG_FIELD else text
+
+
+def _rule(name: str) -> str:
+    """What the field of an operation may hold."""
+    if name not in NUMBER_LIMITS:
+        return "it is true or false"
+    numbers = f"from 0 below {NUMBER_LIMITS[name]}"
+    if name in TIMES:
+        return f"times are whole numbers {numbers}"
+    if name == "values":
+        return f"it lists null and whole numbers {numbers}"
+    return f"it is a whole number {numbers}"
 
 
 def _without_end(operations: NDArray[np.void]) -> NDArray[np.void]:
