@@ -52,16 +52,26 @@ def rot(up: Up, node: str, lba: int) -> None:
         store.write(bytes([byte ^ 1]))
 
 
-def has_begun(up: Up) -> bool:
-    """Whether the scrub has read a part of every copy."""
+def serials(up: Up) -> dict[str, int | None]:
+    """Of the scrub that each node was asked about last; None: of no scrub."""
     _, configs = open_cluster(up.directory)
-    with closing(configs), suppress(errors.NotFoundError, errors.UnavailableError, KeyError, ValueError):
-        known, names = find_volume(configs, "demo")
-        # the command's own question stands in the store, with the serial of its scrub
-        asked = [configs.get(ASK_PREFIX + name) for name in names]
-        serials = [decode_inquiry(entry.value, "ask").numbers["serial"] for entry in asked if entry]
-        states = [ask(configs, name, "scrub state", known.index, serial=serial)
-                  for name, serial in zip(names, serials, strict=True)]
+    with closing(configs):
+        asked = {name: configs.get(ASK_PREFIX + name) for name in ("n1", "n2", "n3")}
+    return {name: entry and decode_inquiry(entry.value, "ask").numbers.get("serial")
+            for name, entry in asked.items()}
+
+
+def has_begun(up: Up, before: dict[str, int | None]) -> bool:
+    """Whether the scrub has read a part of every copy; `before`: what `serials` gave without it."""
+    found = serials(up)
+    # to ask about an older one would replace the command's question, which has the serial that is looked for
+    if any(serial is None or serial == before[name] for name, serial in found.items()):
+        return False
+    _, configs = open_cluster(up.directory)
+    with closing(configs), suppress(errors.NotFoundError, errors.UnavailableError):
+        known, _ = find_volume(configs, "demo")
+        states = [ask(configs, name, "scrub state", known.index, serial=serial or 0)
+                  for name, serial in found.items()]
         return all(state["running"] and state["next_lba"] > 0 for state in states)
     return False
 
@@ -104,8 +114,9 @@ def test_verify_proves_that_the_copies_are_equal(up: Up) -> None:
 def test_an_interrupted_scrub_says_so_and_goes_on_where_it_was(up: Up, number: signal.Signals) -> None:
     rot(up, "n2", 0)
     command = [*COMMAND, "check", "scrub", "demo", "--data", str(up.directory), "--rate", "64KiB", "--json"]
+    before = serials(up)
     scrub = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: has_begun(up), "every copy is being scrubbed")
+    wait_until(lambda: has_begun(up, before), "every copy is being scrubbed")
     scrub.send_signal(number)
     shown, complaint = scrub.communicate(timeout=WAIT_S)
     assert scrub.returncode == 130
@@ -119,14 +130,15 @@ def test_an_interrupted_scrub_says_so_and_goes_on_where_it_was(up: Up, number: s
     assert all(0 < copy["read_blocks"] < BLOCKS for copy in found.values())
     assert all(copy["next_lba"] == SIZE_BLOCKS for copy in found.values())
     assert all(copy["first"] > 0 for copy in found.values())       # what is in front of it was read by then
-    before = json.loads(shown)["copies"]
-    assert all(copy["since"] == before[name]["since"] for name, copy in found.items())
+    stopped = json.loads(shown)["copies"]
+    assert all(copy["since"] == stopped[name]["since"] for name, copy in found.items())
 
 
 def test_a_scrub_that_another_one_ended_is_not_clean(up: Up) -> None:
     command = [*COMMAND, "check", "scrub", "demo", "--data", str(up.directory), "--rate", "64KiB", "--json"]
+    before = serials(up)
     scrub = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: has_begun(up), "every copy is being scrubbed")
+    wait_until(lambda: has_begun(up, before), "every copy is being scrubbed")
     read_json("check", "scrub", "demo", "--data", up.directory, "--rate", "256MiB", "--fresh")
     shown, _ = scrub.communicate(timeout=WAIT_S)
     assert scrub.returncode == 2
