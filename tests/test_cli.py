@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import repstore
 from repstore import config
 from repstore.cli import app, options
+from repstore.node.directory import ClusterDirectory
 
 WAIT_S = 60.0
 COMMAND = [sys.executable, "-m", "repstore.cli"]
@@ -414,6 +415,52 @@ def test_bad_input_is_refused_in_one_line_and_changes_nothing(
     assert output.err.count("\n") == 1
     assert output.out == ""
     assert not place.exists()
+
+
+CHECKS: list[tuple[list[str], dict[str, object]]] = [
+    (["verify", "demo"], {"volume": "demo"}), (["scrub", "demo"], {"volume": "demo"}),
+    (["explain", "demo", "7"], {"volume": "demo", "lba": 7})]
+
+
+@pytest.mark.parametrize("json_wanted", [False, True])
+@pytest.mark.parametrize(("check", "asked"), CHECKS)
+def test_a_check_that_cannot_be_done_says_so_on_one_line_of_json_too(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str], check: list[str], asked: dict[str, object],
+        json_wanted: bool) -> None:
+    place = tmp_path / "c"
+    arguments = ["check", *check, "--data", str(place), *["--json"] * json_wanted]
+    for code, error in ((3, f"{place}: no cluster there"), (2, "no volume 'demo'")):
+        assert app.run(arguments) == code
+        said = capsys.readouterr()
+        assert said.err == f"repstore: {error}\n"
+        told = [json.loads(line) for line in said.out.splitlines()]
+        assert told == [{**asked, "verdict": "unusable", "error": error}] * json_wanted
+        place.mkdir(exist_ok=True)
+        ClusterDirectory(place).open_config(create=True).close()       # a cluster without volumes
+
+
+@pytest.mark.parametrize(("check", "asked"), CHECKS)
+def test_a_check_that_is_interrupted_before_it_saw_anything_says_so(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, check: list[str],
+        asked: dict[str, object]) -> None:
+    def interrupt(directory: ClusterDirectory) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ClusterDirectory, "exists", interrupt)
+    assert app.run(["check", *check, "--data", str(tmp_path), "--json"]) == 130
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {**asked, "verdict": "interrupted"}
+    assert said.err == "repstore: interrupted: there is no verdict\n"
+
+
+@pytest.mark.parametrize("check", [
+    ["verify"], ["scrub", "demo", "--rate", "0"], ["explain", "demo", "-1"], ["fsck"], ["history", "--what"]])
+def test_a_check_that_can_never_be_right_leaves_stdout_empty(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str], check: list[str]) -> None:
+    of_cluster = check[0] not in ("fsck", "history")
+    assert app.run(["check", *check, "--json", *["--data", str(tmp_path)] * of_cluster]) == 64
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
 
 
 def test_a_full_disk_is_told_before_anything_is_made(

@@ -159,7 +159,9 @@ def test_a_volume_is_not_equal_while_a_copy_is_away(up: Up) -> None:
 
 
 def test_what_cannot_be_asked_is_told(up: Up, tmp_path: Path) -> None:
-    assert "no volume" in run("check", "explain", "absent", 1, "--data", up.directory, code=2).stderr
+    for check in (("explain", "absent", 1), ("verify", "absent"), ("scrub", "absent")):
+        found = read_json("check", *check, "--data", up.directory, code=2)
+        assert (found["verdict"], found["error"]) == ("unusable", "no volume 'absent'")
     assert "block 1024" in run("check", "explain", "demo", 1024, "--data", up.directory, code=64).stderr
     run("check", "explain", "demo", 1, "--data", tmp_path, code=3)
     run("check", "scrub", "demo", "--data", up.directory, "--rate", "fast", code=64)

@@ -9,7 +9,7 @@
     simulate     sim
     check        check history (check_history), record (check_record), fsck (check_fsck),
                  explain | scrub (check_copies),
-                 verify (check_verify)
+                 verify (check_verify); their ends without a verdict (check_end)
     supervisor   what `up` does: make, start, wait, watch, stop
     processes    node processes: started, waited for, stopped; and being one
     show         tables

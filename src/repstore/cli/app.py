@@ -25,11 +25,13 @@ from repstore import errors
 from repstore.cli import check, cluster, nodes, simulate, stores, volumes
 from repstore.cli.options import (
     EXIT_INTERRUPTED,
+    EXIT_NO_CLUSTER,
     EXIT_NO_READER,
     EXIT_REFUSED,
     EXIT_UNUSABLE,
     EXIT_UNWRITTEN,
     EXIT_USAGE,
+    NoClusterError,
     complain,
 )
 
@@ -68,6 +70,9 @@ def run(arguments: list[str]) -> int:
     except errors.ConfigError as error:
         complain(str(error))
         return EXIT_USAGE
+    except NoClusterError as error:
+        complain(str(error))
+        return EXIT_NO_CLUSTER
     except errors.RepstoreError as error:
         complain(str(error))
         # of a check 1 is a verdict

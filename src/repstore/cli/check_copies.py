@@ -11,6 +11,7 @@ import msgspec
 import typer
 
 from repstore import config, errors
+from repstore.cli.check_end import told
 from repstore.cli.check_fsck import EXIT_FINDINGS, ProgressLine
 from repstore.cli.options import (
     EXIT_INTERRUPTED,
@@ -48,12 +49,13 @@ def explain(
 ) -> None:
     """Which record, segment, LSN and epoch a block has on each copy, and whether it is good there.
     Exit code 0: good on every copy, 1: not, 2: a copy could not be asked."""
-    _, configs = open_cluster(data)
-    with closing(configs):
-        known, names = find_volume(configs, volume)
-        if lba >= known.size_bytes // BLOCK_SIZE:
-            raise errors.ConfigError(f"block {lba}: the volume has {known.size_bytes // BLOCK_SIZE}")
-        copies = {name: _try(configs, name, "explain", known.index, lba=lba) for name in names}
+    with told({"volume": volume, "lba": lba}, as_json=json, usage=(errors.ConfigError,)):
+        _, configs = open_cluster(data)
+        with closing(configs):
+            known, names = find_volume(configs, volume)
+            if lba >= known.size_bytes // BLOCK_SIZE:
+                raise errors.ConfigError(f"block {lba}: the volume has {known.size_bytes // BLOCK_SIZE}")
+            copies = {name: _try(configs, name, "explain", known.index, lba=lba) for name in names}
     if json:
         print_json({"volume": volume, "lba": lba, "copies": copies})
     else:
@@ -86,23 +88,10 @@ def scrub(
     metadata from their second block.
     Exit code 0: none was bad, 1: some were, 2: a copy could not be scrubbed to its end."""
     config.check_range("rate", rate, 1, config.SCRUB_BYTES_S_MAX, "bytes a second")
-    _, configs = open_cluster(data)
-    with closing(configs):
-        known, names = find_volume(configs, volume)
-        keys = {node.name: _key(known, node) for node in load_nodes(configs).values()}
-        before = {name: Kept(since_s=time.time()) if fresh else _kept(configs, keys[name]) for name in names}
-        serial = secrets.randbits(62) + 1
-        try:
-            copies = _scrub_all(configs, known.index, before, rate, serial)
-            _keep(configs, {keys[name]: Kept() for name, copy in copies.items() if "error" not in copy})
-        except KeyboardInterrupt:
-            copies = {name: _stop(configs, name, known.index, kept, serial) for name, kept in before.items()}
-            _keep(configs, {keys[name]: Kept(copy["next_lba"], copy["bad_blocks"], copy["bad_pages"],
-                                             before[name].since_s)
-                            for name, copy in copies.items() if "error" not in copy})
-            _show_scrub(volume, copies, "interrupted", as_json=json)
-            complain("interrupted: the same command goes on from there")
-            raise typer.Exit(EXIT_INTERRUPTED) from None
+    with told({"volume": volume}, as_json=json, usage=(errors.ConfigError,)):
+        _, configs = open_cluster(data)
+        with closing(configs):
+            copies = _scrub(configs, volume, rate, fresh=fresh, as_json=json)
     if any("error" in copy for copy in copies.values()):
         verdict, code = "incomplete", EXIT_UNUSABLE
     elif any(copy["bad_blocks"] or copy["bad_pages"] or copy["lost_blocks"] for copy in copies.values()):
@@ -121,6 +110,27 @@ def find_volume(configs: ConfigStore, name: str) -> tuple[VolumeConfig, list[str
         raise errors.NotFoundError(f"no volume {name!r}")
     nodes = {node.id: node.name for node in load_nodes(configs).values()}
     return known, [nodes[number] for number in sorted(known.placement)]
+
+
+def _scrub(configs: ConfigStore, volume: str, rate_bytes_s: int, *, fresh: bool,
+           as_json: bool) -> dict[str, dict[str, Any]]:
+    """What each copy says in the end; what an interruption had found is shown and kept."""
+    known, names = find_volume(configs, volume)
+    keys = {node.name: _key(known, node) for node in load_nodes(configs).values()}
+    before = {name: Kept(since_s=time.time()) if fresh else _kept(configs, keys[name]) for name in names}
+    serial = secrets.randbits(62) + 1
+    try:
+        copies = _scrub_all(configs, known.index, before, rate_bytes_s, serial)
+        _keep(configs, {keys[name]: Kept() for name, copy in copies.items() if "error" not in copy})
+    except KeyboardInterrupt:
+        copies = {name: _stop(configs, name, known.index, kept, serial) for name, kept in before.items()}
+        _keep(configs, {keys[name]: Kept(copy["next_lba"], copy["bad_blocks"], copy["bad_pages"],
+                                         before[name].since_s)
+                        for name, copy in copies.items() if "error" not in copy})
+        _show_scrub(volume, copies, "interrupted", as_json=as_json)
+        complain("interrupted: the same command goes on from there")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    return copies
 
 
 def _try(configs: ConfigStore, node: str, what: str, index: int, **numbers: int) -> dict[str, Any]:

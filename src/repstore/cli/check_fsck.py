@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from repstore import errors
 from repstore.check.findings import KINDS, Report
 from repstore.check.fsck import check_store
 from repstore.check.position import fresh, load, save
-from repstore.cli.options import EXIT_INTERRUPTED, EXIT_UNUSABLE, Json, complain
+from repstore.cli.check_end import told
+from repstore.cli.options import EXIT_INTERRUPTED, Json, complain
 from repstore.cli.show import print_json
 
 EXIT_FINDINGS = 1
@@ -27,22 +27,16 @@ def fsck(
 ) -> None:
     """Is a store whole? Reads only. Exit code 0: clean, 1: findings, 2: it cannot be checked."""
     report = Report(str(store))
-    position = fresh()
-    try:
-        if resume is not None:
-            position = load(resume)
-        check_store(store, data=data, report=report, position=position, progress=ProgressLine())
-    except KeyboardInterrupt:
-        _show(report, as_json=json)
-        if resume is not None:
-            save(resume, position)
-            complain(f"interrupted: --resume {resume} goes on from there")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    except errors.RepstoreError as error:
-        complain(str(error))
-        if json:
-            print_json({"store": str(store), "verdict": "unusable", "error": str(error)})
-        raise typer.Exit(EXIT_UNUSABLE) from None
+    with told({"store": str(store)}, as_json=json):
+        position = fresh() if resume is None else load(resume)
+        try:
+            check_store(store, data=data, report=report, position=position, progress=ProgressLine())
+        except KeyboardInterrupt:
+            _show(report, as_json=json)
+            if resume is not None:
+                save(resume, position)
+                complain(f"interrupted: --resume {resume} goes on from there")
+            raise typer.Exit(EXIT_INTERRUPTED) from None
     if resume is not None:
         resume.unlink(missing_ok=True)
     _show(report, as_json=json)

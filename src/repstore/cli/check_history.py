@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from repstore import errors
 from repstore.check import history as history_check
+from repstore.cli.check_end import told
 from repstore.cli.check_fsck import ProgressLine
-from repstore.cli.options import EXIT_INTERRUPTED, EXIT_UNUSABLE, Json, complain
+from repstore.cli.options import Json
 from repstore.cli.show import print_json
 
 EXIT_INCONSISTENT = 1
@@ -21,18 +21,8 @@ def history(
     json: Json = False,
 ) -> None:
     """Is what clients were told consistent? Exit code 0: yes, 1: no, 2: no usable history."""
-    try:
+    with told({"file": str(file)}, as_json=json):
         verdict = history_check.check_file(file, ProgressLine())
-    except errors.ConfigError as error:
-        complain(str(error))
-        if json:
-            print_json({"file": str(file), "verdict": "unusable", "error": str(error)})
-        raise typer.Exit(EXIT_UNUSABLE) from None
-    except KeyboardInterrupt:
-        complain("interrupted: there is no verdict")
-        if json:
-            print_json({"file": str(file), "verdict": "interrupted"})
-        raise typer.Exit(EXIT_INTERRUPTED) from None
     if json:
         print_json(dataclasses.asdict(verdict))
     else:

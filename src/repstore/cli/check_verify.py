@@ -14,6 +14,7 @@ import typer
 from repstore import config, errors
 from repstore.check import verify as comparing
 from repstore.cli.check_copies import Volume, find_volume
+from repstore.cli.check_end import told
 from repstore.cli.check_fsck import EXIT_FINDINGS, ProgressLine
 from repstore.cli.options import EXIT_INTERRUPTED, EXIT_UNUSABLE, Data, Json, complain, open_cluster
 from repstore.cli.show import print_json, print_table
@@ -84,31 +85,10 @@ def verify(
 ) -> None:
     """Are the in-sync copies of a volume equal at one LSN? Writes go on meanwhile.
     Exit code 0: all are equal, 1: different, 2: some or all could not be compared."""
-    _, configs = open_cluster(data)
-    with closing(configs):
-        known, _ = find_volume(configs, volume)
-        names = {node.id: node.name for node in load_nodes(configs).values()}
-        copies = tuple(names[number] for number in (
-            known.primary, *(number for number in known.in_sync_nodes() if number != known.primary)))
-        verdict = comparing.Verdict(volume, copies)
-        if not fresh:
-            verdict.looked = _kept(configs, known, copies)
-        progress = ProgressLine()
-        sources = {name: NodeCopy(configs, name, known.index, progress) for name in copies}
-        try:
-            comparing.verify(verdict, sources, lambda: secrets.randbits(62) + 1, progress)
-            _keep(configs, known, Kept())
-        except KeyboardInterrupt:
-            _keep(configs, known, Kept(copies, verdict.looked))
-            _show(verdict, [], as_json=json)
-            complain("interrupted: the same command goes on from there")
-            raise typer.Exit(EXIT_INTERRUPTED) from None
-        except (errors.UnavailableError, errors.NotFoundError, errors.CorruptionError) as error:
-            complain(str(error))
-            if json:
-                print_json({"volume": volume, "verdict": "unusable", "error": str(error)})
-            raise typer.Exit(EXIT_UNUSABLE) from None
-    left_out = sorted(names[number] for number in known.placement if names[number] not in copies)
+    with told({"volume": volume}, as_json=json, usage=(errors.ConfigError,)):
+        _, configs = open_cluster(data)
+        with closing(configs):
+            verdict, left_out = _verify(configs, volume, fresh=fresh, as_json=json)
     _show(verdict, left_out, as_json=json)
     if left_out:
         complain(f"not in sync, and so not compared: {', '.join(left_out)}")
@@ -116,6 +96,30 @@ def verify(
         raise typer.Exit(EXIT_FINDINGS)
     if left_out:
         raise typer.Exit(EXIT_UNUSABLE)
+
+
+def _verify(configs: ConfigStore, volume: str, *, fresh: bool,
+            as_json: bool) -> tuple[comparing.Verdict, list[str]]:
+    """The verdict, and the nodes whose copies were not compared; what an interruption had found is shown and
+    kept."""
+    known, _ = find_volume(configs, volume)
+    names = {node.id: node.name for node in load_nodes(configs).values()}
+    copies = tuple(names[number] for number in (
+        known.primary, *(number for number in known.in_sync_nodes() if number != known.primary)))
+    verdict = comparing.Verdict(volume, copies)
+    if not fresh:
+        verdict.looked = _kept(configs, known, copies)
+    progress = ProgressLine()
+    sources = {name: NodeCopy(configs, name, known.index, progress) for name in copies}
+    try:
+        comparing.verify(verdict, sources, lambda: secrets.randbits(62) + 1, progress)
+        _keep(configs, known, Kept())
+    except KeyboardInterrupt:
+        _keep(configs, known, Kept(copies, verdict.looked))
+        _show(verdict, [], as_json=as_json)
+        complain("interrupted: the same command goes on from there")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    return verdict, sorted(names[number] for number in known.placement if names[number] not in copies)
 
 
 def _kept(configs: ConfigStore, volume: VolumeConfig, copies: tuple[str, ...]) -> dict[int, comparing.Looked]:

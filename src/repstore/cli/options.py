@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from repstore import config
+from repstore import config, errors
 from repstore.coordination import SqliteConfigStore
 from repstore.node.directory import ClusterDirectory
 
@@ -52,12 +52,15 @@ Size = Annotated[int, typer.Option("--size", parser=parse_size, metavar="SIZE",
                                    help=f"Size: {SIZE_RULE}.")]
 
 
+class NoClusterError(errors.NotFoundError):
+    """No cluster in the directory: a command ends with EXIT_NO_CLUSTER."""
+
+
 def open_cluster(data: Path) -> tuple[ClusterDirectory, SqliteConfigStore]:
-    """The cluster in `data`; exits with EXIT_NO_CLUSTER where none is."""
+    """The cluster in `data`. Raises NoClusterError."""
     directory = ClusterDirectory(data)
     if not directory.exists():
-        complain(f"{data}: no cluster there")
-        raise typer.Exit(EXIT_NO_CLUSTER)
+        raise NoClusterError(f"{data}: no cluster there")
     return directory, directory.open_config()
 
 
