@@ -1,7 +1,8 @@
 """One volume of one copy on an engine without peers: submit, and answer its disk step by step.
 
 The smallest world that the engine of production runs in. There is no latency here: the owner
-decides which disk operation is answered next, the oldest or one drawn from a seed.
+decides which disk operation is answered next, the oldest or one drawn from a seed. While somebody
+waits for an answer and nothing is under way, time goes on to when the engine wants to be called again.
 """
 from __future__ import annotations
 
@@ -26,6 +27,7 @@ from repstore.sim.workload import FLUSH, FUA, IO, READ, WRITE, stamped, stamps_o
 VOLUME_INDEX = 1
 VOLUME_UUID = bytes(range(16)).hex()
 STEP_NS = 100_000             # of virtual time between two answers of the disk
+STILL_NS = 60_000_000_000     # of virtual time without an answer to anybody: nothing goes on any more
 
 
 class Disk(Protocol):
@@ -96,6 +98,8 @@ class LocalVolume:
         self._disk = disk
         self._random = random
         self._now_ns = START_NS
+        self._call_again_ns = 0
+        self._answered_ns = START_NS           # or asked
         self._due: list[int] = []
         self._on_answer = on_answer
         self._open: list[Request] = []
@@ -142,6 +146,7 @@ class LocalVolume:
         if request.kind == WRITE:
             request.memory[:] = stamped(request.stamp, request.blocks)
         self._open.append(request)
+        self._answered_ns = self._now_ns
         request.call = self.engine.start(request.ios.view(np.uint8), request.memory, 1)
         self._turn()
 
@@ -180,7 +185,7 @@ class LocalVolume:
     def _turn(self) -> bool:
         """Whether the engine wants another one at once."""
         self._now_ns += STEP_NS
-        _, busy = self.engine.backend.turn(self._now_ns)
+        self._call_again_ns, busy = self.engine.backend.turn(self._now_ns)
         for ask in self.engine.backend.take():
             assert isinstance(ask, DiskRead | DiskWrite | DiskFlush), f"an engine without peers asks {ask}"
             self._disk.begin(ask)
@@ -198,8 +203,11 @@ class LocalVolume:
             self.engine.set_primary(index, 0, epoch)
 
     def _pump_on(self) -> None:
-        if not self.pump() and self._open and not self.pump():
+        if self.pump() or not self._open or self.pump():
+            return
+        if not self._call_again_ns or self._now_ns > self._answered_ns + STILL_NS:
             raise AssertionError(f"{len(self._open)} requests are not answered and nothing is under way")
+        self._now_ns = max(self._now_ns, self._call_again_ns)
 
     def _collect(self) -> None:
         for request in [request for request in self._open if request.call and request.call.done]:
@@ -207,4 +215,5 @@ class LocalVolume:
             request.call.end()
             request.error = int(request.ios["error"][0])
             self._open.remove(request)
+            self._answered_ns = self._now_ns
             self._on_answer(request)
