@@ -37,6 +37,8 @@ from repstore._fast.loop cimport (
     engine_vtable_t, loop_attach, loop_backend, loop_lock, loop_unlock, loop_wake,
 )
 from repstore._fast.page_tree cimport tree_retire
+from repstore._fast.pages cimport retries_forget
+from repstore._fast.patience cimport READ_PATIENCE_NS
 from repstore._fast.primary cimport (
     primary_add_member, primary_join, primary_lead, primary_learner, primary_resume,
     primary_session, primary_set_members, primary_stop,
@@ -128,26 +130,36 @@ cdef class Engine:
     # ------------------------------------------------------------------ store, loop, frontend
 
     def load(self, const unsigned char[::1] superblock not None, const unsigned char[::1] root not None,
-             batches not None, int descriptor=-1, unsigned char[::1] memory=None, lagging=()):
+             batches not None, int descriptor=-1, unsigned char[::1] memory=None, lagging=(),
+             unsigned long long patience_ns=<uint64_t>READ_PATIENCE_NS):
         """Take over a store: its checkpoint, then the log batches (segment, offset) in order.
 
-        `lagging` are the superblock copies that do not have this state. Reads come from `descriptor`, or from `memory`. Blocks; call it before the loop runs.
+        `lagging` are the superblock copies that do not have this state. Reads come from `descriptor`, or from `memory`. Blocks,
+        without the GIL; call it before the loop runs. What cannot be read is tried again for `patience_ns`, here all in all.
         Raises ValueError naming what is wrong with the store.
         """
         cdef int fault
         cdef uint32_t segment, offset
+        cdef const uint8_t* superblock_bytes
+        cdef const uint8_t* root_bytes
+        cdef uint64_t root_room = root.shape[0]
         if superblock.shape[0] != 4096:
             raise ValueError(f"superblock of {superblock.shape[0]} bytes: must be 4096")
+        superblock_bytes = &superblock[0]
+        root_bytes = &root[0]
         self.engine.store.descriptor = descriptor
+        self.engine.store.patience_ns = patience_ns
         if memory is not None:
             self.memory = memory
             self.engine.store.memory = &memory[0]
-        fault = store_load(self.engine, &superblock[0], &root[0], root.shape[0])
+        with nogil:
+            fault = store_load(self.engine, superblock_bytes, root_bytes, root_room)
         if fault != LOAD_OK:
             raise ValueError(f"store cannot be loaded: {FAULTS[fault]}")
         checkpoint_order_superblocks(self.engine, sum([1 << copy for copy in lagging]))
         for segment, offset in batches:
-            fault = store_replay(self.engine, segment, offset)
+            with nogil:
+                fault = store_replay(self.engine, segment, offset)
             if fault != LOAD_OK:
                 raise ValueError(f"batch in segment {segment} at block {offset} cannot be replayed: {FAULTS[fault]}")
 
@@ -309,6 +321,7 @@ cdef class Engine:
             if state == LOOKUP_LOADING:
                 raise BlockingIOError("the copy's map is being read")
             transfers_forget(self.engine, volume)
+            retries_forget(self.engine, volume)
             tree_retire(&volume.map, &self.engine.store.slots)
             for i in range(volume.change_count):
                 tree_retire(&volume.changes[i], &self.engine.store.slots)

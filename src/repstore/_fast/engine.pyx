@@ -22,7 +22,7 @@ from repstore._fast.log cimport (
 )
 from repstore._fast.merkle cimport merkle_free
 from repstore._fast.page_tree cimport slots_free
-from repstore._fast.pages cimport loads_free, page_loaded
+from repstore._fast.pages cimport loads_free, page_loaded, pages_step
 from repstore._fast.recount cimport recount_step
 from repstore._fast.repair cimport repair_step, repairs_free
 from repstore._fast.replication cimport (
@@ -268,6 +268,7 @@ cdef uint64_t engine_turn(void* handle, int* busy) noexcept nogil:
     scrub_step(engine)
     verify_step(engine)
     repair_step(engine)
+    pages_step(engine)
     close_batches(engine)
     if engine.has_store:
         log_tell_flushed(engine)

@@ -9,7 +9,7 @@ from repstore._fast.cleaner cimport cleaner_init
 from repstore._fast.layout cimport BLOCK_SHIFT, SEGMENT_FREE, SEGMENT_SEALED, superblock_t
 from repstore._fast.log cimport log_init
 from repstore._fast.page_tree cimport slots_init
-from repstore._fast.pages cimport read_now
+from repstore._fast.pages cimport read_patiently
 from repstore._fast.root cimport ROOT_BAD_DIRECTORY, ROOT_NO_MEMORY, ROOT_OK, root_load, root_store_bytes
 from repstore._fast.segments cimport segment_start
 from repstore._fast.state cimport log_t, segment_t, store_t
@@ -93,7 +93,7 @@ cdef int store_replay(engine_t* engine, uint32_t segment, uint32_t offset_blocks
     if store.segments[segment].state == SEGMENT_FREE:
         enter_planned(store, segment)
     location = segment_start(store, segment) + offset_blocks
-    if read_now(engine, location, block, 1) != 0 or batch_check(
+    if read_patiently(engine, location, block) != 0 or batch_check(
             block, store.store_id, store.life_id, segment, store.segments[segment].generation, offset_blocks) != BATCH_OK:
         return LOAD_BAD_BATCH
     if batch_header(block).sequence != log.next_sequence or batch_header(block).previous_crc != log.last_crc:

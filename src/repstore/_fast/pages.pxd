@@ -4,7 +4,10 @@ Rules
   G1 a page counts only if it has the checksum that its reference names
   G2 it has two blocks, one in each half of the page area. Where the first is bad the second is
      read, and the page written anew with the next checkpoint
-  G3 one that is bad in both becomes a page that says so: each entry of a map page is lost, an error
+  G3 of which a block could not be read, and none is right, it is tried again while patience lasts
+     (patience.pxd); it is loading meanwhile, and holds up nobody but those who need it. Recovery, which
+     nobody is served before, waits on the spot, and in all no longer than for one page
+  G4 one that is bad in both becomes a page that says so: each entry of a map page is lost, an error
      of that block alone that another copy can mend; every bit of a bitmap page is set
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
@@ -26,8 +29,11 @@ cdef inline uint64_t slot_block(const store_t* store, uint32_t slot, bint second
 
 
 cdef void page_load(engine_t* engine, volume_t* volume, page_tree_t* tree, uint32_t number) noexcept nogil
+cdef void pages_step(engine_t* engine) noexcept nogil
+cdef void retries_forget(engine_t* engine, const volume_t* volume) noexcept nogil
 cdef void loads_free(engine_t* engine) noexcept nogil
 cdef void page_loaded(engine_t* engine, uint32_t load_index, int32_t result) noexcept nogil
 cdef void page_lost(engine_t* engine, volume_t* volume, page_tree_t* tree, uint32_t number) noexcept nogil
 cdef int read_now(engine_t* engine, uint64_t block, void* buffer, uint32_t blocks) noexcept nogil
+cdef int read_patiently(engine_t* engine, uint64_t block, void* buffer) noexcept nogil
 cdef int page_read_now(engine_t* engine, const page_reference_t* reference, void* buffer) noexcept nogil

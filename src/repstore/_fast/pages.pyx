@@ -1,6 +1,7 @@
 """Page loads: asynchronous while the engine runs, at once while it recovers; see pages.pxd."""
-from libc.stdlib cimport free
+from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, nanosleep, timespec
 
 from repstore._fast.backend cimport DISK_READ
 from repstore._fast.checksum cimport crc32c
@@ -9,8 +10,9 @@ from repstore._fast.layout cimport (
     BLOCK_SHIFT, BLOCK_SIZE, LOCATION_LOST, PAGE_BITS, PAGE_ENTRIES, extent_t,
 )
 from repstore._fast.page_tree cimport PAGE_LOADING, page_t, tree_make, tree_page, tree_touch
+from repstore._fast.patience cimport patience_lasts, pause_ns
 from repstore._fast.segments cimport is_data, location_valid
-from repstore._fast.state cimport PAGE_LOADS, TOKEN_PAGE, page_load_t, token
+from repstore._fast.state cimport PAGE_LOADS, TOKEN_PAGE, due, page_load_t, page_retries_t, token
 
 
 cdef extern from "stdlib.h" nogil:
@@ -18,6 +20,13 @@ cdef extern from "stdlib.h" nogil:
 
 cdef extern from "unistd.h" nogil:
     ssize_t pread(int descriptor, void* buffer, size_t count, long offset)
+
+cdef extern from "<stdint.h>":
+    const uint64_t NEVER "UINT64_MAX"
+
+
+cdef enum:
+    SECOND_NS = 1000000000
 
 
 cdef int read_now(engine_t* engine, uint64_t block, void* buffer, uint32_t blocks) noexcept nogil:
@@ -31,13 +40,51 @@ cdef int read_now(engine_t* engine, uint64_t block, void* buffer, uint32_t block
     return 0 if pread(engine.store.descriptor, buffer, wanted, <long>(block << BLOCK_SHIFT)) == <ssize_t>wanted else -1
 
 
+cdef bint recovery_waits(engine_t* engine, uint64_t* failed_ns) noexcept nogil:
+    """Something could not be read, and before that at `failed_ns` (0: it is the first time). True: a
+    pause later it may be (G3). Memory gives the same for ever."""
+    cdef store_t* store = &engine.store
+    cdef timespec time
+    cdef uint64_t now_ns, pause
+    if store.memory != NULL:
+        return False
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    now_ns = <uint64_t>time.tv_sec * SECOND_NS + <uint64_t>time.tv_nsec
+    if failed_ns[0]:
+        store.waited_ns += now_ns - failed_ns[0]
+    failed_ns[0] = now_ns
+    if store.waited_ns >= store.patience_ns:
+        return False
+    pause = pause_ns(store.waited_ns)
+    time.tv_sec = pause // SECOND_NS
+    time.tv_nsec = pause % SECOND_NS
+    nanosleep(&time, NULL)
+    return True
+
+
+cdef int read_patiently(engine_t* engine, uint64_t block, void* buffer) noexcept nogil:
+    """Recovery's read of one block. -1: the device does not give it, however often it is asked."""
+    cdef uint64_t failed_ns = 0
+    while read_now(engine, block, buffer, 1) != 0:
+        if not recovery_waits(engine, &failed_ns):
+            return -1
+    return 0
+
+
 cdef int page_read_now(engine_t* engine, const page_reference_t* reference, void* buffer) noexcept nogil:
-    """Recovery's read of what a reference names (G1, G2): a `page_read_t`."""
+    """Recovery's read of what a reference names (G1 to G3): a `page_read_t`."""
+    cdef uint64_t failed_ns = 0
     cdef int second
-    for second in range(2):
-        if (read_now(engine, slot_block(&engine.store, reference.slot, second), buffer, 1) == 0
-                and crc32c(0, buffer, BLOCK_SIZE) == reference.crc):
-            return PAGE_SECOND if second else PAGE_READ
+    cdef bint unread = True
+    while unread:
+        unread = False
+        for second in range(2):
+            if read_now(engine, slot_block(&engine.store, reference.slot, second), buffer, 1) != 0:
+                unread = True
+            elif crc32c(0, buffer, BLOCK_SIZE) == reference.crc:
+                return PAGE_SECOND if second else PAGE_READ
+        if unread and not recovery_waits(engine, &failed_ns):
+            break
     return PAGE_LOST
 
 
@@ -54,7 +101,7 @@ cdef bint extents_valid(engine_t* engine, const extent_t* extents) noexcept nogi
 # -------------------------------------------------------------------------------- lost pages
 
 cdef void page_lost(engine_t* engine, volume_t* volume, page_tree_t* tree, uint32_t number) noexcept nogil:
-    """A page is not what its reference names (G3). When memory is short it is read again."""
+    """A page is not what its reference names (G4). When memory is short it is read again."""
     cdef page_t* page = tree_make(tree, number)
     cdef void* data = NULL
     if page == NULL or posix_memalign(&data, BLOCK_SIZE, BLOCK_SIZE) != 0:
@@ -91,27 +138,40 @@ cdef void mark_all(uint8_t* bits, uint64_t blocks) noexcept nogil:
 cdef void page_load(engine_t* engine, volume_t* volume, page_tree_t* tree, uint32_t number) noexcept nogil:
     """Start reading a page; nothing happens when it is on its way or too many are (ask again)."""
     cdef page_t* page = tree_page(tree, number)
-    cdef uint32_t i
+    cdef page_load_t wanted
     cdef void* buffer = NULL
-    cdef page_load_t* load
     if page.flags & PAGE_LOADING or engine.store.loads_flying == PAGE_LOADS:
         return
-    if posix_memalign(&buffer, BLOCK_SIZE, BLOCK_SIZE) != 0:
-        return
     if engine.store.recovering:
-        page_here(engine, volume, tree, number, buffer, page_read_now(engine, &page.reference, buffer))
+        if posix_memalign(&buffer, BLOCK_SIZE, BLOCK_SIZE) == 0:
+            page_here(engine, volume, tree, number, buffer, page_read_now(engine, &page.reference, buffer))
+        return
+    memset(&wanted, 0, sizeof(page_load_t))
+    wanted.volume = volume
+    wanted.is_map = tree == &volume.map
+    wanted.base_lsn = tree.base_lsn
+    wanted.number = number
+    load_begin(engine, &wanted, page)
+
+
+cdef void load_begin(engine_t* engine, const page_load_t* wanted, page_t* page) noexcept nogil:
+    """Read a page from its first block on: there is a load for it. When memory is short it is as if nobody
+    had asked."""
+    cdef page_load_t* load = NULL
+    cdef void* buffer = NULL
+    cdef uint32_t i
+    page.flags &= ~<uint32_t>PAGE_LOADING
+    if posix_memalign(&buffer, BLOCK_SIZE, BLOCK_SIZE) != 0:
         return
     for i in range(PAGE_LOADS):
         load = &engine.store.loads[i]
         if not load.busy:
             break
+    load[0] = wanted[0]
     load.busy = True
-    load.volume = volume
-    load.is_map = tree == &volume.map
-    load.base_lsn = tree.base_lsn
-    load.number = number
     load.buffer = <unsigned char*>buffer
     load.second = False
+    load.unread = False
     page.flags |= PAGE_LOADING
     engine.store.loads_flying += 1
     read_block(engine, load, page, i)
@@ -123,6 +183,7 @@ cdef void loads_free(engine_t* engine) noexcept nogil:
     for i in range(PAGE_LOADS):
         if engine.store.loads[i].busy:
             free(engine.store.loads[i].buffer)
+    free(engine.store.retries.items)
 
 
 cdef void read_block(engine_t* engine, page_load_t* load, const page_t* page, uint32_t load_index) noexcept nogil:
@@ -149,13 +210,14 @@ cdef void page_loaded(engine_t* engine, uint32_t load_index, int32_t result) noe
     cdef page_t* page = tree_page(tree, load.number) if tree != NULL else NULL
     cdef bint wanted = page != NULL and page.flags & PAGE_LOADING
     cdef bint good = wanted and result == BLOCK_SIZE and crc32c(0, load.buffer, BLOCK_SIZE) == page.reference.crc
+    load.unread |= result != BLOCK_SIZE
     if wanted and not good and not load.second:
         load.second = True
         read_block(engine, load, page, load_index)
         return
     load.busy = False
     engine.store.loads_flying -= 1
-    if not wanted:
+    if not wanted or (not good and load.unread and read_later(engine, load, page)):
         free(load.buffer)
         return
     page_here(engine, load.volume, tree, load.number, load.buffer,
@@ -180,3 +242,68 @@ cdef void page_here(engine_t* engine, volume_t* volume, page_tree_t* tree, uint3
     page.data = buffer
     if found == PAGE_SECOND:
         tree_touch(tree, number, 0, &engine.store.checkpoint.captures)
+
+
+# ------------------------------------------------------------------------------- tried again
+
+cdef bint read_later(engine_t* engine, page_load_t* load, page_t* page) noexcept nogil:
+    """A page could not be read (G3). False: it is given up. It stays loading, or, when memory is short, is as
+    if nobody had asked."""
+    cdef page_retries_t* retries = &engine.store.retries
+    cdef uint32_t capacity
+    cdef page_load_t* grown
+    if not patience_lasts(&load.patience, engine.now_ns, engine.store.patience_ns):
+        return False
+    if retries.count == retries.capacity:
+        capacity = max(64, retries.capacity * 2)
+        grown = <page_load_t*>realloc(retries.items, capacity * sizeof(page_load_t))
+        if grown == NULL:
+            page.flags &= ~<uint32_t>PAGE_LOADING
+            return True
+        retries.items = grown
+        retries.capacity = capacity
+    retries.next_ns = min(retries.next_ns, load.patience.again_ns) if retries.count else load.patience.again_ns
+    retries.items[retries.count] = load[0]
+    retries.count += 1
+    return True
+
+
+cdef void pages_step(engine_t* engine) noexcept nogil:
+    """Once a turn: what could not be read is read again when its time has come, and a load is free."""
+    cdef page_retries_t* retries = &engine.store.retries
+    cdef uint32_t i = 0
+    if retries.count == 0:
+        return
+    if engine.now_ns >= retries.next_ns:
+        retries.next_ns = NEVER
+        while i < retries.count:
+            if engine.now_ns < retries.items[i].patience.again_ns or engine.store.loads_flying == PAGE_LOADS:
+                retries.next_ns = min(retries.next_ns, retries.items[i].patience.again_ns)
+                i += 1
+            else:
+                read_again(engine, i)
+    if retries.count:
+        due(engine, retries.next_ns)
+
+
+cdef void read_again(engine_t* engine, uint32_t i) noexcept nogil:
+    """The time of this one has come. It leaves the list first: a read may be answered inside the call."""
+    cdef page_retries_t* retries = &engine.store.retries
+    cdef page_load_t wanted = retries.items[i]
+    cdef page_tree_t* tree = tree_of(&wanted)
+    cdef page_t* page = tree_page(tree, wanted.number) if tree != NULL else NULL
+    retries.count -= 1
+    retries.items[i] = retries.items[retries.count]
+    if page != NULL and page.flags & PAGE_LOADING:
+        load_begin(engine, &wanted, page)
+
+
+cdef void retries_forget(engine_t* engine, const volume_t* volume) noexcept nogil:
+    """The volume goes away."""
+    cdef page_retries_t* retries = &engine.store.retries
+    cdef uint32_t i, kept = 0
+    for i in range(retries.count):
+        if retries.items[i].volume != volume:
+            retries.items[kept] = retries.items[i]
+            kept += 1
+    retries.count = kept

@@ -30,6 +30,7 @@ from repstore._fast.layout cimport (
     SEGMENT_CLASSES, extent_t, lineage_t, pending_t, superblock_t,
 )
 from repstore._fast.page_tree cimport capture_list_t, directory_t, page_t, page_tree_t, slots_t
+from repstore._fast.patience cimport patience_t
 from repstore._fast.verify_state cimport verify_t
 
 
@@ -287,7 +288,17 @@ cdef struct page_load_t:
     uint32_t number
     uint8_t* buffer
     bint second                    # the first block of the page was bad
+    bint unread                    # one of the two could not be read
+    patience_t patience
     bint busy
+
+
+# Pages that could not be read and wait to be tried again. They hold no load, or others would wait with them.
+cdef struct page_retries_t:
+    page_load_t* items
+    uint32_t count
+    uint32_t capacity
+    uint64_t next_ns               # when the first of them is due
 
 
 cdef struct store_counters_t:
@@ -335,15 +346,18 @@ cdef struct store_t:
     cleaner_t cleaner
     page_load_t loads[64]
     uint32_t loads_flying
+    page_retries_t retries
     uint64_t flush_ns              # when the last flush was issued
     int32_t failed                 # errno of the fault that fenced the store
     bint recovering                # pages are read at once, nothing is acknowledged
     bint recount                   # a map page was lost: `live` of the segments is too high
     bint closed
     store_counters_t counters
+    uint64_t patience_ns           # how long what cannot be read is tried again
     # recovery reads at once: a file descriptor, or memory
     int descriptor
     uint8_t* memory
+    uint64_t waited_ns             # of patience_ns, for all that could not be read while it was opened
 
 
 # ------------------------------------------------------------------------------ volumes

@@ -1,0 +1,295 @@
+"""A disk that does not give what it has, for a while or for good: only what stays so is lost."""
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from repstore import config
+from repstore._fast.simulated import DiskRead, DiskWrite
+from repstore.check.findings import Report
+from repstore.check.fsck import check_device
+from repstore.format import BLOCK_SIZE, PAGE_ENTRIES
+from repstore.sim.clock import NS_PER_S
+from repstore.sim.durability import STORE_UUID, boot_id, flush, write
+from repstore.sim.engine import open_engine
+from repstore.sim.local import VOLUME_INDEX, LocalVolume, PlainDisk, Request
+from repstore.sim.workload import READ, stamps_of
+from repstore.store import geometry
+from repstore.store.device import MemoryDevice
+from repstore.store.geometry import Geometry
+from repstore.store.store import format_device
+from tests.sim.bad_blocks import touched
+
+PATIENCE_NS = 10 * NS_PER_S
+AT_ONCE_NS = NS_PER_S // 10
+FOREVER_NS = 10**6 * NS_PER_S
+LOST = -1
+SMALL = geometry.choose(config.StoreOptions(32 * config.MIB))
+SIZE_BLOCKS = 2 * PAGE_ENTRIES
+
+
+class FailingDisk(PlainDisk):
+    """Reads that touch a bad block fail until the disk is well, or the block was written anew."""
+
+    def __init__(self, image: bytearray) -> None:
+        super().__init__(image)
+        self.is_bad: Callable[[int], bool] = lambda block: False
+        self.written: set[int] = set()         # since it began to fail
+        self.well_at_ns = 0
+        self.failed = 0
+        self.volume: LocalVolume | None = None
+
+    def fail(self, is_bad: Callable[[int], bool], duration_ns: int) -> None:
+        """From now on, for so long."""
+        assert self.volume is not None
+        self.is_bad, self.well_at_ns = is_bad, self.volume._now_ns + duration_ns
+        self.written.clear()
+
+    def finish(self, operation: int) -> tuple[int, memoryview | None]:
+        ask = self._flying[operation]
+        if isinstance(ask, DiskWrite):
+            self.written.update(touched(ask.offset, len(ask.data)))
+        elif isinstance(ask, DiskRead) and self._meets(ask):
+            del self._flying[operation]
+            self.failed += 1
+            return -errno.EIO, None
+        return super().finish(operation)
+
+    def _meets(self, ask: DiskRead) -> bool:
+        return self.volume is not None and self.volume._now_ns < self.well_at_ns and any(
+            self.is_bad(block) and block not in self.written for block in touched(ask.offset, ask.length))
+
+
+def formatted(layout: Geometry) -> bytearray:
+    image = bytearray(layout.size_bytes)
+    format_device(MemoryDevice(image), layout, store_uuid=STORE_UUID, boot_id=boot_id(0))
+    return image
+
+
+def opened(image: bytearray, life_id: int, create_blocks: int = 0) -> tuple[LocalVolume, FailingDisk]:
+    disk = FailingDisk(image)
+    volume = LocalVolume(disk, boot_id=boot_id(0), life_id=life_id, create_blocks=create_blocks)
+    disk.volume = volume
+    return volume, disk
+
+
+def stamped_writes(blocks: Iterable[tuple[int, int]], first_stamp: int = 1) -> Iterable[Request]:
+    """Writes of (block, count); every block has a stamp of its own."""
+    stamp = first_stamp
+    for block, count in blocks:
+        request = write(block, count)
+        request.stamp = stamp
+        stamp += count
+        yield request
+
+
+def in_order(size_blocks: int) -> Iterable[tuple[int, int]]:
+    return ((first, min(8, size_blocks - first)) for first in range(0, size_blocks, 8))
+
+
+@pytest.fixture
+def image() -> bytearray:
+    """A store of which a checkpoint holds everything: block i carries the stamp i + 1."""
+    image = formatted(SMALL)
+    volume, _ = opened(image, 1, create_blocks=SIZE_BLOCKS)
+    volume.run([*stamped_writes(in_order(SIZE_BLOCKS)), flush()], depth=4)
+    volume.engine.settle()
+    volume.settle()
+    return image
+
+
+def is_page(block: int) -> bool:
+    """Is it one of the blocks of pages of metadata?"""
+    return SMALL.page_base <= block < SMALL.segment_base - 1
+
+
+def is_first(block: int) -> bool:
+    """The first of the two?"""
+    return SMALL.page_base <= block < SMALL.page_base + SMALL.page_slots
+
+
+def whole() -> list[int]:
+    return list(range(1, SIZE_BLOCKS + 1))
+
+
+def reopened(image: bytearray) -> list[int]:
+    """Every block as another process finds it."""
+    volume, _ = opened(image, 9)
+    return volume.read_all()
+
+
+def findings(image: bytearray) -> Report:
+    report = Report("store")
+    check_device(MemoryDevice(image), report, data=True)
+    return report
+
+
+def answered(volume: LocalVolume, block: int) -> tuple[int, list[int], int]:
+    """Errno, stamp and how long it took."""
+    request, began_ns = Request(READ, block, 1), volume._now_ns
+    volume.run([request])
+    assert request.memory is not None
+    return request.error, stamps_of(request.memory[:BLOCK_SIZE]), volume._now_ns - began_ns
+
+
+# ------------------------------------------------------------------------------------- pages
+
+@pytest.mark.parametrize("lasts_s", [0.01, 0.5, 4, 9])
+@pytest.mark.fault("disk: reads of metadata fail for some seconds, of a single copy",
+                   promise="whoever needs it waits, and nothing is lost")
+def test_a_map_page_that_cannot_be_read_for_a_while_is_not_lost(image: bytearray, lasts_s: float) -> None:
+    volume, disk = opened(image, 2)
+    disk.fail(is_page, int(lasts_s * NS_PER_S))
+    error, stamps, duration_ns = answered(volume, 5)
+    assert (error, stamps) == (0, [6])
+    assert lasts_s * NS_PER_S <= duration_ns < lasts_s * NS_PER_S * 3 // 2 + AT_ONCE_NS
+    assert disk.failed < 60                    # the pauses grow
+    assert volume.read_all() == whole()
+    volume.engine.settle()
+    volume.settle()
+    assert reopened(image) == whole()
+    assert findings(image).findings == []
+
+
+@pytest.mark.fault("disk: a page of metadata that stays unreadable, of a single copy",
+                   promise="errors of its blocks after 10 s, and a volume that works")
+def test_a_map_page_that_stays_unreadable_is_lost_alone(image: bytearray) -> None:
+    volume, disk = opened(image, 2)
+    assert answered(volume, PAGE_ENTRIES)[0] == 0
+    disk.fail(is_page, FOREVER_NS)             # from here on: the other page is in memory
+    error, _, duration_ns = answered(volume, 5)
+    assert error == errno.EIO
+    assert PATIENCE_NS <= duration_ns < PATIENCE_NS + 2 * NS_PER_S
+    expected = [LOST] * PAGE_ENTRIES + whole()[PAGE_ENTRIES:]
+    assert volume.read_all() == expected
+    volume.run([*stamped_writes([(7, 1)], first_stamp=5000), flush()])
+    expected[7] = 5000
+    volume.engine.settle()
+    volume.settle()
+    assert volume.read_all() == reopened(image) == expected
+
+
+def test_while_a_page_is_tried_again_nobody_else_waits(image: bytearray) -> None:
+    volume, disk = opened(image, 2)
+    assert answered(volume, PAGE_ENTRIES)[0] == 0
+    disk.fail(is_page, 3 * NS_PER_S)
+    waiting = Request(READ, 5, 1)
+    volume.submit(waiting)
+    for block in range(PAGE_ENTRIES, PAGE_ENTRIES + 20):
+        assert answered_beside(volume, waiting, block)
+    volume.run([])
+    assert waiting.error == 0
+
+
+def answered_beside(volume: LocalVolume, waiting: Request, block: int) -> bool:
+    """Whether another block is read at once, while somebody waits."""
+    request, began_ns = Request(READ, block, 1), volume._now_ns
+    volume.submit(request)
+    while request.error < 0 and volume._now_ns - began_ns < NS_PER_S:
+        volume.pump()
+    return request.error == 0 and waiting.error < 0 and volume._now_ns - began_ns < AT_ONCE_NS
+
+
+def test_pages_that_are_tried_again_leave_others_their_loads() -> None:
+    """More of them than there are loads."""
+    pages = 80
+    layout = geometry.choose(config.StoreOptions(256 * config.MIB))
+    image = formatted(layout)
+    volume, _ = opened(image, 1, create_blocks=pages * PAGE_ENTRIES)
+    volume.run([*stamped_writes((page * PAGE_ENTRIES, 1) for page in range(pages)), flush()], depth=8)
+    volume.engine.settle()
+    volume, disk = opened(image, 2)
+    asked: list[Request] = []
+    disk.fail(lambda block: block < layout.segment_base and len(asked) < pages, 3 * NS_PER_S)
+    for page in range(pages - 1):
+        asked.append(Request(READ, page * PAGE_ENTRIES, 1))
+        volume.submit(asked[-1])
+        for _ in range(4):
+            volume.pump()
+    asked.append(Request(READ, (pages - 1) * PAGE_ENTRIES, 1))        # the disk is well for this one's page
+    began_ns = volume._now_ns
+    assert all(request.error < 0 for request in asked)
+    volume.run([asked[-1]])
+    assert volume._now_ns - began_ns < 2 * NS_PER_S
+    assert [request.error for request in asked] == [0] * pages
+
+
+@pytest.mark.parametrize("rotten", [1, 2])
+def test_a_page_with_one_rotten_and_one_unreadable_block_is_not_lost(image: bytearray, rotten: int) -> None:
+    for slot in range(SMALL.page_slots):
+        block = SMALL.page_base + slot + (SMALL.page_slots if rotten == 2 else 0)
+        image[block * BLOCK_SIZE + 100] ^= 1
+    volume, disk = opened(image, 2)
+    disk.fail(lambda block: is_page(block) and is_first(block) == (rotten == 2), 2 * NS_PER_S)
+    assert answered(volume, 5)[:2] == (0, [6])
+    assert volume.read_all() == whole()
+
+
+def test_a_page_that_rots_in_both_blocks_is_lost_at_once(image: bytearray) -> None:
+    volume, _ = opened(image, 2)
+    for block in range(SMALL.page_base + 1, SMALL.page_base + 2 * SMALL.page_slots):
+        image[block * BLOCK_SIZE + 100] ^= 1
+    error, _, duration_ns = answered(volume, 5)
+    assert error == errno.EIO
+    assert duration_ns < AT_ONCE_NS
+
+
+def test_a_process_that_stood_still_tries_again_before_it_gives_up(image: bytearray) -> None:
+    volume, disk = opened(image, 2)
+    disk.fail(is_page, 12 * NS_PER_S + AT_ONCE_NS)
+    waiting = Request(READ, 5, 1)
+    volume.submit(waiting)
+    for _ in range(10):
+        volume.pump()
+    assert disk.failed == 2
+    volume._now_ns += 12 * NS_PER_S
+    volume.run([])
+    assert disk.failed > 2                     # and so was the first try after it
+    assert waiting.error == 0
+
+
+def test_a_write_to_a_page_that_is_tried_again_is_committed_when_it_is_here(image: bytearray) -> None:
+    volume, disk = opened(image, 2)
+    disk.fail(is_page, 2 * NS_PER_S)
+    asked = [*stamped_writes([(5, 1), (6, 1)], first_stamp=5000), flush()]
+    volume.run(asked)
+    assert [request.error for request in asked] == [0, 0, 0]
+    expected = whole()
+    expected[5:7] = [5000, 5001]
+    assert volume.read_all() == expected
+    volume.engine.settle()
+    assert reopened(image) == expected
+
+
+def test_a_copy_whose_page_is_tried_again_is_deleted_when_it_is_here(image: bytearray) -> None:
+    volume, disk = opened(image, 2)
+    disk.fail(is_page, 2 * NS_PER_S)
+    volume.engine.step_down(VOLUME_INDEX)
+    with pytest.raises(BlockingIOError, match="map is being read"):
+        volume.engine.volume_delete(VOLUME_INDEX)
+    volume.idle(3 * NS_PER_S)
+    volume.engine.volume_delete(VOLUME_INDEX)
+    volume.idle(NS_PER_S)
+    assert volume.engine.volume_indexes() == []
+
+
+# ------------------------------------------------------------------------------- the opening
+
+@pytest.mark.fault("disk: a directory of the map that cannot be read while the store is opened, nor later",
+                   promise="errors of its blocks, and a store that works and can be opened again")
+def test_a_store_whose_directory_stays_unreadable_works(
+        image: bytearray, monkeypatch: pytest.MonkeyPatch) -> None:
+    unreadable = {block for block in range(SMALL.total_blocks) if is_page(block)}
+    monkeypatch.setattr("repstore.sim.local.open_engine", lambda image, name, **others: open_engine(
+        image, name, unreadable=unreadable, **others))
+    volume, _ = opened(image, 2)
+    monkeypatch.undo()
+    assert volume.read_all() == [LOST] * SIZE_BLOCKS
+    volume.run([*stamped_writes(in_order(SIZE_BLOCKS)), flush()], depth=4)
+    assert volume.read_all() == whole()
+    volume.engine.settle()
+    volume.settle()
+    assert reopened(image) == whole()
+    assert findings(image).findings == []
