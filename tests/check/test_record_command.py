@@ -1,14 +1,16 @@
 """`repstore check record`: a process between clients and an NBD server, ended by a signal."""
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import errno
 import json
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +89,14 @@ class Proxy:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         assert json.loads(self.process.stdout.readline()) == {"listen": self.path, "file": str(self.history)}
+        self.told: dict[str, Any] = {}
 
-    def end(self, code: int = 0) -> str:
-        """What it complained about until SIGTERM."""
-        self.process.send_signal(signal.SIGTERM)
-        _, said = self.process.communicate(timeout=WAIT_S)
+    def end(self, code: int = 0, number: signal.Signals = signal.SIGTERM) -> str:
+        """What it complained about until the signal; `told` is its last line on stdout."""
+        self.process.send_signal(number)
+        shown, said = self.process.communicate(timeout=WAIT_S)
         assert self.process.returncode == code, said
+        self.told = json.loads(shown)
         return said
 
 
@@ -127,6 +131,7 @@ def test_several_connections_are_recorded(proxy: Proxy) -> None:
     verdict = check_file(proxy.history)
     assert verdict.consistent
     assert (verdict.operations, verdict.reads_checked, verdict.undecided_reads) == (12, 9, 0)
+    assert proxy.told == {"file": str(proxy.history), "verdict": "recorded", "operations": 12}
     assert not Path(proxy.path).exists()
 
 
@@ -161,14 +166,65 @@ def test_what_cannot_be_recorded_ends_the_connection_alone(proxy: Proxy) -> None
     assert check_file(proxy.history).consistent
 
 
-def test_without_a_server_there_is_no_history(tmp_path: Path) -> None:
-    proxy = Proxy(tmp_path)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_when_nobody_came_there_is_no_history(proxy: Proxy, number: signal.Signals) -> None:
+    error = "nobody opened the volume: no history was written"
+    assert proxy.end(2, number) == f"repstore: {error}\n"
+    assert proxy.told == {"file": str(proxy.history), "verdict": "unusable", "error": error}
+    assert not proxy.history.exists()
+
+
+def test_a_client_is_turned_away_while_the_server_is_away(proxy: Proxy, tmp_path: Path) -> None:
+    (tmp_path / "server").unlink()
     with pytest.raises(ConnectionLostError):
         NbdClient(proxy.path, "demo")
-    said = proxy.end(1)
-    assert "is not there: No such file or directory" in said
-    assert "no history was written" in said
-    assert not proxy.history.exists()
+    assert "a client is turned away, the server" in proxy.end(2)
+
+
+def test_a_history_that_cannot_be_written_to_its_end_is_none(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    async def fail(self: check_record.RecordingProxy, ready: Callable[[], None]) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(check_record.RecordingProxy, "run", fail)
+    file = tmp_path / "history"
+    assert app.run(["check", "record", str(file), "--json", "--server", str(tmp_path / "server"), "--listen",
+                    str(tmp_path / "in")]) == 2
+    said = capsys.readouterr()
+    assert json.loads(said.out)["verdict"] == "unusable"
+    assert f"{file}: not written to its end, so it is no history: No space left" in said.err
+
+
+@pytest.mark.parametrize(("address", "reason"), [
+    ("{}/nothing", "No such file or directory"), ("{}/refuses", "Connection refused"),
+    ("nbd://no-such-host.invalid/demo", "")])
+def test_a_server_that_is_not_there_is_told_at_the_start(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str], address: str, reason: str) -> None:
+    file, listen = tmp_path / "history", tmp_path / "in"
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tmp_path / "refuses"))
+        code = app.run(["check", "record", str(file), "--json", "--server", address.format(tmp_path),
+                        "--listen", str(listen)])
+    said = capsys.readouterr()
+    assert code == 2
+    assert said.err.startswith("repstore: the server ")
+    assert f"is not there: {reason}" in said.err
+    told = json.loads(said.out)
+    assert told == {"file": str(file), "verdict": "unusable",
+                    "error": said.err.removeprefix("repstore: ").rstrip("\n")}
+    assert not file.exists()
+    assert not listen.exists()
+
+
+def test_a_server_that_does_not_take_a_connection_is_not_waited_for(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    async def wait(self: check_record.RecordingProxy) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(check_record, "CONNECT_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(check_record.RecordingProxy, "_connection", wait)
+    assert app.run(["check", "record", str(tmp_path / "h"), "--server", "/s", "--listen", "/x/in"]) == 2
+    assert "the server /s is not there: no connection in 0 s" in capsys.readouterr().err
 
 
 def test_a_recorder_that_was_killed_leaves_no_usable_history(proxy: Proxy) -> None:
@@ -184,13 +240,31 @@ def test_a_recorder_that_was_killed_leaves_no_usable_history(proxy: Proxy) -> No
     (["--server", "s", "--listen", "/x/in"], "'s': must be an NBD URI"),
     (["--server", "nbd+unix:///demo", "--listen", "/x/in"], "names no socket"),
     (["--server", "/s", "--listen", "1.2.3.4:10"], "must be a loopback address"),
-    (["--server", "/s", "--listen", "/nowhere/at/all"], "listen on /nowhere/at/all"),
+    (["--server", "/s", "--listen", "/s"], "listen on /s: must be another address than the server's"),
+    (["--server", "nbds://h/demo", "--listen", "/x/in"], "'nbds://h/demo': must begin with nbd:// or"),
+    (["--server", "http://h/x", "--listen", "/x/in"], "'http://h/x': must begin with nbd:// or nbd+unix://"),
+    (["--server", "unix:/run/s", "--listen", "/x/in"], "'unix:/run/s': must begin with nbd://"),
+    (["--server", "nbd:unix:/run/s", "--listen", "/x/in"], "'nbd:unix:/run/s': must begin with nbd://"),
+    (["--server", "nbd+unix:/run/s", "--listen", "/x/in"], "must begin with nbd:// or nbd+unix://"),
+    (["--server", "/s", "--listen", "tcp://localhost:10"], "'tcp://localhost:10': must begin with"),
+    (["--server", "nbd://h:port/demo", "--listen", "/x/in"], "'nbd://h:port/demo': is no URI: Port"),
+    (["--server", "nbd://h:0/demo", "--listen", "/x/in"], "port 0: must be 1 to 65535"),
+    (["--server", "localhost:65536", "--listen", "/x/in"], "port 65536: must be 1 to 65535"),
+    (["--server", "/s", "--listen", "127.0.0.1:0"], "port 0: must be 1 to 65535"),
     (["--server", "/s", "--listen", "/x/in", "--block-size", "1000"], "block size 1000"),
 ])
 def test_a_wrong_address_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str],
                                     complaint: str) -> None:
     assert app.run(["check", "record", str(tmp_path / "h"), *arguments]) == 64
     assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("server")
+def test_an_address_that_cannot_be_listened_at_is_refused(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.run(["check", "record", str(tmp_path / "h"), "--server", str(tmp_path / "server"), "--listen",
+                    "/nowhere/at/all"]) == 64
+    assert "listen on /nowhere/at/all: No such file or directory" in capsys.readouterr().err
 
 
 def test_a_place_where_no_history_can_be_made_is_refused_before_anybody_connects(
@@ -202,6 +276,7 @@ def test_a_place_where_no_history_can_be_made_is_refused_before_anybody_connects
 @pytest.mark.parametrize(("text", "address"), [
     ("nbd+unix:///demo?socket=/run/x", Path("/run/x")), ("nbd://localhost:10810/demo", ("localhost", 10810)),
     ("nbd://localhost", ("localhost", 10809)), ("./x", Path("x")), ("127.0.0.1:9", ("127.0.0.1", 9)),
-    ("[::1]:9", ("::1", 9))])
+    ("[::1]:9", ("::1", 9)), ("./nbds://x", Path("nbds:/x")), ("here/a:b", Path("here/a:b")),
+    ("nbd://[::1]:9/demo", ("::1", 9)), ("localhost:65535", ("localhost", 65535))])
 def test_addresses(text: str, address: Any) -> None:
     assert check_record.parse_address(text) == address

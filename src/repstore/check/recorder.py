@@ -185,6 +185,11 @@ class Recorder:
                          f'"blocks":{-(-self.size_bytes // self.block_size)},"initial":"{initial}",'
                          f'"incarnation":{self.incarnation}}}\n')
 
+    @property
+    def operations(self) -> int:
+        """Lines between the first and the last one so far; a crash is one, too."""
+        return self._lines
+
     def __enter__(self) -> Self:
         return self
 

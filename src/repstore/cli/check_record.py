@@ -1,15 +1,22 @@
 """`repstore check record`: an NBD proxy that writes down what passes.
 
+    exit code   0  ended by SIGINT or SIGTERM, the history is whole
+                2  there is none, or not all of it: no server at the start, nobody opened the
+                   volume, the file could not be written
+               64  an option that can never be right, a file that is there, an address that
+                   cannot be listened at
+              130  interrupted before clients could connect
+
 One asyncio thread. SIGINT and SIGTERM end the recording; SIGUSR1 marks in it that all copies
 lost power just now, SIGUSR2 that all their processes died while the machines stayed up.
 """
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
 import itertools
 import os
+import re
 import signal
 import urllib.parse
 from collections.abc import Callable
@@ -21,11 +28,15 @@ import typer
 from repstore import config, errors
 from repstore.check.nbd_observer import NbdObserver, UnrecordableError
 from repstore.check.recorder import Recorder, check_block_size
-from repstore.cli.options import EXIT_REFUSED, EXIT_UNUSABLE, Json, complain
+from repstore.cli.check_end import told
+from repstore.cli.options import Json, complain
 from repstore.cli.show import print_json
 
 READ_BYTES = 256 * config.KIB
 NBD_PORT = 10_809
+PORT_MAX = 65_535
+CONNECT_TIMEOUT_S = 10.0      # a server that does not take a connection by then is not there
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)")
 Address = Path | tuple[str, int]
 
 
@@ -41,7 +52,8 @@ def record(
         "--fresh", help="The volume is new: all of it reads as zeros.")] = False,
     json: Json = False,
 ) -> None:
-    """Record what NBD clients ask and are told, until SIGINT or SIGTERM; then `check history`."""
+    """Record what NBD clients ask and are told, until SIGINT or SIGTERM; then `check history`.
+    Exit code 0: the history is whole, 2: there is none, or not all of it."""
     if file.exists():
         raise errors.ConfigError(f"{file}: is there already")
     if not os.access(file.parent, os.W_OK):
@@ -56,33 +68,54 @@ def record(
         else:
             print(f"recording {server} to {file}; clients connect to {listen}", flush=True)
 
-    try:
-        asyncio.run(proxy.run(ready))
-    except OSError as error:
-        complain(f"{file}: not written to its end, so it is no history: {error.strerror or error}")
-        raise typer.Exit(EXIT_UNUSABLE) from None
-    if proxy.recorder is None:
-        complain("nobody opened the volume: no history was written")
-        raise typer.Exit(EXIT_REFUSED)
+    with told({"file": str(file)}, as_json=json, usage=(errors.ConfigError,)):
+        try:
+            asyncio.run(proxy.run(ready))
+        except OSError as error:
+            raise errors.RepstoreError(
+                f"{file}: not written to its end, so it is no history: {error.strerror or error}") from None
+        if proxy.recorder is None:
+            raise errors.NotFoundError("nobody opened the volume: no history was written")
+    if json:
+        print_json({"file": str(file), "verdict": "recorded", "operations": proxy.recorder.operations})
 
 
 def parse_address(text: str) -> Address:
-    """A unix socket or (host, port): an NBD URI, a path, HOST:PORT."""
-    if text.startswith(("nbd:", "nbd+unix:")):
-        uri = urllib.parse.urlsplit(text)
-        if uri.scheme == "nbd+unix":
-            sockets = urllib.parse.parse_qs(uri.query).get("socket")
-            if not sockets:
-                raise errors.ConfigError(f"{text}: names no socket")
-            return Path(sockets[0])
-        with contextlib.suppress(ValueError):
-            return uri.hostname or "localhost", uri.port or NBD_PORT
+    """A unix socket or (host, port): an NBD URI, a path, HOST:PORT. Raises ConfigError.
+
+    What begins with a word and a colon is never a path: that would be written with ./ before it."""
     host, colon, port = text.rpartition(":")
-    if "/" not in text and colon and port.isascii() and port.isdigit() and int(port) < 65_536:
-        return host.strip("[]"), int(port)
+    if "/" not in text and colon and port.isascii() and port.isdigit():
+        return host.strip("[]"), _port(text, int(port))
+    scheme = SCHEME.fullmatch(text)
+    if scheme is not None:
+        return _parse_uri(text, scheme[1], scheme[2])
     if "/" in text:
         return Path(text)
     raise errors.ConfigError(f"{text!r}: must be an NBD URI, the path of a socket with a /, or HOST:PORT")
+
+
+def _parse_uri(text: str, scheme: str, rest: str) -> Address:
+    if scheme not in ("nbd", "nbd+unix") or not rest.startswith("//"):
+        raise errors.ConfigError(f"{text!r}: must begin with nbd:// or nbd+unix://, be the path of a socket "
+                                 "with a / in front of any colon, or HOST:PORT")
+    try:
+        uri = urllib.parse.urlsplit(text)
+        host, port = uri.hostname, uri.port
+    except ValueError as error:
+        raise errors.ConfigError(f"{text!r}: is no URI: {error}") from None
+    if scheme == "nbd":
+        return host or "localhost", NBD_PORT if port is None else _port(text, port)
+    sockets = urllib.parse.parse_qs(uri.query).get("socket")
+    if not sockets:
+        raise errors.ConfigError(f"{text}: names no socket")
+    return Path(sockets[0])
+
+
+def _port(text: str, port: int) -> int:
+    if not 1 <= port <= PORT_MAX:
+        raise errors.ConfigError(f"{text!r}: port {port}: must be 1 to {PORT_MAX}")
+    return port
 
 
 class RecordingProxy:
@@ -92,6 +125,8 @@ class RecordingProxy:
                  initial: Literal["zero", "unknown"]) -> None:
         if isinstance(listen, tuple) and not _is_loopback(listen[0]):
             raise errors.ConfigError(f"listen on {listen[0]}: must be a loopback address")
+        if listen == server:
+            raise errors.ConfigError(f"listen on {listen}: must be another address than the server's")
         self.recorder: Recorder | None = None
         self._file = file
         self._server = server
@@ -103,7 +138,9 @@ class RecordingProxy:
         self._connections: set[asyncio.Task[None]] = set()
 
     async def run(self, ready: Callable[[], None]) -> None:
-        """Until SIGINT or SIGTERM. Raises ConfigError when it cannot listen."""
+        """Until SIGINT or SIGTERM. Raises UnavailableError when the server is not there in the beginning,
+        ConfigError when it cannot listen, OSError when the file cannot be written."""
+        await self._find_server()
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -117,13 +154,23 @@ class RecordingProxy:
         ready()
         await ended.wait()
         server.close()
+        if isinstance(self._listen, Path):
+            self._listen.unlink(missing_ok=True)
         for connection in list(self._connections):
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
         if self.recorder is not None:
             self.recorder.close()
-        if isinstance(self._listen, Path):
-            self._listen.unlink(missing_ok=True)
+
+    async def _find_server(self) -> None:
+        """Whether anybody is there: later it may be away for a while, but a wrong address is told now."""
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                _, writer = await self._connection()
+        except OSError as error:                       # of the time, too
+            reason = error.strerror or str(error) or f"no connection in {CONNECT_TIMEOUT_S:.0f} s"
+            raise errors.UnavailableError(f"the server {self._server} is not there: {reason}") from None
+        writer.close()
 
     async def _start(self) -> asyncio.Server:
         if isinstance(self._listen, Path):
@@ -162,13 +209,16 @@ class RecordingProxy:
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection to the server, which may be away for a while: its clients come again."""
         try:
-            if isinstance(self._server, Path):
-                return await asyncio.open_unix_connection(self._server, limit=READ_BYTES)
-            return await asyncio.open_connection(*self._server, limit=READ_BYTES)
+            return await self._connection()
         except OSError as error:
             complain(f"a client is turned away, the server {self._server} is not there: "
                      f"{error.strerror or error}")
             raise
+
+    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if isinstance(self._server, Path):
+            return await asyncio.open_unix_connection(self._server, limit=READ_BYTES)
+        return await asyncio.open_connection(*self._server, limit=READ_BYTES)
 
     def _open(self, export: str, size_bytes: int) -> Recorder:
         """All connections of a recording are to one export."""
