@@ -376,6 +376,32 @@ def test_a_reader_that_waits_lets_others_run_and_is_told_when_its_volume_is_clos
         assert "read of 1 bytes at 0" in told[0]
 
 
+INTERRUPTED = """
+import os, runpy, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+if sys.argv[2] == "module":
+    runpy.run_module("repstore.cli", run_name="__main__")
+else:
+    from repstore.cli import main
+    main()
+"""
+
+
+@pytest.mark.parametrize("begun", ["module", "script"])
+@pytest.mark.parametrize("name", ["repstore.cli.app", "typer", "repstore.cli.check_copies", "rich.table"])
+def test_an_interrupt_while_modules_are_imported_is_one_like_any_other(name: str, begun: str) -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED, name, begun], capture_output=True, text=True,
+                          timeout=WAIT_S)
+    assert (done.returncode, done.stdout) == (options.EXIT_INTERRUPTED, "")
+    assert done.stderr == "repstore: interrupted\n"
+
+
 # ---------------------------------------------------------------------------------- bad input
 
 @pytest.mark.parametrize(("arguments", "code", "text"), [

@@ -14,6 +14,18 @@
     processes    node processes: started, waited for, stopped; and being one
     show         tables
 """
-from repstore.cli.app import main
+import sys
+from typing import NoReturn
 
 __all__ = ["main"]
+
+
+def main() -> NoReturn:
+    """The `repstore` command. An interrupt is no traceback, not even while modules are imported."""
+    try:
+        from repstore.cli import app
+
+        sys.exit(app.run(sys.argv[1:]))
+    except KeyboardInterrupt:
+        print("repstore: interrupted", file=sys.stderr)
+        sys.exit(130)                   # EXIT_INTERRUPTED of `options`, which may not be there yet

@@ -1,5 +1,5 @@
 """`python -m repstore.cli`: the same as the `repstore` command."""
-from repstore.cli.app import main
+from repstore.cli import main
 
 if __name__ == "__main__":
     main()

@@ -17,7 +17,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import NoReturn, cast
+from typing import cast
 
 import typer
 
@@ -51,11 +51,6 @@ app.add_typer(nodes.app, name="node")
 app.add_typer(volumes.app, name="volume")
 app.add_typer(stores.app, name="store")
 app.add_typer(check.app, name="check")
-
-
-def main() -> NoReturn:
-    """The `repstore` command."""
-    sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
