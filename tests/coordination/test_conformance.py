@@ -1,7 +1,10 @@
 """Our config stores pass the suite that everybody's have to: memory, sqlite, and the simulated one."""
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -9,10 +12,10 @@ import pytest
 
 from repstore import config, errors
 from repstore.coordination import ConfigStore, MemoryConfigStore, SqliteConfigStore
-from repstore.coordination.interface import ABSENT
+from repstore.coordination.interface import ABSENT, Entry
 from repstore.sim.clock import VirtualClock
 from repstore.sim.config_store import ConfigFaults, NodeConfigStore
-from repstore.sim.conformance.config_store import ConfigStoreSuite, Connect, Fault
+from repstore.sim.conformance.config_store import RACE_S, ConfigStoreSuite, Connect, Fault, together
 from repstore.sim.control_thread import ControlThread
 
 
@@ -61,6 +64,11 @@ class TestSqlite(ConfigStoreSuite):
         yield opened
         for store in stores:
             store.close()
+
+    @pytest.fixture
+    def race_s(self) -> float:
+        """Who finds it locked sleeps up to 100 ms."""
+        return 3.0
 
     @pytest.fixture
     def unavailable(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fault:
@@ -144,3 +152,132 @@ def test_a_store_that_breaks_a_promise_fails(broken, test) -> None:  # type: ign
     with suppress(AssertionError):
         test(ConfigStoreSuite(), broken())
         pytest.fail(f"{broken.__name__} passes {test.__name__}")
+
+
+class Unlocked(MemoryConfigStore):
+    """Nothing keeps two swaps apart (C1)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = nullcontext()  # type: ignore[assignment]
+
+
+class Apart(MemoryConfigStore):
+    """A swap looks under the lock, and writes under it once more (C1)."""
+
+    def compare_and_swap(self, key: str, expected_revision: int, value: bytes) -> int | None:
+        with self._lock:
+            present = self._present(key)
+        if expected_revision != (ABSENT if present is None else present.revision):
+            return None
+        with self._lock:
+            self._revision += 1
+            self._entries[key] = (value, self._revision)
+            return self._revision
+
+
+class Early(MemoryConfigStore):
+    """A swap takes its revision as it looks, and is there later (C1, C6)."""
+
+    def compare_and_swap(self, key: str, expected_revision: int, value: bytes) -> int | None:
+        with self._lock:
+            present = self._present(key)
+            if expected_revision != (ABSENT if present is None else present.revision):
+                return None
+            self._revision += 1
+            revision = self._revision
+        with self._lock:
+            self._entries[key] = (value, revision)
+        return revision
+
+
+each_race = pytest.mark.parametrize("race", [
+    ConfigStoreSuite.test_of_many_swaps_at_once_one_wins_each_revision,
+    ConfigStoreSuite.test_a_key_is_created_once_and_deleted_once])
+
+
+@each_race
+@pytest.mark.parametrize("broken", [Unlocked, Apart, Early])
+def test_a_store_that_loses_a_swap_fails(broken: Callable[[], MemoryConfigStore], race) -> None:  # type: ignore[no-untyped-def]
+    """In practically every race; a second one, for the machine may have given all time to others."""
+    said = ""
+    for _ in range(2):
+        store = broken()
+        try:
+            race(ConfigStoreSuite(), lambda store=store: store, RACE_S)
+        except AssertionError as error:
+            said = str(error)
+            break
+    assert "(C1)" in said
+
+
+class Orderly(MemoryConfigStore):
+    """Who gets a key has it until he has changed it: nobody is ever late."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._key_lock = threading.Lock()
+        self._holder = 0
+
+    def get(self, key: str) -> Entry | None:
+        if self._holder != threading.get_ident():
+            self._key_lock.acquire()
+            self._holder = threading.get_ident()
+        return super().get(key)
+
+    def compare_and_swap(self, key: str, expected_revision: int, value: bytes) -> int | None:
+        revision = super().compare_and_swap(key, expected_revision, value)
+        self._let_go()
+        return revision
+
+    def delete(self, key: str, expected_revision: int) -> bool:
+        done = super().delete(key, expected_revision)
+        self._let_go()
+        return done
+
+    def _let_go(self) -> None:
+        if self._holder == threading.get_ident():
+            self._holder = 0
+            self._key_lock.release()
+
+
+@each_race
+def test_a_store_on_which_nobody_is_late_says_so(race) -> None:  # type: ignore[no-untyped-def]
+    store = Orderly()
+    with pytest.raises(pytest.skip.Exception, match=r"^of \d+ changes in 0.1 s only 0 were lost"):
+        race(ConfigStoreSuite(), lambda: store, 0.1)
+
+
+class Uncertain(MemoryConfigStore):
+    """Every third call fails as it may: nothing was changed, or nobody knows (C4, C5)."""
+
+    def __init__(self) -> None:
+        super().__init__(before=self._refuse, after=self._say_nothing)
+        self._calls = 0
+
+    def _refuse(self, operation: str, key: str) -> None:
+        self._calls += 1
+        if threading.current_thread() is not threading.main_thread() and self._calls % 3 == 0:
+            refuse(operation, key)
+
+    def _say_nothing(self, operation: str, key: str) -> None:
+        if threading.current_thread() is not threading.main_thread() and self._calls % 5 == 0:
+            say_nothing(operation, key)
+
+
+@each_race
+def test_a_store_that_is_away_at_times_loses_no_race(race) -> None:  # type: ignore[no-untyped-def]
+    store = Uncertain()
+    race(ConfigStoreSuite(), lambda: store, RACE_S)
+
+
+def test_what_a_thread_of_the_suite_raises_fails_the_test() -> None:
+    """pytest itself only warns of it."""
+    interval_s = sys.getswitchinterval()
+    with pytest.raises(errors.UnavailableError), together([partial(refuse, "get", "k"), nobody]):
+        pass
+    assert sys.getswitchinterval() == interval_s
+
+
+def nobody() -> None:
+    """Has nothing to do."""
