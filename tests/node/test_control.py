@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from repstore import errors
 from repstore.config import VolumeOptions
 from repstore.coordination.interface import ABSENT, VALUE_BYTES_MAX
+from repstore.coordination.memory import no_fault
 from repstore.node import inquiry
 from repstore.node.admin import create_volume, delete_volume, detach_volume, load_volume, update
 from repstore.node.control import NodeControl, NodeIdentity
@@ -159,6 +160,33 @@ def test_an_empty_config_store_deletes_nothing(cluster: FakeCluster) -> None:
         assert cluster.store.delete(key, entry.revision)
     cluster.settle(1)
     assert all(machine.copies for machine in cluster.machines)
+
+
+@pytest.mark.fault("coordination: the whole database is unreadable",
+                   promise="no node ends; what is led is served, and it is read again")
+def test_a_config_store_that_cannot_be_read_stops_no_node(cluster: FakeCluster) -> None:
+    """A swap is due as well, for a member is gone, and a question stands."""
+    index = cluster.volume("v").index
+
+    def before(operation: str, key: str) -> None:
+        raise errors.CorruptionError("cluster.db", "a sqlite database", "file is not a database")
+
+    control = cluster.machines[0].control
+    assert control is not None
+    inquiry.put(cluster.store, inquiry.ASK_PREFIX + "n0", asked())
+    control.poll_config(cluster.now_s)                # the question was seen, and is not answered yet
+    cluster.store.before = before
+    cluster.kill(cluster.machines[2])
+    for _ in range(20):
+        cluster.run_control(cluster.machines[0])
+        cluster.pass_time(0.1)
+    assert "file is not a database" in control.health.faults["config store"]
+    assert control.policies[index].here.swap is not None       # it may have been made: it goes again
+    assert index in engine_of(cluster, 0).leading
+    cluster.store.before = no_fault
+    cluster.settle(3)
+    assert control.health.faults == {}
+    assert inquiry.is_answered(cluster.store, "n0", "s")
 
 
 @pytest.mark.fault("coordination: an unreadable config of one volume", promise="stops no other volume")

@@ -11,6 +11,8 @@ what they decide.
      connections; whoever is attached elsewhere loses its export when the swap is seen.
   N5 No question stops a node, now or when it starts again: what cannot be understood, done or
      written down is answered with an error, whatever was raised.
+  N6 A coordination store that cannot be reached or read, a kernel that opens no more files and a
+     disk that fails stop no control: it is a fault that is told, and is tried again.
 """
 from __future__ import annotations
 
@@ -157,10 +159,11 @@ class NodeControl:
                     self._step(record.index, record, now_s)
 
     def poll_config(self, now_s: float) -> None:
-        """Take in what changed in the coordination store; unreachable: the next poll will."""
+        """Take in what changed in the coordination store; unreachable or unreadable: the next poll
+        will (N6)."""
         try:
             changes = self._store.watch(self._revision)
-        except errors.UnavailableError as error:
+        except (errors.UnavailableError, errors.CorruptionError) as error:
             self.health.faults["config store"] = str(error)
             return
         self.health.faults.pop("config store", None)
@@ -287,7 +290,7 @@ class NodeControl:
         try:
             if not inquiry.is_answered(self._store, name, serial):
                 inquiry.put(self._store, inquiry.ANSWER_PREFIX + name, self._try_answer(serial, question))
-        except (BlockingIOError, errors.UnavailableError, errors.OutcomeUnknownError):
+        except (BlockingIOError, errors.UnavailableError, errors.OutcomeUnknownError, errors.CorruptionError):
             return
         self._asked = None
 
@@ -346,7 +349,8 @@ class NodeControl:
         try:
             revision = self._store.compare_and_swap(
                 volume_key(swap.volume.name), swap.expected_revision, encode(swap.volume))
-        except errors.OutcomeUnknownError:
+        except (errors.OutcomeUnknownError, errors.CorruptionError):
+            # a damaged page may be met before the change or after it
             return SwapDone(Outcome.UNKNOWN)
         except errors.UnavailableError:
             return SwapDone(Outcome.UNAVAILABLE)
