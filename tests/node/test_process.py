@@ -1,11 +1,13 @@
 """Proof of death: only what the kernel says, never a guess."""
 import fcntl
 import os
+import resource
 import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import pytest
 from msgspec.structs import replace
 
 from repstore.node.process import is_gone, this_process
@@ -60,3 +62,18 @@ def test_another_pid_namespace_is_judged_by_the_lock_of_the_store(tmp_path: Path
     assert is_gone(record)
     path.unlink()
     assert not is_gone(record)
+
+
+@pytest.mark.fault("process: no file can be opened any more", promise="nobody is called dead for it")
+@pytest.mark.parametrize("pid_namespace", [this_process().pid_namespace, "pid:[1]"])
+def test_what_cannot_be_looked_at_proves_nothing(tmp_path: Path, pid_namespace: str) -> None:
+    path = tmp_path / "store"
+    path.write_bytes(b"")
+    record = replace(me(str(path)), pid_namespace=pid_namespace, pid_started=1)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert is_gone(record)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        assert not is_gone(record)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)

@@ -1,5 +1,7 @@
 """The process around a node: sockets, publishing, the loop; with an engine that does nothing."""
+import errno
 import os
+import resource
 import signal
 import socket
 import stat
@@ -170,6 +172,40 @@ def test_a_client_meets_every_node(tmp_path: Path) -> None:
     assert native.listeners == []
 
 
+class CrampedEngine(IdleEngine):
+    """May open no more files when it is given its first socket."""
+
+    def connect_peer(self, node_id: int, socket_fd: int) -> None:
+        if not self.connected:
+            self.connected.append(node_id)
+            os.close(socket_fd)
+            raise OSError(errno.EMFILE, "Too many open files")
+        super().connect_peer(node_id, socket_fd)
+
+
+def test_a_peer_for_which_no_file_can_be_opened_is_met_later(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "CONNECT_RETRY_MAX_S", 0.05)
+    directory = directory_with(tmp_path, 1)
+    store = SqliteConfigStore(directory / DATABASE_NAME)
+    with listen_unix(nodes_of(directory)["n0"].peer_socket) as listener:
+        register_node(store, NodeConfig(name="n0", id=0, store_path="", store_uuid="d0",
+                                        peer_socket=listener.getsockname(), pid=1))
+        native = IdleNative(2, "")
+        os.close(native.engine.event_fd)
+        native.engine = CrampedEngine(2)
+        shell = client_shell(store, native)
+        shell.start()
+        thread = threading.Thread(target=shell.run)
+        thread.start()
+        met = native.engine.met.wait(5)
+        shell.request_stop()
+        thread.join(20)
+        shell.close()
+        store.close()
+    assert met
+
+
 def test_a_node_with_another_disk_is_refused(tmp_path: Path) -> None:
     directory = directory_with(tmp_path, 1)
     native = IdleNative(0, "another")
@@ -224,3 +260,15 @@ def test_a_socket_of_a_dead_process_is_replaced(tmp_path: Path) -> None:
         assert connection is not None
         connection.close()
     assert connect_unix(str(tmp_path / "missing")) is None
+
+
+@pytest.mark.fault("process: no file can be opened any more", promise="its peers are met later")
+def test_a_socket_that_cannot_be_opened_is_no_connection(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with listen_unix(path):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        try:
+            assert connect_unix(path) is None
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)

@@ -48,14 +48,18 @@ def is_running(node: NodeConfig) -> bool:
 
 
 def is_gone(node: NodeConfig) -> bool:
-    """Whether the process that was this node is proved not to run any more."""
+    """Whether the process that was this node is proved not to run any more. What cannot be looked
+    at, for we may open no more files say, proves nothing."""
     if node.pid == 0:
         return True                       # it said so itself, after a clean close
-    if node.host_boot_id != host_boot_id():
-        return False                      # another machine, or another life of this one
-    if node.pid_namespace == _pid_namespace():
-        return _started(node.pid) != node.pid_started
-    return _lock_is_free(node.store_path)
+    try:
+        if node.host_boot_id != host_boot_id():
+            return False                  # another machine, or another life of this one
+        if node.pid_namespace == _pid_namespace():
+            return _started(node.pid) != node.pid_started
+        return _lock_is_free(node.store_path)
+    except OSError:
+        return False
 
 
 def send_signal(node: NodeConfig, number: int) -> bool:
@@ -92,14 +96,10 @@ def _pid_namespace() -> str:
 
 
 def _lock_is_free(store_path: str) -> bool:
-    try:
-        descriptor = os.open(store_path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
+    """OSError: it is held, or cannot be looked at."""
+    descriptor = os.open(store_path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return False
     finally:
         os.close(descriptor)
     return True

@@ -207,7 +207,8 @@ class NodeShell:
                 # its hello comes as link_up; without one it is tried again after a while
                 self._attempts[node.id] = (
                     at_s + config.CONNECT_RETRY_MAX_S, config.CONNECT_RETRY_MIN_S)
-                self._native.engine.connect_peer(node.id, connection.detach())
+                with contextlib.suppress(OSError):       # no more files for the loop's own descriptor
+                    self._native.engine.connect_peer(node.id, connection.detach())
 
 
 def run_node(directory: str | Path, name: str, open_native: OpenNative,
@@ -304,14 +305,16 @@ def listen_unix(path: str) -> socket.socket:
 
 
 def connect_unix(path: str) -> socket.socket | None:
-    """A connection to `path`, or None. Never waits: a full backlog counts as refused."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.setblocking(False)
-    try:
-        connection.connect(path)
-    except OSError:
-        connection.close()
-        return None
+    """A connection to `path`, or None. Never waits: a full backlog counts as refused, as does
+    that we may open no more files."""
+    with contextlib.ExitStack() as opened:
+        try:
+            connection = opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            connection.setblocking(False)
+            connection.connect(path)
+        except OSError:
+            return None
+        opened.pop_all()
     return connection
 
 
