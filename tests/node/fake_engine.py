@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from repstore import errors
 from repstore.replication.engine_control import EngineEvent
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ class FakeEngine:
         self.primaries: dict[int, tuple[int, int]] = {}
         self.export_names: list[str] = []
         self.sessions: dict[int, int] = {}
-        self.has_room = True
+        self.no_copy: Exception | None = None         # why none can be created
 
     @property
     def copies(self) -> dict[int, Copy]:
@@ -122,8 +121,8 @@ class FakeEngine:
 
     def volume_create(self, index: int, uuid: str, name: str, size_blocks: int) -> None:
         assert index not in self.copies
-        if not self.has_room:
-            raise errors.NoSpaceError("no room in this store")
+        if self.no_copy is not None:
+            raise self.no_copy
         self.copies[index] = Copy()
 
     def volume_delete(self, index: int) -> None:

@@ -253,15 +253,20 @@ def test_frontends_list_all_volumes_wherever_their_copies_are(cluster: FakeClust
     assert engine_of(cluster, 2).export_names == ["a"]
 
 
-def test_a_store_without_room_for_a_copy_keeps_its_node_going(cluster: FakeCluster) -> None:
+@pytest.mark.fault("disk: writes fail while a copy is created", promise="its node goes on, and says so")
+@pytest.mark.parametrize("error", [
+    errors.NoSpaceError("no room in this store"), errors.StoreFailedError("the store failed: File too large"),
+    BlockingIOError("a checkpoint is being written")])
+def test_a_store_that_takes_no_further_copy_keeps_its_node_going(
+        cluster: FakeCluster, error: Exception) -> None:
     for node in range(3):
-        engine_of(cluster, node).has_room = False
+        engine_of(cluster, node).no_copy = error
     volume = cluster.create(VolumeOptions("w", 1 << 20, 1))
     cluster.settle(0.5)
     control = cluster.machines[volume.primary].control
     assert control is not None
-    assert control.health.faults == {"copy of w": "no room in this store"}
-    engine_of(cluster, volume.primary).has_room = True
+    assert control.health.faults == {"copy of w": str(error)}
+    engine_of(cluster, volume.primary).no_copy = None
     run_until_led(cluster, volume.index, 2)
     assert control.health.faults == {}
 

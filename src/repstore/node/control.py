@@ -334,11 +334,12 @@ class NodeControl:
         return None
 
     def _create_copy(self, index: int, action: CreateCopy) -> PolicyEvent | None:
-        """A store without room for one more copy goes on with those it has, and says so."""
+        """A store without room for one more copy, or whose disk fails, goes on with those it has, and
+        says so (N6); that it failed is told by the engine, too."""
         fault = f"copy of {action.name}"
         try:
             action.run(self._engine, index)
-        except (errors.ConfigError, errors.NoSpaceError) as error:
+        except (BlockingIOError, errors.RepstoreError) as error:
             self.health.faults[fault] = str(error)
             return None                               # the next tick asks again
         self.health.faults.pop(fault, None)
