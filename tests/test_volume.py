@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ import repstore
 from repstore import config, errors
 from repstore.store import store as stores
 from repstore.volume import operations as rows
+from repstore.volume.volume import Ticket
+from tests.cluster.harness import wait_until
 
 MIB = config.MIB
 VOLUME_BYTES = 640 * 1024
@@ -309,6 +312,78 @@ def test_a_store_is_open_once_and_nothing_works_when_it_is_closed(tmp_path: Path
         store.stats()
     assert "closed" in repr(volume)
     assert "closed" in repr(store)
+
+
+def test_a_store_is_not_closed_under_a_volume_that_is_being_closed(tmp_path: Path) -> None:
+    store = repstore.Store.create(tmp_path / "s", STORE_BYTES)
+    volume = store.create_volume("v", VOLUME_BYTES)
+    batch = operations(*[(repstore.Operation.WRITE, 0, 4096, 0)] * 3000)
+    batch["flags"] = repstore.FUA
+    ticket = volume.submit(batch, DATA, depth=1)
+    closing = threading.Thread(target=volume.close, daemon=True)
+    closing.start()
+    wait_until(lambda: "closed" in repr(volume), "the close has begun")
+    store.close()
+    closing.join(20)
+    assert not closing.is_alive()
+    assert ticket.done
+    assert ticket.failed == 0
+
+
+def test_a_close_that_was_interrupted_is_taken_up_by_the_next(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = repstore.Store.create(tmp_path / "s", STORE_BYTES)
+    volume = store.create_volume("v", VOLUME_BYTES)
+    volume.submit(operations((repstore.Operation.WRITE, 0, 4096, 0)), DATA)
+
+    def interrupted(ticket: Ticket) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ticket, "settle", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            volume.close()
+    volume.close()
+    store.open_volume("v").close()
+    store.close()
+
+
+class Announced:
+    """A lock that tells when somebody wants it."""
+
+    def __init__(self, lock: Any) -> None:
+        self.lock = lock
+        self.wanted = threading.Event()
+
+    def __enter__(self) -> None:
+        self.wanted.set()
+        self.lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self.lock.release()
+
+
+def test_who_waits_for_a_store_that_is_being_closed_finds_it_closed(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = repstore.Store.create(tmp_path / "s", STORE_BYTES)
+    store.create_volume("v", VOLUME_BYTES).close()
+    lock = Announced(store._lock)
+    monkeypatch.setattr(store, "_lock", lock)
+    said: list[object] = []
+
+    def open_it() -> None:
+        try:
+            said.append(store.open_volume("v"))
+        except errors.RepstoreError as error:
+            said.append(type(error))
+
+    opening = threading.Thread(target=open_it, daemon=True)
+    with lock.lock:
+        opening.start()
+        assert lock.wanted.wait(10)
+        store.close()
+    opening.join(20)
+    assert said == [errors.StoreFailedError]
 
 
 @pytest.mark.parametrize(("content", "error"), [

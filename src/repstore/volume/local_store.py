@@ -10,9 +10,11 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import threading
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -182,11 +184,13 @@ class Store:
                 return index
         raise errors.NotFoundError(f"{self.path}: no volume {name!r}")
 
-    def _opened(self) -> threading.RLock:
-        """The lock, once it is sure that the store is open."""
-        if not self._open:
-            raise errors.StoreFailedError(f"{self.path}: the store was closed")
-        return self._lock
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[None]:
+        """Holds the lock, with the store open: a close may have had it until now."""
+        with self._lock:
+            if not self._open:
+                raise errors.StoreFailedError(f"{self.path}: the store was closed")
+            yield
 
 
 def _nothing() -> None:

@@ -3,7 +3,9 @@
   V1 A call waits without the GIL and wakes now and then to look at signals: Ctrl-C works.
      What was begun goes on; its memory stays in use until it is finished.
   V2 Nothing is sent that cannot be right: ranges are checked here, against the size.
-  V3 Whoever closes a volume waits for what is under way, so that nobody waits for ever.
+  V3 Whoever closes a volume waits for what is under way, so that nobody waits for ever; whoever
+     closes it meanwhile waits, too, for it may be going to end the engine. A close that was
+     interrupted is taken up by the next one.
 """
 from __future__ import annotations
 
@@ -152,8 +154,10 @@ class Volume:
         self._revoke = revoke
         self._release = release
         self._lock = threading.Lock()
+        self._closing = threading.RLock()              # may be closed in a signal handler within a close
         self._under_way: set[Ticket] = set()
         self._open = True
+        self._released = False
 
     def __repr__(self) -> str:
         return f"<Volume {self.name!r}, {self.size_bytes} bytes{'' if self._open else ', closed'}>"
@@ -254,14 +258,17 @@ class Volume:
     def close(self) -> None:
         """Wait for what is under way and give the volume back. Closing twice is harmless."""
         with self._lock:
-            was_open, self._open = self._open, False
+            self._open = False
             under_way = list(self._under_way)
-        if not was_open:
-            return
-        self._revoke()
-        for ticket in under_way:                       # V3
-            ticket.settle()
-        self._release()
+        with self._closing:                            # V3
+            if self._released:
+                return
+            self._revoke()
+            for ticket in under_way:
+                ticket.settle()
+            if not self._released:                     # by a close within this one
+                self._release()
+                self._released = True
 
     def _do(self, kind: Operation, offset: int, length: int, flags: int, buffer: Buffer | None) -> None:
         """One operation, whose range was checked and whose buffer is as long."""
