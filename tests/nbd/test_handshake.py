@@ -1,9 +1,18 @@
 """The handshake, option by option. Every script runs whole, byte by byte, and with more behind it."""
+import contextlib
 import errno
+import re
+import select
+import socket
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from repstore_nbd import frontend
+
+from repstore import config
+from repstore.node.native import Native
 
 from tests.nbd.wire import (
     ABORT,
@@ -40,6 +49,8 @@ from tests.nbd.wire import (
 
 SIZE = 1 << 20
 WRITABLE_FLAGS = 1 | 4 | 8 | 32 | 64 | 256
+BYTES_ACCEPTED = 2
+WAIT_S = 10.0
 
 
 def converse(words: bytes, **options: Any) -> tuple[bytes, bool]:
@@ -188,3 +199,74 @@ def test_contexts(number: int, queries: list[bytes], found: bool) -> None:
 ])
 def test_what_is_no_client_is_hung_up_on(words: bytes) -> None:
     assert converse(words)[1]
+
+
+# ------------------------------------------------------------------------- the real engine
+
+class EngineClient:
+    """A client of the engine itself, whose control side is the test."""
+
+    def __init__(self, native: Native) -> None:
+        self.engine = native.engine
+        self.socket, theirs = socket.socketpair()
+        self.socket.settimeout(WAIT_S)
+        with theirs:
+            native.loop.add_socket(theirs.fileno(), BYTES_ACCEPTED)
+        assert self.receive(len(GREETING)) == GREETING
+        self.socket.sendall(client_flags())
+
+    def receive(self, count: int) -> bytes:
+        heard = b""
+        while len(heard) < count:
+            heard += (more := self.socket.recv(count - len(heard)))
+            assert more, "hung up"
+        return heard
+
+    def answer(self) -> int:
+        """The type of the next option reply."""
+        head = self.receive(20)
+        _, _, kind, length = struct.unpack(">QIII", head)
+        self.receive(length)
+        return int(kind)
+
+    def asked(self) -> list[tuple[object, ...]]:
+        """What the control side is asked; waits for something."""
+        select.select([self.engine.event_fd], [], [], WAIT_S)
+        return [(event[0], event[2]) for event in self.engine.events()]
+
+
+@pytest.fixture
+def engine_client() -> Iterator[EngineClient]:
+    native = Native(0, None, frontend=frontend)
+    native.start()
+    client = EngineClient(native)
+    with contextlib.closing(client.socket):
+        yield client
+    native.stop()
+
+
+LONGEST = b"n" * config.VOLUME_NAME_BYTES_MAX
+
+
+@pytest.mark.parametrize("name", [
+    b"", b"\xff\xfe", b"caf\xe9", "\u00e9".encode() * 40, b"demo\0xyz", b"demo\0", b"-demo", LONGEST + b"n",
+    LONGEST + b"\0", LONGEST * 4])
+def test_a_name_that_no_volume_can_have_is_refused_as_it_is(engine_client: EngineClient, name: bytes) -> None:
+    engine_client.socket.sendall(go(name))
+    assert engine_client.answer() == ERR_UNKNOWN
+    assert engine_client.engine.events() == []
+    engine_client.socket.sendall(go(LONGEST))
+    assert engine_client.asked() == [("attach", LONGEST.decode())]
+    engine_client.engine.export_install(1, LONGEST.decode(), SIZE, 1)
+    assert [engine_client.answer(), engine_client.answer()] == [REP_INFO, ACK]
+
+
+def test_the_engine_takes_the_names_that_volumes_may_have(engine_client: EngineClient) -> None:
+    for name in [prefix + bytes([byte]) for prefix in (b"", b"v") for byte in range(256)]:
+        engine_client.socket.sendall(go(name))
+        if re.search(config.NAME_PATTERN, name.decode("latin-1")):
+            assert engine_client.asked() == [("attach", name.decode())]
+            engine_client.engine.export_refuse(name.decode(), errno.EBUSY)
+            assert engine_client.answer() == ERR_POLICY
+        else:
+            assert engine_client.answer() == ERR_UNKNOWN

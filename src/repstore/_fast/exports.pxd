@@ -13,6 +13,7 @@ Rules
      would say that it is logged (S4)
   X5 what other nodes were asked for at once has less payload than a link may queue, for a link that
      has more is cut: an export takes of that no more than it leaves, but may always ask for one thing
+  X6 a name that no volume can have is refused here, as it came: cut or decoded it might be another volume's
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 

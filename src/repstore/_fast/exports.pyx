@@ -1,5 +1,5 @@
 """Routing of requests to the primary, here or on another node; see exports.pxd."""
-from libc.errno cimport EAGAIN, EINVAL, EIO, ENOSPC, ESHUTDOWN, ESTALE
+from libc.errno cimport EAGAIN, EINVAL, EIO, ENOENT, ENOSPC, ESHUTDOWN, ESTALE
 from libc.string cimport memcpy, memset, strncmp, strncpy
 
 from repstore._fast.checksum cimport crc32c
@@ -10,7 +10,8 @@ from repstore._fast.frontend cimport (
     rs_engine, rs_export, rs_request,
 )
 from repstore._fast.layout cimport (
-    BLOCK_SHIFT, BLOCK_SIZE, FRAME_REPLY, FRAME_REQUEST, SESSION_WINDOW, reply_meta_t, request_meta_t,
+    BLOCK_SHIFT, BLOCK_SIZE, FRAME_REPLY, FRAME_REQUEST, SESSION_WINDOW, VOLUME_NAME_BYTES, reply_meta_t,
+    request_meta_t,
 )
 from repstore._fast.requests cimport (
     request_finish, request_keep_payload, request_left, request_new, request_release,
@@ -560,14 +561,33 @@ cdef void api_close(rs_engine* handle, uint32_t link) noexcept nogil:
     engine.backend.close(engine.backend.context, link)
 
 
+cdef bint is_volume_name(const char* name, uint32_t count) noexcept nogil:
+    """As config.NAME_PATTERN has it (X6)."""
+    cdef uint32_t i
+    cdef char byte
+    if count == 0 or count >= VOLUME_NAME_BYTES:
+        return False
+    for i in range(count):
+        byte = name[i]
+        if b"A" <= byte <= b"Z" or b"a" <= byte <= b"z" or b"0" <= byte <= b"9":
+            continue
+        if i == 0 or (byte != b"." and byte != b"_" and byte != b"-"):
+            return False
+    return True
+
+
 cdef void api_export_open(rs_engine* handle, uint32_t link, const char* name, uint32_t name_bytes) noexcept nogil:
     """The control side is asked, also about a volume attached here: by now another node may have
     taken over, and whoever opens must not be given a session that is over."""
     cdef engine_t* engine = <engine_t*>handle
     cdef link_t* connection = &engine.links[link]
-    cdef uint32_t room = min(name_bytes, <uint32_t>63)
-    memset(connection.name, 0, 64)
-    memcpy(connection.name, name, room)
+    cdef rs_export info
+    if not is_volume_name(name, name_bytes):
+        memset(&info, 0, sizeof(info))
+        engine.frontend.opened_export(connection.connection, ENOENT, &info)
+        return
+    memset(connection.name, 0, VOLUME_NAME_BYTES)
+    memcpy(connection.name, name, name_bytes)
     connection.opening = True
     event_push(engine, EVENT_ATTACH, 0, engine.node, 0, link, 0, 0, 0, connection.name)
 
