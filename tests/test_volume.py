@@ -1,6 +1,7 @@
 """Volumes of a store in this process: every byte is as a bytearray would have it, before and
 after a close, and after a kill; and what cannot be done is refused before anything changes."""
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 import repstore
 from repstore import config, errors
+from repstore._fast.control import Engine
 from repstore.store import store as stores
 from repstore.volume import operations as rows
 from repstore.volume.volume import Ticket
@@ -294,6 +296,58 @@ def test_names_and_sizes_that_cannot_be(shared: repstore.Store, volume: repstore
     with pytest.raises(errors.ConfigError, match=f"volume of {STORE_BYTES} bytes: this store can hold"):
         shared.create_volume("w", STORE_BYTES)
     assert shared.volumes() == {"v": VOLUME_BYTES}
+
+
+@pytest.fixture
+def crowded(tmp_path: Path) -> Iterator[repstore.Store]:
+    """A store that can have one volume open: all other exports of its engine are taken."""
+    with repstore.Store.create(tmp_path / "s", STORE_BYTES) as store:
+        for i in range(config.EXPORTS_MAX - 1):
+            store._native.engine.export_install(1000 + i, f"other{i}", MIB, 1)
+        yield store
+
+
+def test_a_volume_that_was_closed_leaves_its_export_to_others(crowded: repstore.Store) -> None:
+    for i in range(3):
+        with crowded.create_volume(f"v{i}", MIB) as volume:
+            volume.write(0, b"%d" % i)
+    for i in range(3):
+        with crowded.open_volume(f"v{i}") as volume:
+            assert volume.read(0, 1) == b"%d" % i
+
+
+def test_a_volume_that_finds_no_export_is_not_made(crowded: repstore.Store) -> None:
+    with crowded.create_volume("first", MIB) as first:
+        with pytest.raises(errors.NoSpaceError, match="too many volumes"):
+            crowded.create_volume("second", MIB)
+        assert crowded.volumes() == {"first": MIB}
+        first.write(0, b"x")
+    with crowded.create_volume("second", MIB), pytest.raises(errors.NoSpaceError, match="too many volumes"):
+        crowded.open_volume("first")
+    with crowded.open_volume("first") as first:
+        assert first.read(0, 1) == b"x"
+
+
+def test_the_id_of_an_export_that_is_over_reaches_no_other_volume(crowded: repstore.Store) -> None:
+    engine = crowded._native.engine
+    with crowded.create_volume("v", MIB):
+        pass
+    old = engine.export_install(2000, "old", MIB, 1)
+    stale = abandoned(engine, old)
+    engine.export_revoke(2000, errno.ESHUTDOWN)
+    with crowded.open_volume("v") as volume, pytest.raises(errors.RepstoreError) as refused:
+        volume.write(0, b"kept")
+        try:
+            stale.write(0, b"lost")
+        finally:
+            assert volume.read(0, 4) == b"kept"
+    assert refused.value.errno == errno.ESHUTDOWN
+
+
+def abandoned(engine: Engine, export_id: int) -> repstore.Volume:
+    """A volume of this process that nobody told that its session is over."""
+    return repstore.Volume("old", MIB, engine, export_id, error=errors.error_from_errno,
+                           revoke=lambda: None, release=lambda: None)
 
 
 def test_a_store_is_open_once_and_nothing_works_when_it_is_closed(tmp_path: Path) -> None:

@@ -270,3 +270,17 @@ def test_the_engine_takes_the_names_that_volumes_may_have(engine_client: EngineC
             assert engine_client.answer() == ERR_POLICY
         else:
             assert engine_client.answer() == ERR_UNKNOWN
+
+
+def test_an_export_that_a_client_has_open_is_kept_for_it(engine_client: EngineClient) -> None:
+    engine = engine_client.engine
+    engine_client.socket.sendall(go(b"v0"))
+    assert engine_client.asked() == [("attach", "v0")]
+    for index in range(config.EXPORTS_MAX):
+        engine.export_install(index, f"v{index}", SIZE, 1)
+    assert [engine_client.answer(), engine_client.answer()] == [REP_INFO, ACK]
+    engine.export_revoke(0, errno.ESHUTDOWN)
+    with pytest.raises(OSError, match="too many volumes are attached"):
+        engine.export_install(1000, "new", SIZE, 1)
+    engine.export_revoke(1, errno.ESHUTDOWN)
+    assert engine.export_install(1000, "new", SIZE, 1) not in range(config.EXPORTS_MAX)

@@ -1,13 +1,13 @@
 """Feeding in-process calls into exports; see calls.pxd."""
-from libc.errno cimport EINVAL
+from libc.errno cimport ESHUTDOWN
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
 
-from repstore._fast.exports cimport export_submit
+from repstore._fast.exports cimport export_by_id, export_submit
 from repstore._fast.frontend cimport RS_READ, RS_WRITE, rs_request
 from repstore._fast.layout cimport BLOCK_SHIFT, BLOCK_SIZE
 from repstore._fast.requests cimport request_new, request_release
-from repstore._fast.state cimport REQUEST_TARGET, io_t, request_t
+from repstore._fast.state cimport REQUEST_TARGET, export_t, io_t, request_t
 
 
 # whoever polls `Call.done` without the lock sees the data and the errors too
@@ -51,15 +51,15 @@ cdef bint calls_pump(engine_t* engine) noexcept nogil:
 
 cdef bint start_next(engine_t* engine, call_t* call) noexcept nogil:
     """Start its next operation. False: its volume has as many under way as it may."""
-    cdef uint32_t export_id = call.ios[call.started].export_id
+    cdef export_t* export = export_by_id(engine, call.ios[call.started].export_id)
     cdef request_t* request
-    if export_id >= engine.export_count:
-        call.ios[call.started].error = EINVAL
+    if export == NULL:
+        call.ios[call.started].error = ESHUTDOWN
         call.started += 1
         call.failed += 1
         count_finished(call)
         return True
-    request = request_new(engine, engine.exports[export_id].index)
+    request = request_new(engine, export.index)
     if request != NULL:
         start(engine, call, request)
     return request != NULL

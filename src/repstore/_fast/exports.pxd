@@ -14,12 +14,24 @@ Rules
   X5 what other nodes were asked for at once has less payload than a link may queue, for a link that
      has more is cut: an export takes of that no more than it leaves, but may always ask for one thing
   X6 a name that no volume can have is refused here, as it came: cut or decoded it might be another volume's
+  X7 when all places are taken, that of an export which is over, that nobody has open and that holds no request goes to
+     the next volume. Its ids of before, which calls and connections may still name, are refused
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from repstore._fast.frontend cimport rs_engine_api
 from repstore._fast.layout cimport frame_header_t
-from repstore._fast.state cimport engine_t, export_t, request_t
+from repstore._fast.state cimport EXPORTS_MAX, engine_t, export_t, request_t
+
+
+cdef inline uint32_t export_id_of(const engine_t* engine, const export_t* export) noexcept nogil:
+    return export.generation * EXPORTS_MAX + <uint32_t>(export - engine.exports)
+
+
+cdef inline export_t* export_by_id(engine_t* engine, uint32_t export_id) noexcept nogil:
+    """NULL: there is none, or none any more (X7)."""
+    cdef export_t* export = &engine.exports[export_id % EXPORTS_MAX]
+    return export if export.used and export.generation == export_id // EXPORTS_MAX else NULL
 
 
 cdef export_t* export_find(engine_t* engine, uint32_t index) noexcept nogil

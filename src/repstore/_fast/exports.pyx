@@ -18,8 +18,8 @@ from repstore._fast.requests cimport (
 )
 from repstore._fast.service cimport service_submit
 from repstore._fast.state cimport (
-    EXPORTS_MAX, LINKS_MAX, REQUEST_FOREIGN, REQUEST_HELD, REQUEST_NEW, REQUEST_READING, REQUEST_REMOTE,
-    REQUESTS_MAX, ROLE_PRIMARY, SENT_REPLY, VOLUME_INDEX_MAX, due, link_t, token, volume_t,
+    EXPORT_GENERATIONS, EXPORTS_MAX, LINKS_MAX, REQUEST_FOREIGN, REQUEST_HELD, REQUEST_NEW, REQUEST_READING,
+    REQUEST_REMOTE, REQUESTS_MAX, ROLE_PRIMARY, SENT_REPLY, VOLUME_INDEX_MAX, due, link_t, token, volume_t,
 )
 
 
@@ -69,11 +69,9 @@ cdef int64_t export_install(engine_t* engine, uint32_t index, const char* name, 
     cdef export_t* export = export_find(engine, index)
     cdef uint32_t i
     if export == NULL:
-        if engine.export_count == EXPORTS_MAX:
+        export = place_for_another(engine)
+        if export == NULL:
             return -1
-        export = &engine.exports[engine.export_count]
-        engine.export_count += 1
-        memset(export, 0, sizeof(export_t))
         export.used = True
         export.index = index
         export.primary = -1
@@ -88,15 +86,33 @@ cdef int64_t export_install(engine_t* engine, uint32_t index, const char* name, 
     for i in range(LINKS_MAX):
         if engine.links[i].opening and strncmp(engine.links[i].name, name, 63) == 0:
             answer_open(engine, i, export)
-    return export - engine.exports
+    return export_id_of(engine, export)
+
+
+cdef export_t* place_for_another(engine_t* engine) noexcept nogil:
+    """An empty one, or that of an export that is over (X7). NULL: all are in use."""
+    cdef export_t* export
+    cdef uint32_t i, generation
+    if engine.export_count < EXPORTS_MAX:
+        engine.export_count += 1
+        return &engine.exports[engine.export_count - 1]
+    for i in range(EXPORTS_MAX):
+        export = &engine.exports[i]
+        # an answer that a client has not taken yet is held for its volume, and counted there (E9)
+        if export.revoked and export.opens == 0 and export.count == 0 and engine.requests_held[export.index] == 0:
+            generation = (export.generation + 1) % EXPORT_GENERATIONS
+            memset(export, 0, sizeof(export_t))
+            export.generation = generation
+            return export
+    return NULL
 
 
 cdef void answer_open(engine_t* engine, uint32_t link, export_t* export) noexcept nogil:
     cdef rs_export info
     engine.links[link].opening = False
-    engine.links[link].export_id = <int32_t>(export - engine.exports)
+    engine.links[link].export_id = <int32_t>export_id_of(engine, export)
     export.opens += 1
-    info.export_id = <uint32_t>(export - engine.exports)
+    info.export_id = export_id_of(engine, export)
     info.read_only = 0
     info.size_bytes = export.size_bytes
     engine.frontend.opened_export(engine.links[link].connection, 0, &info)
@@ -233,12 +249,11 @@ cdef void set_blocks(request_t* request) noexcept nogil:
 
 cdef void export_submit(engine_t* engine, request_t* request) noexcept nogil:
     """A request of a frontend of ours; `done` may be called before this returns."""
-    cdef export_t* export
+    cdef export_t* export = export_by_id(engine, request.front.export_id)
     cdef int32_t error
-    if request.front.export_id >= engine.export_count:
-        request_finish(request, EINVAL)
+    if export == NULL:
+        request_finish(request, ESHUTDOWN)
         return
-    export = &engine.exports[request.front.export_id]
     error = export.revoke_error if export.revoked else check_request(export, request)
     if error or engine.closing:
         request_finish(request, error if error else ESHUTDOWN)
@@ -511,7 +526,7 @@ cdef rs_request* api_request_new(rs_engine* handle, uint32_t link) noexcept nogi
     cdef link_t* connection = &engine.links[link]
     cdef request_t* request = NULL
     if connection.export_id >= 0:
-        request = request_new(engine, engine.exports[connection.export_id].index)
+        request = request_new(engine, engine.exports[<uint32_t>connection.export_id % EXPORTS_MAX].index)
     if request == NULL and not connection.starved:
         connection.starved = True
         engine.starved_links[engine.starved_count] = link
@@ -531,7 +546,7 @@ cdef bint exports_feed(engine_t* engine) noexcept nogil:
         connection.starved = False
         if not connection.up or connection.connection == NULL or connection.export_id < 0:
             continue
-        if not request_left(engine, engine.exports[connection.export_id].index):
+        if not request_left(engine, engine.exports[<uint32_t>connection.export_id % EXPORTS_MAX].index):
             connection.starved = True
             engine.starved_links[engine.starved_count] = link
             engine.starved_count += 1
@@ -599,9 +614,9 @@ cdef void api_resume(rs_engine* handle, uint32_t link) noexcept nogil:
 
 
 cdef void api_export_close(rs_engine* handle, uint32_t link, uint32_t export_id) noexcept nogil:
-    cdef engine_t* engine = <engine_t*>handle
-    if export_id < engine.export_count and engine.exports[export_id].opens:
-        engine.exports[export_id].opens -= 1
+    cdef export_t* export = export_by_id(<engine_t*>handle, export_id)
+    if export != NULL and export.opens:
+        export.opens -= 1
 
 
 cdef int32_t api_export_name(rs_engine* handle, uint32_t i, char* name, uint32_t room) noexcept nogil:

@@ -52,6 +52,7 @@ cdef enum:
     VOLUMES_MAX = 256              # copies one store holds
     VOLUME_INDEX_MAX = 65536       # cluster-wide numbers
     EXPORTS_MAX = 256
+    EXPORT_GENERATIONS = 8388608   # an id has place and generation in 31 bits
     NODES_MAX = 16
     CLIENT_NODE = 0xFFFF           # what an engine without a store says it is
     LINKS_MAX = 1024
@@ -565,6 +566,7 @@ cdef struct volume_t:
 cdef struct export_t:
     bint used
     bint revoked
+    uint32_t generation            # volumes that had its place before: in its ids (X7)
     uint32_t index                 # of the volume, cluster-wide
     uint32_t session
     uint64_t size_bytes

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import os
 import threading
 import uuid
@@ -118,7 +119,11 @@ class Store:
             taken = engine.volume_indexes()
             index = taken[-1] + 1 if taken else 0
             engine.volume_create(index, str(uuid.uuid4()), name, options.size_bytes // BLOCK_SIZE)
-            return self._lead(index, acknowledgement)
+            try:
+                return self._lead(index, acknowledgement)
+            except errors.NoSpaceError:
+                engine.volume_delete(index)
+                raise
 
     def open_volume(self, name: str, *, acknowledgement: config.Acknowledgement = "dev") -> Volume:
         """Open a volume. With acknowledgement "durable" every write is flushed before it is
@@ -165,8 +170,11 @@ class Store:
         state = engine.volume_state(index)
         epoch, session = max(state.epoch, state.sealed_epoch) + 1, state.session + 1
         size_bytes = state.size_blocks * BLOCK_SIZE
+        try:
+            export_id = engine.export_install(index, state.name, size_bytes, session)
+        except OSError as error:
+            raise errors.NoSpaceError(f"{self.path}: {error.strerror}") from None
         engine.lead(index, epoch, state.incarnation, [], 1, 1, acknowledgement == "durable", session)
-        export_id = engine.export_install(index, state.name, size_bytes, session)
         engine.set_primary(index, LOCAL_NODE, epoch)
         volume = Volume(state.name, size_bytes, engine, export_id, error=errors.error_from_errno,
                         revoke=_nothing, release=lambda: self._release(index))
@@ -175,6 +183,7 @@ class Store:
 
     def _release(self, index: int) -> None:
         self._native.engine.step_down(index)
+        self._native.engine.export_revoke(index, errno.ESHUTDOWN)      # its place may go to another volume
         del self._volumes[index]
 
     def _index(self, name: str) -> int:
