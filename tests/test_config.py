@@ -30,6 +30,8 @@ def native(file: str, name: str) -> int:
     (config.EXPORTS_MAX, "state.pxd", "EXPORTS_MAX"),
     (config.NODES_MAX, "state.pxd", "NODES_MAX"),
     (config.LINKS_MAX, "state.pxd", "LINKS_MAX"),
+    (config.LINKS_MAX, "transport.pxd", "LINKS_MAX"),
+    (config.LINKS_RESERVED, "transport.pxd", "LINKS_RESERVED"),
     (config.EVENTS_MAX, "state.pxd", "EVENTS_MAX"),
     (config.ASKED_BYTES_MAX, "exports.pyx", "ASKED_BYTES_MAX"),
     (config.LINK_QUEUE_BYTES_MAX, "transport.pxd", "LINK_QUEUE_BYTES"),

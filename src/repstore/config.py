@@ -84,6 +84,7 @@ RANGE_BYTES_MAX = 4 * GIB - 1          # trim, write-zeroes, block status: 32 bi
 TRIM_BLOCKS_MAX = 131_072              # 512 MiB: the longest range of one record
 EXPORTS_MAX = 256
 LINKS_MAX = 1024                       # connections of one loop
+LINKS_RESERVED = 64                    # of these, the last that are free: for other nodes, not for frontends
 LINK_QUEUE_BYTES_MAX = 128 * MIB       # a peer that takes longer to read is dropped
 ASKED_BYTES_MAX = 32 * MIB             # payload that other nodes were asked for at once: an export takes of
                                        # it no more than it leaves, or one request: 64 MiB more

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from repstore import config
 from repstore._fast.loop import Loop
 
-from .conftest import BYTES_ACCEPTED, FRAMES_ACCEPTED, WAIT_S, RunningLoop, drivers, echo_engine
+from .conftest import BYTES_ACCEPTED, FRAMES_ACCEPTED, FRAMES_CONNECTED, WAIT_S, RunningLoop, drivers, echo_engine
 
 Start = Callable[..., RunningLoop]
 DESCRIPTORS = 2048        # a full table of links, and whatever else a test process has open
@@ -100,14 +101,21 @@ def many_descriptors() -> Iterator[None]:
 def test_more_links_than_the_table_holds_are_closed(start: Start) -> None:
     running = start()
     pairs = [socket.socketpair() for _ in range(3)]
-    numbers = {running.loop.add_socket(pairs[0][0].fileno(), BYTES_ACCEPTED) for _ in range(1024)}
-    assert len(numbers) == 1024
+
+    def take(count: int, kind: int) -> set[int]:
+        return {running.loop.add_socket(pairs[0][0].fileno(), kind) for _ in range(count)}
+
+    frontends = take(config.LINKS_MAX - config.LINKS_RESERVED, BYTES_ACCEPTED)
     with pytest.raises(OSError, match="no link for a socket: Too many open files"):
         running.loop.add_socket(pairs[1][0].fileno(), BYTES_ACCEPTED)
+    peers = take(config.LINKS_RESERVED, FRAMES_ACCEPTED)      # the last ones are for them
+    assert len(frontends | peers) == config.LINKS_MAX
+    with pytest.raises(OSError, match="no link for a socket: Too many open files"):
+        running.loop.add_socket(pairs[1][0].fileno(), FRAMES_CONNECTED)
     for pair in pairs:
         pair[0].close()
         pair[1].close()
-    running.until(lambda events: sum(event[0] == "down" for event in events) == 1024)
+    running.until(lambda events: sum(event[0] == "down" for event in events) == config.LINKS_MAX)
 
 
 def test_misuse_is_an_error() -> None:

@@ -13,6 +13,7 @@ A link is a number below LINKS_MAX, used again only after its `link_down`.
    checksum of header and meta. A link that talks garbage is cut.
 5. A link buffers LINK_WINDOW_BYTES unread and LINK_QUEUE_BYTES unsent; it is not read beyond
    the first and cut beyond the second.
+6. The last LINKS_RESERVED links are for frames: clients that connect and stay keep no peer out.
 """
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
@@ -22,6 +23,7 @@ from repstore._fast.layout cimport frame_header_t
 
 cdef enum:
     LINKS_MAX = 1024
+    LINKS_RESERVED = 64
     LINK_WINDOW_BYTES = 1048576      # RS_STREAM_WINDOW of frontend.h
     LINK_BUFFER_BYTES = 2097152      # twice the window: unread bytes move once per window
     LINK_QUEUE_BYTES = 134217728

@@ -106,7 +106,7 @@ cdef int32_t transport_add(transport_t* self, int fd, int kind) noexcept nogil:
     """A new link, which then owns `fd`; or a negative errno, and `fd` stays the caller's."""
     cdef uint32_t number
     cdef wire_link_t* link
-    if self.free.count == 0:
+    if self.free.count <= <uint32_t>(LINKS_RESERVED if kind == LINK_BYTES_ACCEPTED else 0):
         return -EMFILE
     number = self.free.links[self.free.count - 1]
     link = &self.links[number]
