@@ -3,14 +3,18 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable
+from random import Random
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from repstore import config
+from repstore._fast import inspection
 from repstore._fast.simulated import DiskRead, DiskWrite
 from repstore.check.findings import Report
 from repstore.check.fsck import check_device
-from repstore.format import BLOCK_SIZE, PAGE_ENTRIES
+from repstore.format import BLOCK_SIZE, LOCATION_BAD, PAGE_ENTRIES, extent_t
 from repstore.sim.clock import NS_PER_S
 from repstore.sim.durability import STORE_UUID, boot_id, flush, write
 from repstore.sim.engine import open_engine
@@ -28,6 +32,15 @@ FOREVER_NS = 10**6 * NS_PER_S
 LOST = -1
 SMALL = geometry.choose(config.StoreOptions(32 * config.MIB))
 SIZE_BLOCKS = 2 * PAGE_ENTRIES
+# for the cleaner: seventy percent full
+TIGHT = geometry.choose(config.StoreOptions(16 * config.MIB, 128 * config.KIB))
+TIGHT_BLOCKS = TIGHT.capacity_bytes * 7 // 10 // BLOCK_SIZE
+# the same, and the cleaner has segments enough to set one aside
+ROOMY = geometry.choose(config.StoreOptions(64 * config.MIB, 128 * config.KIB))
+ROOMY_BLOCKS = ROOMY.capacity_bytes * 7 // 10 // BLOCK_SIZE
+# and as full as the smallest store can be
+TINY = geometry.choose(config.StoreOptions(config.MIB, 64 * config.KIB))
+TINY_BLOCKS = 96
 
 
 class FailingDisk(PlainDisk):
@@ -293,3 +306,132 @@ def test_a_store_whose_directory_stays_unreadable_works(
     volume.settle()
     assert reopened(image) == whole()
     assert findings(image).findings == []
+
+
+# -------------------------------------------------------------------------------- the cleaner
+
+class Filled:
+    """A store in which the cleaner has to work, and what its blocks should be."""
+
+    def __init__(self, seed: int, layout: Geometry = TIGHT, size_blocks: int = TIGHT_BLOCKS) -> None:
+        self.layout = layout
+        self.image = formatted(layout)
+        self.volume, self.disk = opened(self.image, 1, create_blocks=size_blocks)
+        self.content = [0] * size_blocks
+        self.random = Random(seed)
+        self._stamp = 1
+        self._write(in_order(size_blocks))
+        self.overwrite(size_blocks)
+        self.volume.run([flush()])
+        self.volume.settle()
+
+    def overwrite(self, count: int, spared: Iterable[int] = ()) -> int:
+        """So many single blocks, drawn, and none of these. Gives how long it took."""
+        others = sorted(set(range(len(self.content))) - set(spared))
+        return self._write((self.random.choice(others), 1) for _ in range(count))
+
+    def _write(self, blocks: Iterable[tuple[int, int]]) -> int:
+        began_ns = self.volume._now_ns
+        asked = list(stamped_writes(blocks, self._stamp))
+        self.volume.run(asked, depth=8)
+        for request in asked:
+            assert request.error == 0
+            for block, stamp in request.effects():
+                self.content[block] = stamp
+                self._stamp = stamp + 1
+        return self.volume._now_ns - began_ns
+
+    def strike(self, count: int) -> list[int]:
+        """So many blocks lie on bad sectors from now on."""
+        blocks = self.random.sample(range(len(self.content)), count)
+        places = set(entries(self.volume)["location"][blocks].tolist())
+        self.disk.fail(lambda block: block in places, FOREVER_NS)
+        return sorted(blocks)
+
+    def check(self, lost: Iterable[int] = ()) -> None:
+        """Every block, here and in another process; these end with an error."""
+        expected = list(self.content)
+        for block in lost:
+            expected[block] = LOST
+        assert self.volume.read_all() == expected
+        self.volume.settle()
+
+
+def entries(volume: LocalVolume) -> NDArray[np.void]:
+    """The map."""
+    found = np.zeros(volume.size_blocks, extent_t)
+    inspection.read_map(volume.engine, VOLUME_INDEX, 0, found.view(np.uint8))
+    return found
+
+
+def given_up(volume: LocalVolume) -> int:
+    """Blocks of which the map names no place any more, only that they are bad."""
+    return int((entries(volume)["location"] == LOCATION_BAD).sum())
+
+
+@pytest.mark.parametrize("lasts_s", [0.5, 5, 9])
+@pytest.mark.fault("disk: reads fail for some seconds while the cleaner works, of a single copy",
+                   promise="nothing is lost, and writes go on")
+def test_the_cleaner_gives_up_nothing_that_can_be_read_later(lasts_s: float) -> None:
+    filled = Filled(seed=1)
+    filled.disk.fail(lambda block: True, int(lasts_s * NS_PER_S))
+    filled.overwrite(200)
+    assert filled.disk.failed > 100
+    filled.volume.idle(PATIENCE_NS)
+    filled.overwrite(400)
+    assert given_up(filled.volume) == 0
+    filled.check()
+    filled.volume.engine.settle()
+    assert opened(filled.image, 2)[0].read_all() == filled.content
+
+
+@pytest.mark.parametrize(("layout", "size_blocks", "count"), [
+    (TIGHT, TIGHT_BLOCKS, 3), (TIGHT, TIGHT_BLOCKS, 60), (TINY, TINY_BLOCKS, 6), (TINY, TINY_BLOCKS, 40)])
+@pytest.mark.fault("disk: bad sectors in a store of a single copy",
+                   promise="an error for each of them, and every write ends: their room is taken after 10 s")
+def test_bad_sectors_take_no_room_that_writes_need(layout: Geometry, size_blocks: int, count: int) -> None:
+    filled = Filled(2, layout, size_blocks)
+    bad = filled.strike(count)
+    for _ in range(40):
+        filled.overwrite(50, spared=bad)       # each is answered, or the world would stand still
+    filled.volume.idle(PATIENCE_NS)
+    for _ in range(40):
+        filled.overwrite(50, spared=bad)
+    assert given_up(filled.volume) > 0
+    filled.check(lost=bad)
+    filled.volume.engine.settle()
+    filled.volume.settle()
+
+
+def test_a_victim_with_a_bad_sector_keeps_nobody_waiting_while_others_can_be_cleaned() -> None:
+    filled = Filled(3, ROOMY, ROOMY_BLOCKS)
+    bad = filled.strike(2)
+    took_ns = [filled.overwrite(100, spared=bad) for _ in range(200)]
+    assert filled.disk.failed > 20
+    assert max(took_ns) < AT_ONCE_NS
+    assert given_up(filled.volume) == 0
+
+
+def test_rot_is_given_up_at_once() -> None:
+    filled = Filled(seed=4)
+    location = int(entries(filled.volume)["location"][100])
+    filled.image[location * BLOCK_SIZE + 100] ^= 1
+    assert max(filled.overwrite(100, spared=[100]) for _ in range(60)) < AT_ONCE_NS
+    assert given_up(filled.volume) == 1
+    filled.check(lost=[100])
+
+
+def test_an_error_of_long_ago_does_not_count() -> None:
+    """A victim was set aside, and nobody wanted its room until the disk failed once more."""
+    filled = Filled(3, ROOMY, ROOMY_BLOCKS)
+    bad = filled.strike(20)
+    for _ in range(100):
+        filled.overwrite(20, spared=bad)
+    assert filled.disk.failed > 20
+    filled.disk.well_at_ns = 0
+    filled.volume._now_ns += 3600 * NS_PER_S
+    filled.disk.fail(lambda block: True, 5 * NS_PER_S)
+    filled.overwrite(400)
+    filled.volume.idle(PATIENCE_NS)
+    assert given_up(filled.volume) == 0
+    filled.check()

@@ -11,6 +11,10 @@ Every victim ends empty, or rot would take the room that writes need:
      victim is followed
   N3 a victim to which no entry points, and which counts blocks that live, is counted wrongly: all
      are counted anew
+  N4 a block that could not be read, and that no other copy gives, stays while patience lasts
+     (patience.pxd). Its victim is set aside with nothing but such blocks in it, all of them together,
+     and looked at again; others are cleaned meanwhile, as long as free segments are left: a victim that
+     is not empty gives nothing back for what was moved out of it. To give a block up is to lose it for good
 
 It works when room is short, and ahead of that while nobody else wants the disk, so that a burst
 of writes finds room: then only where a victim gives back a quarter at least.
@@ -35,4 +39,4 @@ cdef int cleaner_init(engine_t* engine) noexcept nogil
 cdef void cleaner_free(engine_t* engine) noexcept nogil
 cdef void cleaner_read_done(engine_t* engine, int32_t result) noexcept nogil
 cdef bint cleaner_step(engine_t* engine) noexcept nogil
-cdef uint64_t cleaner_due_ns(const store_t* store) noexcept nogil
+cdef void cleaner_due(engine_t* engine) noexcept nogil

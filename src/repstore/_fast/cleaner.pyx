@@ -15,10 +15,11 @@ from repstore._fast.layout cimport (
 )
 from repstore._fast.log cimport log_reserve
 from repstore._fast.page_tree cimport page_t, tree_page
-from repstore._fast.repair cimport REPAIR_STARTED, repair_full, repair_need
+from repstore._fast.patience cimport patience_ended, patience_lasts, patience_t
+from repstore._fast.repair cimport REPAIR_STARTED, repair_full, repair_need, repair_possible
 from repstore._fast.segments cimport is_data, segment_of, segment_start, segments_free
 from repstore._fast.state cimport (
-    BATCHES, BATCH_OPEN, BATCH_WRITTEN, TOKEN_CLEANER, VOLUME_INDEX_MAX, cleaner_t, log_batch_t, log_t, segment_t,
+    BATCHES, BATCH_OPEN, BATCH_WRITTEN, TOKEN_CLEANER, VOLUME_INDEX_MAX, cleaner_t, due, log_batch_t, log_t, segment_t,
     store_t, token, volume_t,
 )
 from repstore._fast.volume cimport LOOKUP_LOADING, LOOKUP_OK, volume_lookup
@@ -32,6 +33,7 @@ cdef double USED_MAX = 0.97, IDLE_USED_MAX = 0.75
 
 cdef enum:
     PAGES_LOOKED_AT = 16           # of the maps, in one step
+    GIVING_UP_SEGMENTS = 1         # free ones that it takes to empty a victim that was set aside
 
 
 cdef int cleaner_init(engine_t* engine) noexcept nogil:
@@ -48,13 +50,16 @@ cdef void cleaner_free(engine_t* engine) noexcept nogil:
     engine.store.cleaner.buffer = NULL
 
 
-cdef int64_t choose_victim(store_t* store, double used_max) noexcept nogil:
-    """The sealed segment whose cleaning pays best; -1 when none would give room: its blocks need a
-    header for each batch, and another one where two victims meet."""
+cdef int64_t choose_victim(store_t* store, double used_max, uint64_t now_ns) noexcept nogil:
+    """The sealed segment whose cleaning pays best; -1 when none would give room: its blocks need a header for
+    each batch, and another one where two victims meet. While some are set aside, and free ones few, only
+    those whose time has come (N4)."""
+    cdef bint few = segments_free(store) <= <uint32_t>GIVING_UP_SEGMENTS
     cdef uint32_t i, room = store.segment_blocks - (store.segment_blocks + BATCH_BLOCKS - 1) // BATCH_BLOCKS
-    cdef int64_t best = -1
+    cdef int64_t best = -1, best_aside = -1
     cdef double score, best_score = 0.0, used
     cdef segment_t* segment
+    store.cleaner.aside_ns = 0
     for i in range(store.segment_count):
         segment = &store.segments[i]
         if segment.state != SEGMENT_SEALED or segment.live == 0 or segment.pending:
@@ -62,11 +67,17 @@ cdef int64_t choose_victim(store_t* store, double used_max) noexcept nogil:
         used = <double>segment.live / store.segment_blocks
         if used > used_max or segment.live + 1 >= room:
             continue
+        if segment.patience.tries and segment.patience.again_ns <= now_ns:
+            best_aside = i
+        elif segment.patience.tries:
+            if store.cleaner.aside_ns == 0 or segment.patience.again_ns < store.cleaner.aside_ns:
+                store.cleaner.aside_ns = segment.patience.again_ns
+            continue
         score = (1.0 - used) * (1.0 + store.checkpoint.number - segment.age) / (1.0 + used)
         if score > best_score:
             best_score = score
             best = i
-    return best
+    return best_aside if few and (best_aside >= 0 or store.cleaner.aside_ns) else best
 
 
 cdef bint cleaner_step(engine_t* engine) noexcept nogil:
@@ -79,11 +90,7 @@ cdef bint cleaner_step(engine_t* engine) noexcept nogil:
         cleaner.victim = next_victim(engine)
         if cleaner.victim < 0:
             return False
-        cleaner.by_map = False
-        cleaner.reread = 0
-        cleaner.cursor = 0
-        cleaner.have = 0
-        cleaner.parse = 0
+        begin_victim(engine)
     if store.segments[cleaner.victim].live == 0:
         finish_victim(engine)
         return True
@@ -97,7 +104,10 @@ cdef bint cleaner_step(engine_t* engine) noexcept nogil:
         return True
     if moves_under_way(&store.log):
         return False
-    if cleaner.by_map:
+    if cleaner.skipped and (cleaner.by_map or store.segments[cleaner.victim].live <= cleaner.skipped):
+        patience_lasts(&store.segments[cleaner.victim].patience, engine.now_ns, store.patience_ns)
+        cleaner.victim = -1                # N4
+    elif cleaner.by_map:
         store.recount = True               # N3
         cleaner.victim = -1
     else:
@@ -111,22 +121,39 @@ cdef int64_t next_victim(engine_t* engine) noexcept nogil:
     cdef uint32_t spare = segments_free(store) + store.emptied
     cdef int64_t victim
     if spare < store.low:
-        return choose_victim(store, USED_MAX)
+        return choose_victim(store, USED_MAX, engine.now_ns)
     if spare >= store.high or store.cleaner.idle_ns == store.active_ns:
         return -1
     if not store_idle(store, engine.now_ns):
         return -1
-    victim = choose_victim(store, IDLE_USED_MAX)
-    if victim < 0:
+    victim = choose_victim(store, IDLE_USED_MAX, engine.now_ns)
+    if victim < 0 and store.cleaner.aside_ns == 0:
         store.cleaner.idle_ns = store.active_ns    # nothing more to do before somebody writes
     return victim
 
 
-cdef uint64_t cleaner_due_ns(const store_t* store) noexcept nogil:
-    """When it may have something to do although nothing happens till then; 0: nothing."""
-    if segments_free(store) + store.emptied >= store.high or store.cleaner.idle_ns == store.active_ns:
-        return 0
-    return store.active_ns + IDLE_AFTER_NS
+cdef void cleaner_due(engine_t* engine) noexcept nogil:
+    """It may have something to do although nothing happens till then."""
+    cdef store_t* store = &engine.store
+    if segments_free(store) + store.emptied >= store.high:
+        return
+    due(engine, store.cleaner.aside_ns)
+    if store.cleaner.idle_ns != store.active_ns:
+        due(engine, store.active_ns + IDLE_AFTER_NS)
+
+
+cdef void begin_victim(engine_t* engine) noexcept nogil:
+    cdef cleaner_t* cleaner = &engine.store.cleaner
+    cdef patience_t* patience = &engine.store.segments[cleaner.victim].patience
+    if engine.now_ns > patience.again_ns + engine.store.patience_ns:
+        memset(patience, 0, sizeof(patience_t))    # nobody wanted its room for long: that was another error
+    cleaner.giving_up = patience_ended(patience, engine.now_ns, engine.store.patience_ns)
+    cleaner.skipped = 0
+    cleaner.by_map = False
+    cleaner.reread = 0
+    cleaner.cursor = 0
+    cleaner.have = 0
+    cleaner.parse = 0
 
 
 cdef void finish_victim(engine_t* engine) noexcept nogil:
@@ -153,6 +180,7 @@ cdef void cleaner_read_done(engine_t* engine, int32_t result) noexcept nogil:
     if cleaner.one:
         cleaner.one = False
         cleaner.reading = False
+        cleaner.unread = result != BLOCK_SIZE
         return
     if cleaner.singly:
         if result != BLOCK_SIZE:
@@ -302,18 +330,30 @@ cdef bint move_block(engine_t* engine, volume_t* volume, uint64_t lba, const ext
 
 # ------------------------------------------------------------------------- what is damaged
 
+cdef inline bint is_first_look(const store_t* store) noexcept nogil:
+    """Was the victim never set aside?"""
+    return store.segments[store.cleaner.victim].patience.tries == 0
+
+
 cdef bint bad_block(engine_t* engine, volume_t* volume, uint64_t lba, const extent_t* extent,
                     unsigned char* bytes) noexcept nogil:
-    """A living block is not what the map names (N1). True: it is given up; False: come back later."""
+    """A living block is not what the map names (N1), or could not be read (N4). True: it is given up, or left
+    for later; False: come back."""
     cdef cleaner_t* cleaner = &engine.store.cleaner
     cdef log_batch_t* batch
     cdef descriptor_t* record
+    cdef bint later
     if cleaner.reread != extent.location:
         cleaner.reread = extent.location
         read_one(engine, extent.location, bytes)
         return False
-    if repair_full(engine, volume) or repair_need(engine, volume, lba, extent) == REPAIR_STARTED:
-        return False
+    later = cleaner.unread and not cleaner.giving_up
+    if not later or (is_first_look(&engine.store) and repair_possible(engine, volume)):
+        if repair_full(engine, volume) or repair_need(engine, volume, lba, extent) == REPAIR_STARTED:
+            return False
+    if later:
+        cleaner.skipped += 1
+        return True
     batch = log_reserve(engine, CLASS_CLEANER, 1, 0)
     if batch == NULL:
         return False
@@ -333,6 +373,9 @@ cdef void begin_by_map(engine_t* engine) noexcept nogil:
     store.cleaner.volume = 0
     store.cleaner.lba = 0
     store.cleaner.have = 0
+    store.cleaner.skipped = 0
+    if not is_first_look(store):
+        return                             # that was told
     store.counters.bad_blocks += 1
     event_push(engine, EVENT_BAD_BLOCK, 0, engine.node, 0,
                segment_start(store, <uint32_t>store.cleaner.victim), 2, 0, 0, NULL)

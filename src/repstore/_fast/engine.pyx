@@ -6,7 +6,7 @@ from libc.string cimport memcpy, memset
 from repstore._fast.backend cimport DISK_FLUSH
 from repstore._fast.calls cimport calls_pump
 from repstore._fast.checkpoint cimport checkpoint_done, checkpoint_free, checkpoint_step
-from repstore._fast.cleaner cimport cleaner_due_ns, cleaner_free, cleaner_read_done, cleaner_step
+from repstore._fast.cleaner cimport cleaner_due, cleaner_free, cleaner_read_done, cleaner_step
 from repstore._fast.events cimport EVENT_LINK_DOWN, EVENT_LINK_UP, event_push
 from repstore._fast.exports cimport (
     engine_api, exports_deadline, exports_feed, exports_link_down, exports_reply, exports_retry, foreign_request,
@@ -276,7 +276,7 @@ cdef uint64_t engine_turn(void* handle, int* busy) noexcept nogil:
     hang_up_on_the_still(engine)
     exports_deadline(engine)
     if engine.has_store and not engine.store.failed:
-        due(engine, cleaner_due_ns(&engine.store))
+        cleaner_due(engine)
     busy[0] = moved or engine.more
     return engine.deadline_ns
 

@@ -26,6 +26,7 @@ cdef enum repair_answer_t:
     REPAIR_LOST = 1
 
 cdef int repair_need(engine_t* engine, volume_t* volume, uint64_t lba, const extent_t* extent) noexcept nogil
+cdef bint repair_possible(engine_t* engine, const volume_t* volume) noexcept nogil
 cdef bint repair_covers(engine_t* engine, const volume_t* volume, uint64_t lba, uint32_t blocks) noexcept nogil
 cdef bint repair_full(const engine_t* engine, const volume_t* volume) noexcept nogil
 cdef void repair_answer(engine_t* engine, volume_t* volume, uint32_t node, const frame_header_t* header,

@@ -132,6 +132,12 @@ cdef int choose_peer(engine_t* engine, const volume_t* volume, uint32_t refused,
     return PEER_ASK if engine.nodes[volume.primary_node].link >= 0 else PEER_AWAY
 
 
+cdef bint repair_possible(engine_t* engine, const volume_t* volume) noexcept nogil:
+    """Is there another copy that may have what is bad in this one?"""
+    cdef uint32_t node = 0
+    return choose_peer(engine, volume, 0, &node) != PEER_NONE
+
+
 cdef int repair_need(engine_t* engine, volume_t* volume, uint64_t lba, const extent_t* extent) noexcept nogil:
     """A block was met that is not what the map names. REPAIR_STARTED: look at it again when
     `repair_covers` it no longer (at once, if the table is full)."""

@@ -1,7 +1,10 @@
 """Entering, sealing and planning segments; see segments.pxd."""
+from libc.string cimport memset
+
 from repstore._fast.layout cimport (
     CLASS_CLEANER, SEGMENT_EMPTY, SEGMENT_OPEN, SEGMENT_SEALED,
 )
+from repstore._fast.patience cimport patience_t
 
 
 cdef enum:
@@ -28,6 +31,7 @@ cdef int segment_enter(store_t* store, int segment_class, bint control) noexcept
     store.plan_next += 1
     segment = &store.segments[number]
     segment.generation += 1
+    memset(&segment.patience, 0, sizeof(patience_t))
     segment.state = SEGMENT_OPEN
     segment.segment_class = <unsigned char>segment_class
     segment.live = 0

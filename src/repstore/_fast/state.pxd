@@ -160,6 +160,7 @@ cdef struct segment_t:
     uint32_t age                   # checkpoint number when sealed
     uint8_t state
     uint8_t segment_class
+    patience_t patience            # of the cleaner, with blocks that could not be read
 
 
 cdef enum batch_state_t:
@@ -274,6 +275,10 @@ cdef struct cleaner_t:
     uint64_t lba                   # next block of it
     extent_t extent                # of that block, when it was read
     uint32_t reread                # location of the bad block that was read once more
+    bint unread                    # the block that was read by itself last could not be
+    bint giving_up                 # blocks of this victim have been tried for long enough
+    uint32_t skipped               # those that will be tried again
+    uint64_t aside_ns              # when the first victim that was set aside is looked at again; 0: none is
     bint reading
     bint one                       # a single block of the buffer
     bint singly                    # the piece could not be read at once: block by block
