@@ -21,6 +21,7 @@
     trace          what happened, byte for byte the same for the same seed
     recording      one store whose disk writes are logged
     crash_check    is what a crash leaves what was promised? For anybody's store
+    difference     two contents told apart in a line
     durability     the same for a volume of ours
     conformance    suites for anybody's disk backend and config store
     crash_states   every image that a crash may leave of such a log

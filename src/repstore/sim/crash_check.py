@@ -16,7 +16,11 @@
         yield store.content()
         store.put("z", 26)                   # it must go on: what is raised here is a fault too
 
-    assert check_crashes(ledger, reopen, second_crashes=8).faults == ()
+    report = check_crashes(ledger, reopen, second_crashes=8)
+    assert report.faults == (), report
+
+A fault tells what is wrong, and keeps the crash: `fault.image()` is the disk, `fault.life()` what
+`reopen` is given to see it again. No more than FAULTS_MAX are looked for.
 
 What is found must be the content after some prefix of what was asked, and
   D1 after a power cut that prefix holds everything that a flush or durable write was answered for
@@ -36,9 +40,11 @@ from random import Random
 
 from repstore import errors
 from repstore.sim.crash_states import SAMPLES, SUBSET_LIMIT, CrashState, crash_states
+from repstore.sim.difference import difference, distance, shortened
 from repstore.sim.recording import Note, Recording
 
 FAULTS_MAX = 20       # a report of more helps nobody
+ERROR_SHOWN = 300     # characters of what a reopening raised
 
 # Opens the store in a recording, after so many power cuts; gives its content, then goes on.
 Reopen = Callable[[Recording, int], AbstractContextManager[object]]
@@ -115,11 +121,16 @@ class Ledger:
 
     def fault(self, found: object, promised: int, rule: str) -> str:
         """What is wrong with a content, or an empty string."""
-        newest = self.newest(found)
+        newest, last = self.newest(found), len(self.states) - 1
         if newest is None:
-            return f"{found!r} is not the content after any prefix of the operations (D3)"
+            # of those that may be there; of equals the newest
+            nearest = min(range(last, promised - 1, -1),
+                          key=lambda index: distance(found, self.states[index]))
+            return ("this is not the content after any prefix of the operations; the nearest is that after "
+                    f"{nearest} of {last} effects: {difference(found, self.states[nearest])} (D3)")
         if newest < promised:
-            return f"{newest} effects of {len(self.states) - 1} are there, {promised} were promised ({rule})"
+            return (f"{newest} of {last} effects are there, {promised} were promised: "
+                    f"{difference(found, self.states[promised])} ({rule})")
         return ""
 
     def newest(self, found: object) -> int | None:
@@ -128,16 +139,51 @@ class Ledger:
                      if self.states[index] == found), None)
 
 
+class CrashFault(str):
+    """What is wrong with what a crash left, in words; and that crash, to be looked at again."""
+
+    def __new__(cls, message: str, recording: Recording, state: CrashState,
+                second: CrashState | None = None) -> CrashFault:
+        return super().__new__(cls, message)
+
+    def __init__(self, message: str, recording: Recording, state: CrashState,
+                 second: CrashState | None = None) -> None:
+        """`recording` is that of the last crash: of the workload, or of the life that `second` ended."""
+        self.recording = recording
+        self.state = state
+        self.second = second
+
+    @property
+    def boot(self) -> int:
+        """Power cuts until then: what `reopen` is given beside the recording."""
+        return self.state.power_lost + (self.second is not None and self.second.power_lost)
+
+    def image(self) -> bytearray:
+        """The disk as the last crash left it."""
+        return (self.second or self.state).image(self.recording)
+
+    def life(self) -> Recording:
+        """The same as the beginning of a recording, for `reopen`; a new one every time."""
+        return (self.second or self.state).next_life(self.recording)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return CrashFault, (str(self), self.recording, self.state, self.second)
+
+
 @dataclass(frozen=True, slots=True)
 class CrashReport:
     """How hard it was looked, and what was found."""
     states: int
     second_states: int
-    faults: tuple[str, ...]
+    faults: tuple[CrashFault, ...]        # FAULTS_MAX at most
+    seen: int                             # faults, when it stopped looking
 
     def __str__(self) -> str:
         crashes = f"{self.states} crash states, {self.second_states} crashes while reopening"
-        return "\n".join([f"{crashes}: {len(self.faults)} faults", *self.faults])
+        shown = f"{len(self.faults)} faults"
+        if len(self.faults) >= FAULTS_MAX:
+            shown += f" shown of {self.seen} or more: it stops at {FAULTS_MAX}"
+        return "\n".join([f"{crashes}: {shown}", *self.faults])
 
 
 def check_crashes(ledger: Ledger, reopen: Reopen, *, every: int = 1, second_crashes: int = 0,
@@ -159,7 +205,7 @@ def check_crashes(ledger: Ledger, reopen: Reopen, *, every: int = 1, second_cras
                 judge.second(state, following)
         if len(judge.faults) >= FAULTS_MAX:
             break
-    return CrashReport(judge.states, judge.second_states, tuple(judge.faults[:FAULTS_MAX]))
+    return CrashReport(judge.states, judge.second_states, tuple(judge.faults[:FAULTS_MAX]), len(judge.faults))
 
 
 class _Judge:
@@ -168,7 +214,7 @@ class _Judge:
     def __init__(self, ledger: Ledger, reopen: Reopen) -> None:
         self.states = 0
         self.second_states = 0
-        self.faults: list[str] = []
+        self.faults: list[CrashFault] = []
         self.life: Recording | None = None       # of the last first crash: until it was open
         self._seen = 0                           # what that life found
         self._ledger = ledger
@@ -182,7 +228,8 @@ class _Judge:
         fault = fault or ledger.fault(found, ledger.promised(state.position, state.power_lost), rule)
         self.life = None
         if fault:
-            self.faults.append(f"{state}: {fault}")
+            recording = ledger.recording
+            self.faults.append(CrashFault(f"{state.told(recording)}: {fault}", recording, state))
         else:
             self._seen = ledger.newest(found) or 0
             self.life = Recording(life.image, life.entries[:opened], life.past)
@@ -200,7 +247,8 @@ class _Judge:
         found, fault, _ = self._open(following.next_life(life), boot)
         fault = fault or ledger.fault(found, promised, rule)
         if fault:
-            self.faults.append(f"{state}; then, while it was reopened, {following}: {fault}")
+            told = f"{state.told(ledger.recording)}; then, while it was reopened, {following.told(life)}"
+            self.faults.append(CrashFault(f"{told}: {fault}", life, state, following))
 
     def _open(self, life: Recording, boot: int) -> tuple[object, str, int]:
         """The content, what went wrong, and how many entries there were when it was open."""
@@ -210,5 +258,6 @@ class _Judge:
             with self._reopen(life, boot) as found:
                 opened, doing = len(life.entries), "going on"
         except Exception as error:
-            return found, f"{doing}: {type(error).__name__}: {error} (OPEN)", opened
+            said = shortened(str(error), ERROR_SHOWN)
+            return found, f"{doing}: {type(error).__name__}: {said} (OPEN)", opened
         return found, "", opened

@@ -43,6 +43,7 @@ SUBSET_LIMIT = 8
 SUBSET_LIMIT_MAX = 16           # 65,536 subsets at every point
 SAMPLES = 32
 SAMPLED_TORN_SHARE = 0.2        # of the writes of a drawn subset
+NAMED_MAX = 6                   # writes of one fate that a state is told with
 
 # writes that are whole, as bits by number; of torn ones the sectors, as bits
 Part = tuple[int, tuple[tuple[int, int], ...]]
@@ -100,10 +101,45 @@ class CrashState:
                     at = sector * SECTOR_BYTES
                     yield WriteBegun(number, write.offset + at, write.data[at:at + SECTOR_BYTES])
 
+    def told(self, recording: Recording) -> str:
+        """How the disk came to be so, in words: when, and what became of each write that was not sure.
+
+        Numbers of writes and flushes are those that the recording gave.
+        """
+        progress = _progress(recording.entries[:self.position])
+        moment = progress.moment(self.position, self.power_lost)
+        there, part, missing, torn = list[str](), list[str](), list[str](), dict(self.torn)
+        for write in moment.unsure:
+            name = f"write {write.number} ({len(write.data)} bytes at {write.offset}"
+            if self.whole >> write.number & 1:
+                there.append(f"{name})")
+            elif torn.get(write.number):
+                part.append(f"{name}: sectors {_ranges(torn[write.number])} of {_sectors(write)})")
+            else:
+                missing.append(f"{name})")
+        fates = {"there": there, "in part": part, "missing": missing}
+        told = [f"{fate}: {_listed(names)}" for fate, names in fates.items() if names]
+        sure = f"{moment.sure.bit_count()} of {len(progress.begun)} writes "
+        sure += "durable" if self.power_lost else "answered"
+        return "; ".join([f"{self._how} {self._when(recording)}, {sure}", *told])
+
+    @property
+    def _how(self) -> str:
+        return "power cut" if self.power_lost else "kill"
+
+    def _when(self, recording: Recording) -> str:
+        match recording.entries[self.position:self.position + 1]:
+            case [WriteDone(number)]:
+                return f"before the answer of write {number} (entry {self.position})"
+            case [FlushDone(number)]:
+                return f"before the answer of flush {number} (entry {self.position})"
+            case []:
+                return f"at the end (after {self.position} entries)"
+        return f"before entry {self.position}"
+
     def __str__(self) -> str:
-        how = "power cut" if self.power_lost else "kill"
-        torn = "".join(f", of write {number} the sectors {sectors:#b}" for number, sectors in self.torn)
-        return f"{how} after entry {self.position}: writes {sorted(self.there)} there{torn}"
+        torn = "".join(f", of write {number} sectors {_ranges(sectors)}" for number, sectors in self.torn)
+        return f"{self._how} before entry {self.position}: writes {sorted(self.there)} there{torn}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,3 +263,18 @@ def _drawn(moment: Moment, samples: int, random: Random) -> Iterator[Part]:
 
 def _sectors(write: WriteBegun) -> int:
     return -(-len(write.data) // SECTOR_BYTES)
+
+
+def _ranges(bits: int) -> str:
+    """Those that are set: 0-2, 5."""
+    numbers = [number for number in range(bits.bit_length()) if bits >> number & 1]
+    firsts = [number for number in numbers if number - 1 not in numbers]
+    lasts = [number for number in numbers if number + 1 not in numbers]
+    return ", ".join(f"{first}-{last}" if last > first else f"{first}"
+                     for first, last in zip(firsts, lasts, strict=True))
+
+
+def _listed(names: list[str]) -> str:
+    """The newest of them."""
+    more = f"{len(names) - NAMED_MAX} older ones, " if len(names) > NAMED_MAX else ""
+    return more + ", ".join(names[-NAMED_MAX:])
