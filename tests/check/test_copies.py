@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import repstore
 from repstore import errors
+from repstore._fast.checksum import crc32c
+from repstore.cli import check_copies
+from repstore.cli.app import app
 from repstore.cli.check_copies import find_volume
 from repstore.cli.options import open_cluster
 from repstore.format import BLOCK_SIZE
@@ -101,6 +105,68 @@ def test_explain_shows_the_copy_that_is_bad_and_a_scrub_mends_it(up: Up) -> None
     assert not any(copy["bad_blocks"] for copy in again["copies"].values())
     assert explain(up, 7)["n1"]["record"] == "move"
     explain(up, 300)
+
+
+def told(monkeypatch: pytest.MonkeyPatch, up: Up, *rounds: list[dict[str, Any]], code: int) -> dict[str, Any]:
+    """What `explain` says, and ends with, where the nodes answer so; the last round goes on for ever."""
+    left = [answer for answers in [*rounds, *[rounds[-1]] * 9] for answer in answers]
+
+    def answered(*asked: object, **numbers: int) -> dict[str, Any]:
+        return {"role": "replica", "epoch": 1, "learning": False} | left.pop(0)
+
+    monkeypatch.setattr(check_copies, "ask", answered)
+    done = CliRunner().invoke(app, ["check", "explain", "demo", "1", "--data", str(up.directory), "--json"])
+    assert done.exit_code == code, done.output
+    return dict(json.loads(done.stdout))
+
+
+def data(checksum: int, lsn: int | None, at: int, until: int | None = None, **more: object) -> dict[str, Any]:
+    return {"state": "data", "checksum": checksum, "medium": "good", "record": "write" if lsn else "move",
+            "lsn": lsn, "commit_lsn": at, "until_lsn": at if until is None else until} | more
+
+
+def hole(state: str, at: int) -> dict[str, Any]:
+    return {"state": state, "checksum": 0, "commit_lsn": at, "until_lsn": at}
+
+
+ZEROS = crc32c(bytes(BLOCK_SIZE))
+BEHIND = [data(1, 7, 9), data(2, 20, 21), data(2, 20, 22)]
+
+
+@pytest.mark.parametrize(("answers", "code"), [
+    ([data(1, 7, 8), data(1, 7, 90), data(1, None, 99)], 0),       # not at one LSN, and the same
+    ([hole("hole", 8), hole("zeros", 9), data(ZEROS, 7, 8)], 0),
+    ([data(1, None, 8), data(2, None, 8), data(2, None, 8)], 1),   # at one LSN
+    ([data(1, 7, 25), data(2, 20, 21), data(2, 20, 22)], 1),       # the first must have had record 20
+    ([data(1, 7, 8), hole("lost", 9), data(1, 7, 9)], 1),
+    (BEHIND, 2),
+    ([data(1, None, 8, 9), data(2, None, 8, 9), data(2, None, 8, 9)], 2),
+    ([data(1, 7, 25, learning=True), data(2, 20, 21), data(2, 20, 22)], 2),
+    ([hole("hole", 8), data(2, 7, 9), data(2, 7, 9)], 2)])
+def test_explain_compares_what_copies_have_at_one_lsn(
+        up: Up, monkeypatch: pytest.MonkeyPatch, answers: list[dict[str, Any]], code: int) -> None:
+    found = told(monkeypatch, up, answers, code=code)
+    assert ("changed" in found.get("error", "")) == (code == 2)
+
+
+def test_explain_asks_again_for_a_block_that_is_being_written(
+        up: Up, monkeypatch: pytest.MonkeyPatch) -> None:
+    still = data(3, 30, 31)
+    assert told(monkeypatch, up, BEHIND, [still, still, still], code=0)["copies"]["n1"]["checksum"] == 3
+
+
+def test_explain_calls_no_block_bad_because_it_is_being_written(up: Up) -> None:
+    command = [*COMMAND, "check", "explain", "demo", "1000", "--data", str(up.directory)]
+    with repstore.Cluster(up.directory) as cluster, cluster.volume("demo") as volume:
+        for _ in range(3):
+            asking = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            serial = 0
+            while asking.poll() is None:
+                volume.write(1000 * BLOCK_SIZE, serial.to_bytes(8) * 512)
+                serial += 1
+            shown, _ = asking.communicate()
+            assert asking.returncode in (0, 2), shown
+    explain(up, 1000)
 
 
 def test_verify_proves_that_the_copies_are_equal(up: Up) -> None:

@@ -13,7 +13,7 @@ from repstore import config
 from repstore._fast import inspection
 from repstore._fast.checksum import crc32c
 from repstore.check import verify
-from repstore.check.copies import CopyInquiries
+from repstore.check.copies import CopyInquiries, EngineDevice
 from repstore.check.verify import Difference, Verdict
 from repstore.cli import check_verify
 from repstore.coordination.memory import MemoryConfigStore
@@ -170,6 +170,24 @@ def test_the_side_whose_medium_is_bad_is_not_the_right_one() -> None:
     rot(cluster.node(primary).disk, location(cluster, primary, 5))
     verdict = verified(cluster)
     assert verdict.differences[0].right not in ("", primary)
+
+
+def test_a_block_that_is_written_anew_while_it_is_read_is_not_bad(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its old place has other bytes by the time it is read, as it may where a segment is used again."""
+    cluster = filled()
+    primary = cluster.primary("demo")
+    place = location(cluster, primary, 5)
+    read = EngineDevice.read
+
+    def overtaken(device: EngineDevice, offset: int, length: int) -> memoryview:
+        if offset == place * BLOCK_SIZE and location(cluster, primary, 5) == place:
+            assert write(cluster, "n1", 5, 4711) == 0
+            rot(cluster.node(primary).disk, place)
+        return read(device, offset, length)
+
+    monkeypatch.setattr(EngineDevice, "read", overtaken)
+    assert SimulatedCopy(cluster, primary).worth(5, 1).good.tolist() == [True]
+    assert location(cluster, primary, 5) != place
 
 
 def leaves_at(volume: LocalVolume, serial: int) -> verify.Digests:

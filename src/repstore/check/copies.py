@@ -34,6 +34,7 @@ from repstore.format import (
 )
 from repstore.store.superblock import Superblock
 
+LOOKS_MAX = 8                    # at a block that is written anew each time it has been read
 STATES = {LOCATION_HOLE: "hole", LOCATION_ZERO: "zeros", LOCATION_BAD: "bad", LOCATION_LOST: "lost"}
 OPERATIONS = {OP_WRITE: "write", OP_MOVE: "move", OP_COPY: "copy"}
 Walked = dict[int, list[tuple[int, NDArray[np.void]]]]      # of segments: header's place, payload
@@ -87,22 +88,39 @@ class CopyInquiries:
 
     # ------------------------------------------------------------------------------ explain
     def _explain(self, index: int, numbers: dict[str, int]) -> dict[str, Any]:
+        """The block was so at an LSN from `commit_lsn` to `until_lsn`: commits go on meanwhile."""
         copy = self._engine.volume_state(index)
+        block = self._explain_run(index, numbers["lba"], 1)[0]
         return {"role": copy.role, "epoch": copy.epoch, "commit_lsn": copy.commit_lsn,
-                "learning": copy.learning} | self._explain_run(index, numbers["lba"], 1)[0]
+                "until_lsn": self._engine.volume_state(index).commit_lsn,
+                "learning": copy.learning} | block
 
     def _explain_run(self, index: int, first: int, blocks: int) -> list[dict[str, Any]]:
         """State, place, checksum and record of blocks."""
+        walked: Walked = {}
+        return [self._explain_block(index, first + i, entry, walked)
+                for i, entry in enumerate(self._entries(index, first, blocks))]
+
+    def _entries(self, index: int, first: int, blocks: int) -> NDArray[np.void]:
         entries = np.zeros(blocks, extent_t)
         inspection.read_map(self._engine, index, first, entries.view(np.uint8))
-        walked: Walked = {}
-        found = []
-        for i, entry in enumerate(entries):
+        return entries
+
+    def _explain_block(self, index: int, lba: int, entry: np.void, walked: Walked) -> dict[str, Any]:
+        """What is bad where the map said that it is may have been written anew, and its place given
+        away, before it was read: then it is looked at where it is now."""
+        for _ in range(LOOKS_MAX):
             location, crc = int(entry["location"]), int(entry["crc"])
-            found.append({"state": STATES.get(location, "data"), "location": location, "checksum": crc})
-            if found[-1]["state"] == "data":
-                found[-1] |= self._explain_data(index, first + i, location, crc, walked)
-        return found
+            found = {"state": STATES.get(location, "data"), "location": location, "checksum": crc}
+            if found["state"] == "data":
+                found |= self._explain_data(index, lba, location, crc, walked)
+            if found.get("medium", "good") == "good":
+                return found
+            asked, entry = entry, self._entries(index, lba, 1)[0]
+            if entry == asked:
+                return found
+            walked.clear()               # the batches that were written since are not in it
+        raise BlockingIOError(f"block {lba} is written anew all the time")
 
     def _explain_data(self, index: int, lba: int, location: int, crc: int, walked: Walked) -> dict[str, Any]:
         """Segment, checksum and record of a block; the record is found by walking the segment's headers,

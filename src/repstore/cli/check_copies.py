@@ -11,6 +11,7 @@ import msgspec
 import typer
 
 from repstore import config, errors
+from repstore._fast.checksum import crc32c
 from repstore.cli.check_end import told
 from repstore.cli.check_fsck import EXIT_FINDINGS, ProgressLine
 from repstore.cli.options import (
@@ -29,6 +30,9 @@ from repstore.node import NodeConfig, VolumeConfig, load_nodes, load_volumes
 from repstore.node.inquiry import ask, put
 
 Volume = Annotated[str, typer.Argument(metavar="VOLUME", help="Name of a volume.")]
+EXPLAIN_LOOKS = 5                  # at a block that is being written
+CHANGED = "the copies differ, and were not at one LSN: the block changed while it was looked at"
+ZEROS = crc32c(bytes(BLOCK_SIZE))  # what a hole reads as, on every copy
 SCRUB_LOOK_S = 0.25
 SCRUB_PREFIX = "scrub/"            # how far an interrupted scrub of a copy came
 
@@ -48,16 +52,18 @@ def explain(
     json: Json = False,
 ) -> None:
     """Which record, segment, LSN and epoch a block has on each copy, and whether it is good there.
-    Exit code 0: good on every copy, 1: not, 2: a copy could not be asked."""
+    Exit code 0: good on every copy, 1: not, 2: a copy could not be asked, or the block changed while
+    it was looked at."""
     with told({"volume": volume, "lba": lba}, as_json=json, usage=(errors.ConfigError,)):
         _, configs = open_cluster(data)
         with closing(configs):
             known, names = find_volume(configs, volume)
             if lba >= known.size_bytes // BLOCK_SIZE:
                 raise errors.ConfigError(f"block {lba}: the volume has {known.size_bytes // BLOCK_SIZE}")
-            copies = {name: _try(configs, name, "explain", known.index, lba=lba) for name in names}
+            copies, like = _explain(configs, known.index, names, lba)
+    changed = {"error": CHANGED} if like is None else {}
     if json:
-        print_json({"volume": volume, "lba": lba, "copies": copies})
+        print_json({"volume": volume, "lba": lba, "copies": copies, **changed})
     else:
         print_table(
             f"volume {volume}, block {lba}",
@@ -69,10 +75,12 @@ def explain(
               copy.get("record_epoch"), copy.get("error")) for name, copy in copies.items()])
     if any("error" in copy for copy in copies.values()):
         raise typer.Exit(EXIT_UNUSABLE)
-    content = {copy["checksum"] if copy["state"] == "data" else copy["state"] for copy in copies.values()}
-    if len(content) > 1 or any(copy["state"] in ("bad", "lost") or copy.get("medium", "good") != "good"
-                               for copy in copies.values()):
+    if like is False or any(copy["state"] in ("bad", "lost") or copy.get("medium", "good") != "good"
+                            for copy in copies.values()):
         raise typer.Exit(EXIT_FINDINGS)
+    if changed:
+        complain(CHANGED)
+        raise typer.Exit(EXIT_UNUSABLE)
 
 
 def scrub(
@@ -110,6 +118,32 @@ def find_volume(configs: ConfigStore, name: str) -> tuple[VolumeConfig, list[str
         raise errors.NotFoundError(f"no volume {name!r}")
     nodes = {node.id: node.name for node in load_nodes(configs).values()}
     return known, [nodes[number] for number in sorted(known.placement)]
+
+
+def _explain(configs: ConfigStore, index: int, names: list[str],
+             lba: int) -> tuple[dict[str, dict[str, Any]], bool | None]:
+    """What each copy says of a block, and whether they are alike: asked again while that cannot be told."""
+    for _ in range(EXPLAIN_LOOKS):
+        copies = {name: _try(configs, name, "explain", index, lba=lba) for name in names}
+        like = _alike(list(copies.values()))
+        if like is not None or any("error" in copy for copy in copies.values()):
+            break
+    return copies, like
+
+
+def _alike(copies: list[dict[str, Any]]) -> bool | None:
+    """Whether the copies that have a content have the same; None: they differ, and were not asked at one
+    LSN."""
+    copies = [copy for copy in copies if copy.get("state") in ("data", "hole", "zeros")]
+    if len({copy["checksum"] if copy["state"] == "data" else ZEROS for copy in copies}) <= 1:
+        return True
+    if len({copy[lsn] for copy in copies for lsn in ("commit_lsn", "until_lsn")}) == 1:
+        return False
+    # where all have come past the newest of the records, each must have had that one
+    records = [copy.get("lsn") if copy.get("record") == "write" else None for copy in copies]
+    past = min(copy["commit_lsn"] for copy in copies)
+    known = all(lsn is not None and lsn <= past for lsn in records)
+    return False if known and not any(copy["learning"] for copy in copies) else None
 
 
 def _scrub(configs: ConfigStore, volume: str, rate_bytes_s: int, *, fresh: bool,
