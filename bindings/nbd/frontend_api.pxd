@@ -58,6 +58,8 @@ cdef extern from "frontend.h" nogil:
         void (*export_close)(rs_engine* engine, uint32_t link, uint32_t export_id) noexcept nogil
         int32_t (*export_name)(rs_engine* engine, uint32_t i, char* name, uint32_t room) noexcept nogil
         void (*resume)(rs_engine* engine, uint32_t link) noexcept nogil
+        void (*export_describe)(rs_engine* engine, uint32_t link, const char* name,
+                                uint32_t name_bytes) noexcept nogil
 
     struct rs_frontend:
         uint32_t version

@@ -6,7 +6,8 @@ Rules:
 2. Every length in an option is held against the option's own length before it is used.
 3. An option we do not know, or cannot make sense of, is refused and the next one is read.
    What is not an option at all, is too long to skip, or is one too many closes the link.
-4. One export at a time is being opened; meanwhile nothing is consumed.
+4. One export at a time is being opened or described; meanwhile nothing is consumed.
+5. INFO opens nothing: who has the export keeps it.
 """
 from libc.errno cimport EACCES, EBUSY, ENOENT, EPERM, EROFS, ESHUTDOWN
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -184,7 +185,10 @@ cdef void open_export(connection_t* connection, const uint8_t* name, uint32_t na
             or memcmp(connection.context_name, name, name_bytes) != 0):
         connection.context_chosen = 0    # it was chosen for another export
     connection.phase = PHASE_OPENING
-    connection.api.export_open(connection.engine, connection.link, <const char*>name, name_bytes)
+    if connection.option == NBD_OPT_INFO:
+        connection.api.export_describe(connection.engine, connection.link, <const char*>name, name_bytes)
+    else:
+        connection.api.export_open(connection.engine, connection.link, <const char*>name, name_bytes)
 
 
 cdef void handle_go(connection_t* connection, const uint8_t* data, uint32_t length) noexcept nogil:
@@ -225,15 +229,13 @@ cdef uint16_t transmission_flags(const connection_t* connection) noexcept nogil:
 
 cdef void handshake_opened(connection_t* connection, int32_t error,
                            const rs_export* info) noexcept nogil:
-    """The engine's answer to `export_open`."""
+    """The engine's answer to `export_open` or `export_describe`."""
     if connection.phase != PHASE_OPENING:
         return
     connection.phase = PHASE_OPTIONS
     if error != 0:
         refuse_export(connection, error)
         return
-    connection.opened = 1
-    connection.export_id = info.export_id
     connection.read_only = info.read_only != 0
     connection.size_bytes = info.size_bytes
     if connection.option == NBD_OPT_EXPORT_NAME:
@@ -241,9 +243,10 @@ cdef void handshake_opened(connection_t* connection, int32_t error,
     else:
         send_export_information(connection)
     if connection.option == NBD_OPT_INFO:
-        connection.opened = 0
-        connection.api.export_close(connection.engine, connection.link, connection.export_id)
-    elif operations_allocate(connection):
+        return
+    connection.opened = 1
+    connection.export_id = info.export_id
+    if operations_allocate(connection):
         connection.phase = PHASE_TRANSMISSION
     else:
         connection_close(connection)

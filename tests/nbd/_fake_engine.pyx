@@ -72,6 +72,7 @@ cdef class FakeEngine:
         self.api.export_close = export_close
         self.api.export_name = export_name
         self.api.resume = resume
+        self.api.export_describe = export_describe
 
     def __dealloc__(self):
         free(self.pool)
@@ -126,8 +127,8 @@ cdef class FakeEngine:
             self.frontend.sent(<void*><uint64_t>entry.state, token)
 
     def open_answered(self) -> None:
-        link, name = self.opening.pop(0)
-        self.answer_open(link, name)
+        link, name, describing = self.opening.pop(0)
+        self.answer_open(link, name, describing)
 
     def pump(self, choose=None) -> None:
         """Everything that can happen happens; `choose(n)` picks the next completion."""
@@ -179,19 +180,26 @@ cdef class FakeEngine:
 
     # ---- the engine's part
 
-    cdef answer_open(self, link, name):
+    cdef answer_open(self, link, name, describing):
         cdef rs_export info
         cdef int32_t error = 0 if name in self.names else ENOENT
         if self.open_error:
             error = self.open_error
         memset(&info, 0, sizeof(info))
         if error == 0:
-            info.export_id = 7
+            info.export_id = 0 if describing else 7
             info.read_only = self.read_only
             info.size_bytes = len(self.disk)
-            self.export_users += 1
+            self.export_users += not describing
         self.frontend.opened_export(
             <void*><uint64_t>self.links[link].state, error, &info if error == 0 else NULL)
+
+    cdef asked(self, link, name, describing):
+        name = name or b"demo"
+        if self.inline_open:
+            self.answer_open(link, name, describing)
+        else:
+            self.opening.append((link, name, describing))
 
     cdef perform(self, int slot, bytes payload):
         cdef rs_request* request = &self.pool[slot]
@@ -311,12 +319,7 @@ cdef void close(rs_engine* engine, uint32_t link) noexcept with gil:
 
 cdef void export_open(rs_engine* engine, uint32_t link, const char* name,
                       uint32_t name_bytes) noexcept with gil:
-    self = <FakeEngine><void*>engine
-    asked = name[:name_bytes] or b"demo"
-    if self.inline_open:
-        self.answer_open(link, asked)
-    else:
-        self.opening.append((link, asked))
+    (<FakeEngine><void*>engine).asked(link, name[:name_bytes], False)
 
 
 cdef void export_close(rs_engine* engine, uint32_t link, uint32_t export_id) noexcept with gil:
@@ -341,3 +344,8 @@ cdef void resume(rs_engine* engine, uint32_t link) noexcept with gil:
     if not self.links[link].alive:
         self.violations.append("a dead link was resumed")
     self.links[link].resumed = True
+
+
+cdef void export_describe(rs_engine* engine, uint32_t link, const char* name,
+                          uint32_t name_bytes) noexcept with gil:
+    (<FakeEngine><void*>engine).asked(link, name[:name_bytes], True)

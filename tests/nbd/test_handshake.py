@@ -272,6 +272,21 @@ def test_the_engine_takes_the_names_that_volumes_may_have(engine_client: EngineC
             assert engine_client.answer() == ERR_UNKNOWN
 
 
+def test_information_on_an_export_opens_none(engine_client: EngineClient) -> None:
+    engine = engine_client.engine
+    engine_client.socket.sendall(go(b"v", number=INFO))
+    assert engine_client.asked() == [("describe", "v")]
+    engine.export_refuse("v", errno.ESTALE)        # is for those who open it
+    engine.export_describe("v", SIZE)
+    assert [engine_client.answer(), engine_client.answer()] == [REP_INFO, ACK]
+    engine_client.socket.sendall(go(b"w", number=INFO))
+    assert engine_client.asked() == [("describe", "w")]
+    engine.export_describe("w", 0, errno.ENOENT)
+    assert engine_client.answer() == ERR_UNKNOWN
+    engine_client.socket.sendall(go(b"v"))
+    assert engine_client.asked() == [("attach", "v")]
+
+
 def test_an_export_that_a_client_has_open_is_kept_for_it(engine_client: EngineClient) -> None:
     engine = engine_client.engine
     engine_client.socket.sendall(go(b"v0"))

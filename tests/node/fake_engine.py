@@ -95,6 +95,7 @@ class FakeEngine:
         self.revoked: list[tuple[int, int]] = []
         self.primaries: dict[int, tuple[int, int]] = {}
         self.export_names: list[str] = []
+        self.described: dict[str, tuple[int, int]] = {}     # size and errno
         self.sessions: dict[int, int] = {}
         self.no_copy: Exception | None = None         # why none can be created
 
@@ -224,6 +225,9 @@ class FakeEngine:
 
     def export_refuse(self, name: str, errno: int) -> None:
         self.refused[name] = errno
+
+    def export_describe(self, name: str, size_bytes: int, errno: int = 0) -> None:
+        self.described[name] = (size_bytes, errno)
 
     def export_revoke(self, index: int, errno: int) -> None:
         self.revoked.append((index, errno))

@@ -110,6 +110,19 @@ def test_an_attach_with_an_unknown_outcome_is_made_once(cluster: FakeCluster) ->
     assert cluster.volume("v").last_session == 1
 
 
+def test_who_asks_what_a_volume_is_takes_it_from_nobody(cluster: FakeCluster) -> None:
+    attach(cluster, 1, 100)
+    before = cluster.store.list("")
+    control = cluster.machines[2].control
+    assert control is not None
+    for name in ("v", "nowhere"):
+        control.on_event(("describe", 200, name), cluster.now_s)
+    cluster.settle(0.2)
+    assert engine_of(cluster, 2).described == {"v": (1 << 20, 0), "nowhere": (0, errno.ENOENT)}
+    assert engine_of(cluster, 1).revoked == []
+    assert cluster.store.list("") == before
+
+
 def test_an_attach_while_the_store_is_away(cluster: FakeCluster) -> None:
     def before(operation: str, key: str) -> None:
         raise errors.UnavailableError("away")

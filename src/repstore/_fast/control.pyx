@@ -23,7 +23,7 @@ from repstore._fast.engine cimport (
     engine_sent, engine_stream, engine_turn,
 )
 from repstore._fast.exports cimport (
-    export_install, export_refuse, export_revoke, export_set_primary,
+    export_describe, export_install, export_refuse, export_revoke, export_set_primary,
 )
 from repstore._fast.frontend cimport rs_frontend
 from repstore._fast.layout cimport (
@@ -500,6 +500,13 @@ cdef class Engine:
         cdef bytes name_bytes = name.encode()
         self.lock()
         export_refuse(self.engine, name_bytes, errno)
+        self.unlock(True)
+
+    def export_describe(self, name, unsigned long long size_bytes, int errno=0):
+        """Whoever only asks what this volume is gets its size, or an error."""
+        cdef bytes name_bytes = name.encode()
+        self.lock()
+        export_describe(self.engine, name_bytes, size_bytes, errno)
         self.unlock(True)
 
     def export_revoke(self, index, int errno):

@@ -150,6 +150,7 @@ cdef void engine_link_up(void* handle, uint32_t link, int kind) noexcept nogil:
     here.kind = <uint8_t>kind
     here.up = True
     here.opening = False
+    here.describing = False
     here.export_id = -1
     engine.lent -= here.lent
     here.lent = 0
@@ -182,6 +183,7 @@ cdef void engine_link_down(void* handle, uint32_t link) noexcept nogil:
     cdef int node = here.node
     here.up = False
     here.opening = False
+    here.describing = False
     if here.connection != NULL:
         engine.frontend.disconnected(here.connection)
         here.connection = NULL

@@ -28,6 +28,7 @@ cdef enum event_kind_t:
     EVENT_MENDED_BLOCK = 17
     EVENT_LOST_BLOCK = 18
     EVENT_UNREADABLE = 19
+    EVENT_DESCRIBE = 20
 
 
 # False: it is lost.

@@ -77,6 +77,8 @@ def decode_event(kind, volume, node, epoch, a, b, c, d, text):
         return ("resync_full", volume, node, words)
     if kind == EVENT_ATTACH:
         return ("attach", a, words)
+    if kind == EVENT_DESCRIBE:
+        return ("describe", a, words)
     if kind == EVENT_BAD_BLOCK:
         return ("bad_block", volume, c, a, ("data", "page", "header")[b])
     if kind == EVENT_MENDED_BLOCK:

@@ -38,6 +38,7 @@ cdef export_t* export_find(engine_t* engine, uint32_t index) noexcept nogil
 cdef int64_t export_install(engine_t* engine, uint32_t index, const char* name, uint64_t size_bytes,
                             uint32_t session) noexcept nogil
 cdef void export_refuse(engine_t* engine, const char* name, int32_t error) noexcept nogil
+cdef void export_describe(engine_t* engine, const char* name, uint64_t size_bytes, int32_t error) noexcept nogil
 cdef void export_set_primary(engine_t* engine, uint32_t index, int32_t node, uint32_t epoch) noexcept nogil
 cdef void export_revoke(engine_t* engine, uint32_t index, int32_t error) noexcept nogil
 cdef void export_submit(engine_t* engine, request_t* request) noexcept nogil

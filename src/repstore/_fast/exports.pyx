@@ -3,7 +3,7 @@ from libc.errno cimport EAGAIN, EINVAL, EIO, ENOENT, ENOSPC, ESHUTDOWN, ESTALE
 from libc.string cimport memcpy, memset, strncmp, strncpy
 
 from repstore._fast.checksum cimport crc32c
-from repstore._fast.events cimport EVENT_ATTACH, event_push
+from repstore._fast.events cimport EVENT_ATTACH, EVENT_DESCRIBE, event_push
 from repstore._fast.frames cimport frame_begin, frame_send
 from repstore._fast.frontend cimport (
     REPSTORE_FRONTEND_VERSION, RS_BLOCK_STATUS, RS_FLUSH, RS_READ, RS_REQUEST_BYTES_MAX, RS_WRITE,
@@ -42,6 +42,7 @@ API.export_open = api_export_open
 API.export_close = api_export_close
 API.export_name = api_export_name
 API.resume = api_resume
+API.export_describe = api_export_describe
 
 
 cdef const rs_engine_api* engine_api() noexcept nogil:
@@ -125,6 +126,18 @@ cdef void export_refuse(engine_t* engine, const char* name, int32_t error) noexc
     for i in range(LINKS_MAX):
         if engine.links[i].opening and strncmp(engine.links[i].name, name, 63) == 0:
             engine.links[i].opening = False
+            engine.frontend.opened_export(engine.links[i].connection, error, &info)
+
+
+cdef void export_describe(engine_t* engine, const char* name, uint64_t size_bytes, int32_t error) noexcept nogil:
+    """Answer the connections that only ask what it is."""
+    cdef uint32_t i
+    cdef rs_export info
+    memset(&info, 0, sizeof(info))
+    info.size_bytes = size_bytes
+    for i in range(LINKS_MAX):
+        if engine.links[i].describing and strncmp(engine.links[i].name, name, 63) == 0:
+            engine.links[i].describing = False
             engine.frontend.opened_export(engine.links[i].connection, error, &info)
 
 
@@ -591,20 +604,34 @@ cdef bint is_volume_name(const char* name, uint32_t count) noexcept nogil:
     return True
 
 
-cdef void api_export_open(rs_engine* handle, uint32_t link, const char* name, uint32_t name_bytes) noexcept nogil:
-    """The control side is asked, also about a volume attached here: by now another node may have
-    taken over, and whoever opens must not be given a session that is over."""
-    cdef engine_t* engine = <engine_t*>handle
+cdef bint keep_name(engine_t* engine, uint32_t link, const char* name, uint32_t name_bytes) noexcept nogil:
+    """What a frontend asks for, until it is answered. False: it is, for there can be no such volume (X6)."""
     cdef link_t* connection = &engine.links[link]
     cdef rs_export info
     if not is_volume_name(name, name_bytes):
         memset(&info, 0, sizeof(info))
         engine.frontend.opened_export(connection.connection, ENOENT, &info)
-        return
+        return False
     memset(connection.name, 0, VOLUME_NAME_BYTES)
     memcpy(connection.name, name, name_bytes)
-    connection.opening = True
-    event_push(engine, EVENT_ATTACH, 0, engine.node, 0, link, 0, 0, 0, connection.name)
+    return True
+
+
+cdef void api_export_open(rs_engine* handle, uint32_t link, const char* name, uint32_t name_bytes) noexcept nogil:
+    """The control side is asked, also about a volume attached here: by now another node may have
+    taken over, and whoever opens must not be given a session that is over."""
+    cdef engine_t* engine = <engine_t*>handle
+    if keep_name(engine, link, name, name_bytes):
+        engine.links[link].opening = True
+        event_push(engine, EVENT_ATTACH, 0, engine.node, 0, link, 0, 0, 0, engine.links[link].name)
+
+
+cdef void api_export_describe(rs_engine* handle, uint32_t link, const char* name, uint32_t name_bytes) noexcept nogil:
+    """The control side is asked here too, but attaches nothing: to look must not take a volume from its client."""
+    cdef engine_t* engine = <engine_t*>handle
+    if keep_name(engine, link, name, name_bytes):
+        engine.links[link].describing = True
+        event_push(engine, EVENT_DESCRIBE, 0, engine.node, 0, link, 0, 0, 0, engine.links[link].name)
 
 
 cdef void api_resume(rs_engine* handle, uint32_t link) noexcept nogil:

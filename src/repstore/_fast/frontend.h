@@ -8,7 +8,7 @@
 #define REPSTORE_FRONTEND_H
 #include <stdint.h>
 
-#define REPSTORE_FRONTEND_VERSION 1
+#define REPSTORE_FRONTEND_VERSION 2
 
 enum {                       /* rs_request.kind */
     RS_READ = 1,
@@ -82,6 +82,9 @@ typedef struct rs_engine_api {
     /* the frontend had stopped consuming by its own limits, or waited for its export, and
      * can go on: `received` follows with what was left, later, never inside this call */
     void (*resume)(rs_engine *engine, uint32_t link);
+    /* Asks what an export is without opening it: whoever uses it goes on. Answered like
+     * export_open, but there is nothing to close and export_id means nothing */
+    void (*export_describe)(rs_engine *engine, uint32_t link, const char *name, uint32_t name_bytes);
 } rs_engine_api;
 
 typedef struct rs_frontend {

@@ -37,6 +37,7 @@ cdef extern from "frontend.h" nogil:
         void (*export_close)(rs_engine*, uint32_t, uint32_t) noexcept nogil
         int32_t (*export_name)(rs_engine*, uint32_t, char*, uint32_t) noexcept nogil
         void (*resume)(rs_engine*, uint32_t) noexcept nogil
+        void (*export_describe)(rs_engine*, uint32_t, const char*, uint32_t) noexcept nogil
     ctypedef struct rs_frontend:
         uint32_t version
         const char* name

@@ -604,7 +604,8 @@ cdef struct link_t:
     int32_t export_id              # that its frontend opened last; -1: none
     uint32_t lent                  # of a peer: sends that still read memory of ours
     uint64_t lent_ns               # when the last of them came back, or the first of them went
-    bint opening                   # waits for an export
+    bint opening                   # waits for an export,
+    bint describing                # or to be told what one is
     uint32_t generation
     void* connection               # frontend state
     char name[64]                  # of the export it waits for

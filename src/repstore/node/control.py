@@ -9,6 +9,7 @@ what they decide.
      volume any more: an empty or foreign config database deletes nothing.
   N4 An attach is a swap. A node that holds the current attach lends it to its further
      connections; whoever is attached elsewhere loses its export when the swap is seen.
+     To be told what a volume is attaches nothing.
   N5 No question stops a node, now or when it starts again: what cannot be understood, done or
      written down is answered with an error, whatever was raised.
   N6 A coordination store that cannot be reached or read, a kernel that opens no more files and a
@@ -33,6 +34,7 @@ from repstore.replication.events import (
     AttachRequest,
     BadBlock,
     ConfigRead,
+    DescribeRequest,
     Fenced,
     LinkDown,
     LinkUp,
@@ -145,6 +147,8 @@ class NodeControl:
                 self._prove_death(record.node, now_s)
             case AttachRequest():
                 self._on_attach(record, now_s)
+            case DescribeRequest():
+                self._on_describe(record)
             case Fenced():
                 self.health.fenced = f"{record.text} ({errno.errorcode.get(record.errno, '?')})"
                 self._tell_all(record, now_s)
@@ -427,6 +431,14 @@ class NodeControl:
             self.attach(request.volume_name, now_s)
         except errors.RepstoreError as error:
             self._engine.export_refuse(request.volume_name, error.errno)
+
+    def _on_describe(self, request: DescribeRequest) -> None:
+        try:
+            volume = admin.load_volume(self._store, request.volume_name)
+        except errors.RepstoreError as error:
+            self._engine.export_describe(request.volume_name, 0, error.errno)
+        else:
+            self._engine.export_describe(request.volume_name, volume.size_bytes)
 
     def attach(self, name: str, now_s: float) -> int:
         """Serve a volume from here, taking over from whoever did; returns the export's id."""

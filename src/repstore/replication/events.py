@@ -127,6 +127,13 @@ class AttachRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class DescribeRequest:
+    """A frontend of this engine asks what a volume is, and does not open it."""
+    request_id: int
+    volume_name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Fenced:
     """The store failed and takes no more writes."""
     errno: int
@@ -203,7 +210,8 @@ class Tick:
 
 VolumeEvent = (Sealed | Pulled | Want | LearnerCaughtUp | JoinReady | MemberSilent | Diverged
                | Unreadable | ResyncFull | Stale | RequestSession)
-NodeEvent = LinkUp | LinkDown | AttachRequest | Fenced | NoSpace | BadBlock | MendedBlock | LostBlock
+NodeEvent = (LinkUp | LinkDown | AttachRequest | DescribeRequest | Fenced | NoSpace | BadBlock | MendedBlock
+             | LostBlock)
 PolicyEvent = (VolumeEvent | LinkUp | LinkDown | Fenced | ConfigRead | SwapDone | NodeDied | NodeStarted
                | Tick)
 
@@ -212,7 +220,8 @@ _BY_NAME: dict[str, type[VolumeEvent | NodeEvent]] = {
     "join_ready": JoinReady, "member_silent": MemberSilent, "diverged": Diverged,
     "unreadable": Unreadable,
     "resync_full": ResyncFull, "stale": Stale, "request_session": RequestSession,
-    "link_up": LinkUp, "link_down": LinkDown, "attach": AttachRequest, "fenced": Fenced,
+    "link_up": LinkUp, "link_down": LinkDown, "attach": AttachRequest, "describe": DescribeRequest,
+    "fenced": Fenced,
     "no_space": NoSpace, "bad_block": BadBlock, "mended_block": MendedBlock, "lost_block": LostBlock,
 }
 
