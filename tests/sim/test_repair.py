@@ -15,6 +15,7 @@ from repstore._fast.layout import ANY_FLAG, FETCH_DATA, FETCH_LATER, FRAME_FETCH
 from repstore.check.findings import Report
 from repstore.check.fsck import check_device
 from repstore.format import BLOCK_SIZE, LOCATION_BAD, LOCATION_LOST, PAGE_ENTRIES, page_reference_t
+from repstore.sim.clock import NS_PER_S
 from repstore.sim.cluster import SimulatedCluster
 from repstore.sim.workload import READ, stamped, stamps_of
 from repstore.store import recovery, superblock
@@ -187,6 +188,23 @@ def test_a_learner_joins_with_a_block_that_nobody_has_and_keeps_it_as_bad() -> N
     cluster.run_for(0.2)
     assert location(cluster, "n3", BLOCK) == LOCATION_BAD
     assert (extents(cluster, "n3", BLOCK + 1, 16)["location"] > LOCATION_LOST).all()
+
+
+@pytest.mark.parametrize(("lasts_s", "is_bad"), [(3, False), (LIMIT_S, True)])
+@pytest.mark.fault("disk: reads of the last copy in sync fail for some seconds while another one returns",
+                   promise="the copy that returns joins with every block")
+def test_a_learner_is_told_of_no_block_that_can_be_read_later(lasts_s: float, is_bad: bool) -> None:
+    cluster = filled(copies=2)
+    block = SIZE_BLOCKS - 1                       # written last: the change bitmap has it
+    cluster.kill("n2")
+    cluster.run_until(lambda: cluster.volume(VOLUME).in_sync_nodes() == (0,), LIMIT_S)
+    assert write(cluster, "n1", block, 5000) == 0
+    unreadable = UnreadableBlocks(cluster.node("n1").disk)
+    unreadable.blocks.add(location(cluster, "n1", block))
+    cluster.start("n2")
+    cluster.clock.after(int(lasts_s * NS_PER_S), unreadable.blocks.clear)
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    assert (location(cluster, "n2", block) == LOCATION_BAD) == is_bad
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3, *MORE_SEEDS])

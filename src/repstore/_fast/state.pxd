@@ -390,8 +390,10 @@ cdef struct transfer_t:
     uint8_t kind                   # FRAME_APPEND, FRAME_TAIL or FRAME_COPY
     bint busy
     uint32_t outstanding           # reads, then sends
-    bint stalled                   # waits for repairs, then reads again
-    uint64_t bad                   # blocks that cannot be read, as bits
+    bint stalled                   # waits for repairs, or for its time, then reads again
+    uint64_t bad                   # blocks that are bad here, as bits
+    bint unread                    # some of them could not be read
+    patience_t patience            # with these
     uint32_t blocks
     uint64_t lba
     uint64_t lsn                   # of the record; 0: the end of a tail

@@ -4,7 +4,8 @@ A tail brings an in-sync member, or a candidate, the pending records it lacks. C
 learner committed blocks (resync.pxd says which). Blocks that moved while they were read, written
 anew by a client or taken elsewhere by the cleaner, are read again: what leaves is the committed
 content at that moment, so records that follow in the stream are never older. A block of a run
-that is bad here is repaired first; if no copy has it, it goes out as bad.
+that is bad here is repaired first; if no copy has it, it goes out as bad, one that could not be read
+when that has lasted (patience.pxd).
 """
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 

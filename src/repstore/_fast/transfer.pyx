@@ -11,11 +11,12 @@ from repstore._fast.layout cimport (
     FRAME_COPY, FRAME_FETCHED, FRAME_TAIL, LAST_FLAG, LEARNING_FLAG, LOCATION_BAD, LOCATION_HOLE, OP_COPY,
     OP_COPY_BAD, OP_WRITE, VOLUME_LEARNING, descriptor_t, extent_t, frame_header_t,
 )
+from repstore._fast.patience cimport patience_lasts
 from repstore._fast.repair cimport REPAIR_STARTED, repair_covers, repair_full, repair_need
 from repstore._fast.requests cimport buffer_get, buffer_put
 from repstore._fast.segments cimport is_data, is_lost, segment_of
 from repstore._fast.state cimport (
-    PENDING_CRCS, ROLE_PRIMARY, SENT_TRANSFER, TOKEN_TRANSFER, token, transfer_t,
+    PENDING_CRCS, ROLE_PRIMARY, SENT_TRANSFER, TOKEN_TRANSFER, due, token, transfer_t,
 )
 from repstore._fast.volume cimport LOOKUP_OK, pending_at, volume_lookup
 
@@ -76,6 +77,7 @@ cdef void read_blocks(engine_t* engine, transfer_t* transfer) noexcept nogil:
     cdef uint32_t first = 0, count, location
     transfer.outstanding = 1                   # ours, until all are issued
     transfer.bad = 0
+    transfer.unread = False
     while first < transfer.blocks:
         location = transfer.extents[first].location
         count = 1
@@ -112,6 +114,7 @@ cdef void transfer_read_done(engine_t* engine, uint64_t value, int32_t result) n
             read_run(engine, transfer, first + i, 1)
     elif result != <int32_t>(count << BLOCK_SHIFT):
         transfer.bad |= <uint64_t>1 << first
+        transfer.unread = True
     else:
         crc32c_blocks(transfer.buffer + (<size_t>first << BLOCK_SHIFT), count, crcs)
         for i in range(count):
@@ -129,7 +132,7 @@ cdef void read_part_done(engine_t* engine, transfer_t* transfer) noexcept nogil:
     elif transfer.volume == NULL or engine.nodes[transfer.node].link < 0:
         transfer_end(engine, transfer)
     elif transfer.kind == FRAME_COPY:
-        if transfer.bad and waits_for_repairs(engine, transfer):
+        if transfer.bad and (waits_for_repairs(engine, transfer) or waits_for_disk(engine, transfer)):
             transfer.stalled = True
             engine.transfers_stalled += 1
         else:
@@ -164,8 +167,14 @@ cdef bint waits_for_repairs(engine_t* engine, transfer_t* transfer) noexcept nog
     return waits
 
 
+cdef bint waits_for_disk(engine_t* engine, transfer_t* transfer) noexcept nogil:
+    """Is a block that no copy can give one that may be readable in a moment? A learner that is told that it is
+    bad would join without it."""
+    return transfer.unread and patience_lasts(&transfer.patience, engine.now_ns, engine.store.patience_ns)
+
+
 cdef void transfers_go_on(engine_t* engine) noexcept nogil:
-    """Once a turn: runs whose repairs have ended are read again."""
+    """Once a turn: runs whose repairs have ended, or whose time has come, are read again."""
     cdef uint32_t i
     cdef transfer_t* transfer
     for i in range(TRANSFERS if engine.transfers_stalled else 0):
@@ -174,6 +183,9 @@ cdef void transfers_go_on(engine_t* engine) noexcept nogil:
             continue
         if transfer.volume != NULL and (
                 repair_covers(engine, transfer.volume, transfer.lba, transfer.blocks) or repair_full(engine, transfer.volume)):
+            continue
+        if transfer.volume != NULL and engine.now_ns < transfer.patience.again_ns:
+            due(engine, transfer.patience.again_ns)
             continue
         transfer.stalled = False
         engine.transfers_stalled -= 1
