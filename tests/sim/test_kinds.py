@@ -19,6 +19,7 @@ OUTCOMES = (
     ("network", plans.LINKS, CONVERGES),
     ("coordination", plans.CONFIG, CONVERGES),
     ("disk", plans.DISK, "the store is fenced or waits, nothing acknowledged is lost"),
+    ("disk", plans.READS, "errors meanwhile, and nothing is lost, of a single copy neither"),
     ("disk", plans.DATA_HERE, NEVER_WRONG), ("disk", plans.DATA_DISK, NEVER_WRONG),
     ("clock", plans.CLOCK, "no lease is believed too long; beyond what leases allow for, no write is lost"),
     ("process", plans.CLIENT, "a client goes on through another node, and each write happens once"),

@@ -24,7 +24,7 @@ SETUP = Setup(nodes=3, store_kib=1024, segment_kib=64, quantum_ns=1, control_del
 CLOCKED = ("cut one way", "cut off", "slow link", "rough links", "pause", "hold control", "stall",
            "slow disk", "config away", "config away for all", "config unknown", "config late", "config slow")
 ARMED = ("write error", "full disk", "flush error", "forgetful flush", "lost write", "torn write",
-         "misdirected write", "stale write", "read error")
+         "misdirected write", "stale write", "read error", "reads fail")
 AT_ONCE = ("kill", "kill all", "stop", "kill at start", "cut power", "cut power of all", "drop links",
            "half open", "rot", "bad sector", "rot metadata", "old superblock", "clock step", "move client")
 AT_FIRST = ("rot", "bad sector", "rot metadata", "old superblock", "move client")     # share says where
@@ -75,7 +75,7 @@ def test_what_many_meet_is_counted_once(kind: str) -> None:
     scene.down.add("n3")
     scene.cluster.kill("n3")
     scene.cluster.run_for(0.5)
-    if kind == "read error":
+    if kind in ("read error", "reads fail"):
         scene.attach(scene.clients[0], 0, "n2")
         for name in ("n1", "n3"):                     # so that n2 leads, and reads
             if scene.cluster.node(name).life is not None:

@@ -39,8 +39,8 @@ from repstore.sim.workload import Operation, SimulatedClient, stamped
 CORPUS = [json.loads(line) for line in (Path(__file__).parent / "corpus.jsonl").read_text().splitlines()]
 ROOT = Path(__file__).parents[2]
 QUICK_SEEDS = range(100_000, 100_025)
-ROOMS = (plans.PROCESS, plans.LINKS, plans.CONFIG, plans.DISK, plans.DATA_HERE, plans.DATA_DISK, plans.CLOCK,
-         plans.CLIENT)
+ROOMS = (plans.PROCESS, plans.LINKS, plans.CONFIG, plans.DISK, plans.READS, plans.DATA_HERE, plans.DATA_DISK,
+         plans.CLOCK, plans.CLIENT)
 
 
 @pytest.mark.parametrize("entry", CORPUS, ids=lambda entry: str(entry["plan"]["seed"]))

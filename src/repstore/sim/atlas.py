@@ -52,6 +52,7 @@ class Damage:
     setup: Setup
     blocks: set[tuple[int, int]] = field(default_factory=set)          # (volume index, block)
     anywhere: bool = False                                             # a disk lost or misplaced data
+    unread: bool = False                                               # reads failed, and what was read stays
     metadata: bool = False                                             # a store may not open
     fenced: bool = False                                               # a store may have failed
     unflushed: set[tuple[int, int]] = field(default_factory=set)       # those that no flush covered then
@@ -76,7 +77,7 @@ class Damage:
             if not self.power_was_cut:
                 return False
             blocks = self.unflushed            # power may have taken the other copies of these
-        return self.anywhere or any((volume, block) in blocks for block in span)
+        return self.anywhere or self.unread or any((volume, block) in blocks for block in span)
 
     @property
     def any(self) -> bool:

@@ -57,6 +57,7 @@ class ArmedFaults:
     writes: deque[str] = field(default_factory=deque)     # lost, misdirected, torn, stale, eio, enospc
     failing_reads: int = 0
     reads_met: deque[Met] = field(default_factory=deque)  # of those, by a fault that is counted
+    reads_fail: bool = False                              # all of them, for as long as it is so
     flushes: deque[str] = field(default_factory=deque)    # fails, forgets
     slow_factor: int = 1                                  # fail-slow: everything takes so many times as long
     unreadable: set[int] = field(default_factory=set)     # blocks: until they are written again
@@ -67,6 +68,7 @@ class ArmedFaults:
         self.writes.clear()
         self.flushes.clear()
         self.failing_reads = 0
+        self.reads_fail = False
         self.reads_met.clear()
         self.slow_factor = 1
 
@@ -186,6 +188,10 @@ class SimulatedDisk:
             if faults.reads_met:
                 faults.reads_met.popleft()()
             self.struck.append(f"read of {ask.length} at {ask.offset} fails")
+            return -errno.EIO, None
+        if faults.reads_fail:
+            faults.waiting.meet("reads fail")
+            self.struck.append(f"read of {ask.length} at {ask.offset} fails for now")
             return -errno.EIO, None
         if faults.unreadable and any(block in faults.unreadable for block in _blocks(ask.offset, ask.length)):
             self.struck.append(f"read of {ask.length} at {ask.offset} meets a bad sector")

@@ -251,6 +251,20 @@ def slow_disk(scene: Scene, fault: Fault, met: Met) -> None:
     _after(scene, fault, lambda: setattr(faults, "slow_factor", 1))
 
 
+def reads_fail(scene: Scene, fault: Fault, met: Met) -> None:
+    """A client may be told an error meanwhile, and nothing may be lost by it."""
+    scene.damage.unread = True
+    faults = scene.cluster.node(fault.node).disk.faults
+    faults.reads_fail = True
+    faults.waiting.put("reads fail", met)
+
+    def end() -> None:
+        faults.reads_fail = False
+        faults.waiting.over("reads fail")
+
+    _after(scene, fault, end)
+
+
 def read_error(scene: Scene, fault: Fault, met: Met) -> None:
     scene.damage.anywhere = scene.damage.metadata = True
     faults, reads = scene.cluster.node(fault.node).disk.faults, 1 + int(fault.share * 3)
@@ -348,7 +362,7 @@ STRIKES: dict[str, Callable[[Scene, Fault, Met], None]] = {
     "config unknown": config_unknown, "config late": config_late,
     "config slow": config_slow,
     "write error": _arm_write("eio"), "full disk": _arm_write("enospc"), "flush error": flush_error,
-    "stall": stall, "slow disk": slow_disk,
+    "stall": stall, "slow disk": slow_disk, "reads fail": reads_fail,
     "rot": rot, "bad sector": bad_sector,
     "rot metadata": rot_metadata, "lost write": _arm_write("lost"), "torn write": _arm_write("torn"),
     "misdirected write": _arm_write("misdirected"), "stale write": stale_write,

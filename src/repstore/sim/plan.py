@@ -42,18 +42,20 @@ PROCESS = ("kill", "kill all", "stop", "kill at start", "cut power", "cut power 
 LINKS = ("drop links", "cut one way", "cut off", "slow link", "half open", "rough links")
 CONFIG = ("config away", "config away for all", "config unknown", "config late", "config slow")
 DISK = ("write error", "full disk", "flush error", "stall", "slow disk")
+READS = ("reads fail",)          # not for as long as a store is patient: nothing is lost
 DATA_HERE = ("rot", "bad sector")                       # of blocks of data, told apart by volume and block
 DATA_DISK = ("rot metadata", "lost write", "misdirected write", "torn write", "stale write",
              "old superblock", "read error", "forgetful flush")     # a disk that nobody can trust
 CLOCK = ("clock step",)
 CLIENT = ("move client",)
-KINDS = (*PROCESS, *LINKS, *CONFIG, *DISK, *DATA_HERE, *DATA_DISK, *CLOCK, *CLIENT)
+KINDS = (*PROCESS, *LINKS, *CONFIG, *DISK, *READS, *DATA_HERE, *DATA_DISK, *CLOCK, *CLIENT)
 CRASHES = frozenset({"kill", "kill all", "kill at start", "cut power", "cut power of all"})
 
 GEOMETRIES = ((1024, 64), (1024, 64), (2048, 64), (2048, 128), (4096, 128))      # KiB of store and segment
 DRIFT_PPM_MOST = 20_000
 STEP_S_MOST = 0.25            # the grace period leaves that, with the drift of two clocks
 FAR_STEP_S_MOST = 20.0
+FAILING_READS_SHARE = 0.3     # of seeds
 OVERLAPS_SHARE = 0.4          # of volumes whose client has operations under way that share blocks
 LARGE_SHARE = 0.03            # of operations
 SECTORS_SHARE = 0.25          # of volumes whose client works in sectors
@@ -261,6 +263,8 @@ def draw(seed: int) -> Plan:
     if any(fault.kind in DATA_DISK for fault in faults) and setup.bad_disk == NO_NODE:
         raise AssertionError("damage without a disk for it")
     asks = _draw_asks(random, setup, faults, length_ns)
+    faults += _draw_failing_reads(Random(f"reads {seed}"), setup, length_ns)
+    faults = tuple(sorted(faults, key=lambda fault: (fault.at_ns, fault.kind)))
     return Plan(seed, length_ns, setup, faults, asks)
 
 
@@ -323,6 +327,15 @@ def _draw_faults(random: Random, setup: Setup, kinds: list[str], length_ns: int)
         if random.random() < COMPANION_SHARE:
             faults.append(_draw_companion(random, setup, fault, crashes or ["kill"], length_ns))
     return tuple(sorted(faults, key=lambda fault: (fault.at_ns, fault.kind)))
+
+
+def _draw_failing_reads(random: Random, setup: Setup, length_ns: int) -> tuple[Fault, ...]:
+    """Beside everything else, and of each disk once: two behind each other may outlast the patience."""
+    if random.random() >= FAILING_READS_SHARE:
+        return ()
+    names = _names(setup)
+    return tuple(msgspec.structs.replace(_draw_fault(random, setup, list(READS), length_ns), node=name)
+                 for name in random.sample(names, random.randint(1, len(names))))
 
 
 def _draw_fault(random: Random, setup: Setup, kinds: list[str], length_ns: int) -> Fault:

@@ -99,6 +99,7 @@ def play(scene: Scene, oracle: Oracle) -> None:
                       lambda: f"{_unhealthy(scene)} (liveness)")
     if scene.is_given_up():
         return
+    scene.damage.unread = False                # what failed for a while can be read again
     if plan.setup.atlas:
         scene.damage.must_recover = True
     _read_everything(scene)
