@@ -15,7 +15,15 @@ import pytest
 from repstore import config
 from repstore._fast.loop import Loop
 
-from .conftest import BYTES_ACCEPTED, FRAMES_ACCEPTED, FRAMES_CONNECTED, WAIT_S, RunningLoop, drivers, echo_engine
+from .conftest import (
+    BYTES_ACCEPTED,
+    FRAMES_ACCEPTED,
+    FRAMES_CONNECTED,
+    WAIT_S,
+    RunningLoop,
+    drivers,
+    echo_engine,
+)
 
 Start = Callable[..., RunningLoop]
 DESCRIPTORS = 2048        # a full table of links, and whatever else a test process has open

@@ -13,7 +13,6 @@ from repstore_nbd import frontend
 
 from repstore import config
 from repstore.node.native import Native
-
 from tests.nbd.wire import (
     ABORT,
     ACK,

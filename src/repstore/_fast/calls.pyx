@@ -1,6 +1,6 @@
 """Feeding in-process calls into exports; see calls.pxd."""
 from libc.errno cimport ESHUTDOWN
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 
 from repstore._fast.exports cimport export_by_id, export_submit
