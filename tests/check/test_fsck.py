@@ -1,6 +1,8 @@
 """fsck: clean where nothing is wrong, and one finding of the right kind for each thing that is."""
 import fcntl
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +60,12 @@ def judged(image: bytearray, *, data: bool = True, boot_id: bytes = BOOT_ID) -> 
     assert bytes(image) == before                     # a check never writes
     assert report.complete
     return report
+
+
+def names_of_volumes(report: Report) -> set[str]:
+    """What its findings call volumes: one is called one thing, whatever is wrong with it."""
+    return {finding.where.split(",")[0].removeprefix("volume ") for finding in report.findings
+            if finding.where.startswith("volume ")}
 
 
 class Parts:
@@ -139,10 +147,13 @@ def test_a_store_that_nothing_happened_to_is_clean(clean: bool, seed: int) -> No
 ])
 def test_one_flipped_bit_is_one_finding_of_its_kind(kind: str, where: Callable[[Parts], int]) -> None:
     image = worked_in()
-    flip(image, where(Parts(image)), 100)
+    parts = Parts(bytearray(image))
+    flip(image, where(parts), 100)
     report = judged(image)
     assert report.verdict == "findings"
     assert report.counts == {kind: 1}
+    if kind in ("page", "data"):
+        assert names_of_volumes(report) == {parts.root.volumes[0].name}
 
 
 def test_a_damaged_batch_header_leaves_its_blocks_without_a_record() -> None:
@@ -156,6 +167,7 @@ def test_a_damaged_batch_header_leaves_its_blocks_without_a_record() -> None:
         report = judged(image)
         flip(image, block, 140)
         assert set(report.counts) <= {"record"}
+        assert names_of_volumes(report) <= {parts.root.volumes[0].name}
         hit += report.counts["record"] > 0
     assert hit > 2
     assert judged(image).verdict == "clean"
@@ -237,7 +249,9 @@ def test_a_map_that_is_whole_but_wrong_is_found_out(
     image = worked_in()
     parts = Parts(bytearray(image))
     rewrite_map(image, lambda page: change(parts, page))
-    assert judged(image).counts[kind] >= 1
+    report = judged(image)
+    assert report.counts[kind] >= 1
+    assert names_of_volumes(report) <= {parts.root.volumes[0].name}
 
 
 @pytest.mark.parametrize("place", [
@@ -252,7 +266,7 @@ def test_a_map_page_that_points_outside_of_the_segments_is_named_by_the_entry(
     report = judged(image)
     assert report.counts == {"pointer": 1, "lost": BLOCKS}       # the engine takes nothing of such a page
     assert [finding.where for finding in report.findings if finding.kind == "pointer"] == [
-        f"volume 1, block {lba}"]
+        f"volume {parts.root.volumes[0].name}, block {lba}"]
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -404,12 +418,17 @@ def test_the_command_keeps_its_position_and_goes_on_from_there(
     assert "no file can be made there" in capsys.readouterr().err
 
 
-def test_a_pipe_is_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_neither_file_nor_device_is_refused_in_one_line(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store, pipe = tmp_path / "store", tmp_path / "pipe"
     store.write_bytes(worked_in())
     os.mkfifo(pipe)
     assert run(["check", "fsck", str(pipe)]) == 2
     assert capsys.readouterr().err == f"repstore: {pipe} is neither a file nor a block device\n"
+    done = subprocess.run([sys.executable, "-m", "repstore.cli", "check", "fsck", str(tmp_path)],
+                          capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == f"repstore: {tmp_path} is neither a file nor a block device\n"
     assert run(["check", "fsck", str(store), "--resume", str(pipe)]) == 2
     assert capsys.readouterr().err == (
         f"repstore: {pipe}: is a pipe: what an interrupted check left must be a regular file\n")

@@ -77,13 +77,17 @@ def test_the_lock_ends_with_the_process(tmp_path: Path) -> None:
         device.close()
 
 
-def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_file_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(errors.NotFoundError, match="no store at"):
         FileDevice(tmp_path / "absent")
-    with pytest.raises(errors.ConfigError, match="cannot be opened"):
-        FileDevice(tmp_path)
-    with pytest.raises(errors.ConfigError, match="neither a file nor a block device"):
-        FileDevice(Path("/dev/null"))
+    (tmp_path / "file").touch()
+    with pytest.raises(errors.ConfigError, match="cannot be opened: Not a directory"):
+        FileDevice(tmp_path / "file" / "store")
+    for path in (tmp_path, Path("/dev/null")):
+        for writable in (False, True):
+            with pytest.raises(errors.ConfigError, match="neither a file nor a block device"):
+                FileDevice(path, writable=writable)
+    assert caplog.messages == []                 # that a directory has no O_DIRECT is no news
     os.mkfifo(tmp_path / "pipe")
     for writable in (False, True):               # nobody waits for the other end
         with pytest.raises(errors.ConfigError, match="pipe is neither a file nor a block device"):

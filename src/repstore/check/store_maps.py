@@ -51,7 +51,7 @@ def check_pages(device: Device, geometry: Geometry, root: Root, report: Report, 
                 first = number * DIRECTORY_ENTRIES
                 for place, content in _pages_below(device, geometry, page, where, used, report):
                     if tree is volume.trees[0]:
-                        _check_places(geometry, int(volume.entry["index"]), first + place, content, report)
+                        _check_places(geometry, volume.name, first + place, content, report)
     slots = np.concatenate([np.zeros(0, np.uint32), *used])
     values, counts = np.unique(slots, return_counts=True)
     for slot in values[counts > 1]:
@@ -69,12 +69,12 @@ def _pages_below(device: Device, geometry: Geometry, directory: memoryview, wher
             yield place, page
 
 
-def _check_places(geometry: Geometry, index: int, number: int, page: memoryview, report: Report) -> None:
+def _check_places(geometry: Geometry, volume: str, number: int, page: memoryview, report: Report) -> None:
     """Does every entry of a map page that names a place name one in a segment?"""
     locations = np.frombuffer(page, extent_t)["location"]
     segments, _ = segments_of(geometry, locations)
     for i in np.flatnonzero((locations > LOCATION_LOST) & (segments < 0)).tolist():
-        report.add("pointer", f"volume {index}, block {number * PAGE_ENTRIES + i}", "a block of a segment",
+        report.add("pointer", f"volume {volume}, block {number * PAGE_ENTRIES + i}", "a block of a segment",
                    f"block {locations[i]} of the store: all {PAGE_ENTRIES} blocks of its map page are lost")
 
 
@@ -137,9 +137,10 @@ def check_pointers(engine: Engine, geometry: Geometry, report: Report,
     for index, first, entries in map_pages(engine):
         progress("map entries", done, total)
         done += len(entries)
+        volume = engine.volume_state(index).name
         locations = entries["location"]
         for lba in first + np.flatnonzero((locations > LOCATION_ZERO) & (locations <= LOCATION_LOST)):
-            report.add("lost", f"volume {index}, block {lba}", "its content", "none")
+            report.add("lost", f"volume {volume}, block {lba}", "its content", "none")
         lbas = first + np.flatnonzero(locations > LOCATION_LOST)
         locations = locations[locations > LOCATION_LOST]
         report.checked["blocks"] += len(locations)
@@ -147,20 +148,20 @@ def check_pointers(engine: Engine, geometry: Geometry, report: Report,
         good = (numbers >= 0) & (offsets > 0)
         good[good] &= in_use[numbers[good]]
         for lba, location in zip(lbas[~good], locations[~good], strict=True):
-            report.add("pointer", f"volume {index}, block {lba}", "a block of a segment in use",
+            report.add("pointer", f"volume {volume}, block {lba}", "a block of a segment in use",
                        f"block {location} of the store")
-        _own(owners, index, lbas[good], locations[good], report)
+        _own(owners, volume, lbas[good], locations[good], report)
     return owners
 
 
-def _own(owners: NDArray[np.uint8], index: int, lbas: NDArray[np.int64], locations: NDArray[np.uint32],
+def _own(owners: NDArray[np.uint8], volume: str, lbas: NDArray[np.int64], locations: NDArray[np.uint32],
          report: Report) -> None:
     order = np.argsort(locations, kind="stable")
     twice = np.zeros(len(locations), bool)
     twice[order[1:]] = locations[order[1:]] == locations[order[:-1]]
     twice |= owners[locations] > 0
     for lba, location in zip(lbas[twice], locations[twice], strict=True):
-        report.add("owner", f"volume {index}, block {lba}", "a block of its own",
+        report.add("owner", f"volume {volume}, block {lba}", "a block of its own",
                    f"block {location} of the store, which another entry points to")
     owners[locations] = np.minimum(owners[locations] + 1, 2)
 

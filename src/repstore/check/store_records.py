@@ -162,12 +162,12 @@ def _check_batch(device: Device, engine: Engine, location: int, payload: NDArray
     here = entries["location"] == location + np.arange(len(payload))
     explained[:len(payload)] |= here
     for i in np.flatnonzero(here & (entries["crc"] != payload["crc"])):
-        report.add("record", f"volume {payload['volume'][i]}, block {payload['lba'][i]}",
+        report.add("record", _where(engine, int(payload["volume"][i]), int(payload["lba"][i]), entries[i]),
                    f"checksum {int(entries['crc'][i]):#010x}, as the map says",
                    f"{int(payload['crc'][i]):#010x}")
     if data:
         for i in np.flatnonzero(here):
-            check_block(device, int(payload["volume"][i]), int(payload["lba"][i]), entries[i], report)
+            check_block(device, engine, int(payload["volume"][i]), int(payload["lba"][i]), entries[i], report)
 
 
 def _map_of(engine: Engine, payload: NDArray[np.void]) -> NDArray[np.void]:
@@ -182,18 +182,25 @@ def _map_of(engine: Engine, payload: NDArray[np.void]) -> NDArray[np.void]:
     return entries
 
 
-def check_block(device: Device, index: int, lba: int, entry: np.void, report: Report) -> None:
+def _where(engine: Engine, index: int, lba: int, entry: np.void) -> str:
+    """A block as people know it: by the name of its volume, as in every finding."""
+    name = engine.volume_state(index).name
+    return f"volume {name}, block {lba}, block {int(entry['location'])} of the store"
+
+
+def check_block(device: Device, engine: Engine, index: int, lba: int, entry: np.void,
+                report: Report) -> None:
     """Is a block what the map says (R2)?"""
     report.checked["blocks of data"] += 1
-    where = f"volume {index}, block {lba}, block {int(entry['location'])} of the store"
     try:
         block = device.read(int(entry["location"]) * BLOCK_SIZE, BLOCK_SIZE)
     except OSError as error:
-        report.add("data", where, "a readable block", error.strerror)
+        report.add("data", _where(engine, index, lba, entry), "a readable block", error.strerror)
         return
     found = int(crc32c_blocks(block)[0])
     if found != entry["crc"]:
-        report.add("data", where, f"checksum {int(entry['crc']):#010x}", f"{found:#010x}")
+        report.add("data", _where(engine, index, lba, entry), f"checksum {int(entry['crc']):#010x}",
+                   f"{found:#010x}")
 
 
 def _report_unexplained(device: Device, engine: Engine, unexplained: NDArray[np.bool_], report: Report, *,
@@ -202,7 +209,7 @@ def _report_unexplained(device: Device, engine: Engine, unexplained: NDArray[np.
     for index, first, entries in store_maps.map_pages(engine):
         inside = entries["location"] < len(unexplained)
         for i in np.flatnonzero(inside & unexplained[np.where(inside, entries["location"], 0)]):
-            where = f"volume {index}, block {first + i}, block {entries['location'][i]} of the store"
+            where = _where(engine, index, first + int(i), entries[i])
             report.add("record", where, "a record that brought it", "none: its batch header is damaged")
             if data:
-                check_block(device, index, first + int(i), entries[i], report)
+                check_block(device, engine, index, first + int(i), entries[i], report)

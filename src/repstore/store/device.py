@@ -80,7 +80,7 @@ class FileDevice:
         if create:
             flags |= os.O_CREAT
         self.path = path
-        _refuse_pipes(path)
+        _refuse_others(path)
         self.fd = _open_direct(path, flags)
         mode = os.fstat(self.fd).st_mode
         self.is_block_device = stat.S_ISBLK(mode)
@@ -152,13 +152,14 @@ def lock_holder(path: Path) -> str:
     return ""
 
 
-def _refuse_pipes(path: Path) -> None:
-    """Before it is opened: that would wait for whoever writes into it."""
+def _refuse_others(path: Path) -> None:
+    """Before it is opened: of a pipe that would wait for whoever writes into it, and of a directory say first
+    that it has no O_DIRECT."""
     try:
-        is_pipe = stat.S_ISFIFO(os.stat(path).st_mode)
+        mode = os.stat(path).st_mode
     except OSError:
         return                                   # opening it says what is wrong
-    if is_pipe:
+    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
         raise _neither(path)
 
 
