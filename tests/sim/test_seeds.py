@@ -152,8 +152,7 @@ def test_a_plan_that_is_none_is_refused(data: bytes) -> None:
     ["--seeds", "9..5"], ["--seeds", "many"], ["--seed", "-1"], ["--seed", "x"], [],
     ["--seed", "1", "--seeds", "1..2"], ["--plan", "/nowhere"], ["--seeds", "1..2", "--minimize"],
     ["--seeds", "1..2", "--jobs", "0"], ["--seed", "1", "--jobs", "0"], ["--seed", "1", "--jobs", "65"],
-    ["--seed", "1", "--jobs", "-1"], ["--seeds", "1..2", "--minutes", "0"],
-    ["--seeds", "1..2", "--minutes", "-1"], ["--seeds", "1..2", "--minutes", "nan"],
+    *(["--seeds", "1..2", "--minutes", minutes] for minutes in ("0", "-1", "nan")),
     ["--seed", "1", "--minutes", "1"], ["--seed", "1", "--worth"], ["--seed", "1", "--save", "/nowhere/plan"],
     ["--seed", "1", "--trace", "/nowhere/trace"]])
 def test_a_command_that_can_never_be_right_exits_with_64(
@@ -236,53 +235,46 @@ def test_a_value_that_cannot_be_run_is_named_with_its_limit(
     assert said in capsys.readouterr().err
 
 
-def run_of_a_file(path: Path, *options: str) -> tuple[int, str]:
+def run_of_a_file(path: Path) -> tuple[int, str]:
     """Exit code and complaints of `sim --plan`, with no more memory or time than any plan needs."""
     program = ("import resource; resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30)); "
                "import sys; from repstore.cli.app import run; sys.exit(run(sys.argv[1:]))")
-    done = subprocess.run([sys.executable, "-c", program, "sim", "--plan", str(path), *options],
+    done = subprocess.run([sys.executable, "-c", program, "sim", "--plan", str(path)],
                           capture_output=True, text=True, timeout=60)
     return done.returncode, done.stderr
 
 
-@pytest.mark.parametrize("kind", ["directory", "pipe", "character device"])
-def test_a_plan_that_has_no_end_is_refused_at_once(kind: str, tmp_path: Path) -> None:
-    path = tmp_path / "it"
-    if kind == "directory":
-        path.mkdir()
-    elif kind == "pipe":
-        os.mkfifo(path)
-    else:
-        path = Path("/dev/zero")
-    assert run_of_a_file(path) == (64, f"repstore: {path}: is a {kind}: a plan must be a regular file\n")
-
-
-def test_a_plan_that_is_too_large_is_refused_with_the_limit(tmp_path: Path) -> None:
-    path = tmp_path / "plan"
-    with path.open("wb") as file:
-        file.truncate(1 << 40)                         # a hole
-    assert run_of_a_file(path) == (
-        64, f"repstore: {path}: is larger than {config.PLAN_BYTES_MAX} bytes: a plan must be smaller\n")
+@pytest.mark.parametrize(("kind", "reason"), [
+    ("directory", "is a directory: a plan must be a regular file"),
+    ("pipe", "is a pipe: a plan must be a regular file"),
+    ("zeros", "is a character device: a plan must be a regular file"),
+    ("hole", f"is larger than {config.PLAN_BYTES_MAX} bytes: a plan must be smaller")])
+def test_a_plan_without_a_near_end_is_refused_at_once(kind: str, reason: str, tmp_path: Path) -> None:
+    path = Path("/dev/zero") if kind == "zeros" else tmp_path / "it"
+    if kind == "hole":
+        path.touch()
+        os.truncate(path, 1 << 40)
+    elif kind != "zeros":
+        {"directory": os.mkdir, "pipe": os.mkfifo}[kind](path)
+    assert run_of_a_file(path) == (64, f"repstore: {path}: {reason}\n")
 
 
 def test_the_plan_of_every_seed_is_far_smaller_than_the_limit() -> None:
     assert max(len(plans.encode(draw(seed))) for seed in range(50)) < config.PLAN_BYTES_MAX / 50
 
 
-@pytest.mark.parametrize("other", ["same", "link", "hard link", "./same", "link to what is not there"])
+@pytest.mark.parametrize(("save", "trace"), [
+    ("new", "new"), ("new", "./new"), ("new", "to new"), ("old", "to old"), ("old", "hard link")])
 def test_plan_and_trace_are_not_written_to_one_file(
-        other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        save: str, trace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("repstore.sim.run.run", lambda plan: pytest.fail("it is run"))
-    if "link" in other and "not there" not in other:
-        Path("same").touch()
-    if other == "hard link":
-        Path(other).hardlink_to("same")
-    elif "link" in other:
-        Path(other).symlink_to("same")
-    assert command(["sim", "--seed", "1", "--save", "same", "--trace", other]) == 64
-    assert f"--save same, --trace {Path(other)}: must be two files" in capsys.readouterr().err
+    Path("old").touch()
+    Path("hard link").hardlink_to("old")
+    for name in ("old", "new"):
+        Path(f"to {name}").symlink_to(name)
+    assert command(["sim", "--seed", "1", "--save", save, "--trace", trace]) == 64
+    assert f"--save {save}, --trace {Path(trace)}: must be two files" in capsys.readouterr().err
 
 
 def plan_with(plan: Plan, place: list[str], value: object, directory: Path) -> Plan:
