@@ -135,7 +135,7 @@ def reopened(image: bytearray) -> list[int]:
 
 def findings(image: bytearray) -> Report:
     report = Report("store")
-    check_device(MemoryDevice(image), report, data=True)
+    check_device(MemoryDevice(image), report, data=True, boot_id=boot_id(0))
     return report
 
 

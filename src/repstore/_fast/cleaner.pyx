@@ -17,7 +17,7 @@ from repstore._fast.log cimport log_reserve
 from repstore._fast.page_tree cimport page_t, tree_page
 from repstore._fast.patience cimport patience_ended, patience_lasts, patience_t
 from repstore._fast.repair cimport REPAIR_STARTED, repair_full, repair_need, repair_possible
-from repstore._fast.segments cimport is_data, segment_of, segment_start, segments_free
+from repstore._fast.segments cimport is_data, segment_of, segment_start, segments_few, segments_free
 from repstore._fast.state cimport (
     BATCHES, BATCH_OPEN, BATCH_WRITTEN, TOKEN_CLEANER, VOLUME_INDEX_MAX, cleaner_t, due, log_batch_t, log_t, segment_t,
     store_t, token, volume_t,
@@ -33,7 +33,6 @@ cdef double USED_MAX = 0.97, IDLE_USED_MAX = 0.75
 
 cdef enum:
     PAGES_LOOKED_AT = 16           # of the maps, in one step
-    GIVING_UP_SEGMENTS = 1         # free ones that it takes to empty a victim that was set aside
 
 
 cdef int cleaner_init(engine_t* engine) noexcept nogil:
@@ -54,7 +53,7 @@ cdef int64_t choose_victim(store_t* store, double used_max, uint64_t now_ns) noe
     """The sealed segment whose cleaning pays best; -1 when none would give room: its blocks need a header for
     each batch, and another one where two victims meet. While some are set aside, and free ones few, only
     those whose time has come (N4)."""
-    cdef bint few = segments_free(store) <= <uint32_t>GIVING_UP_SEGMENTS
+    cdef bint few = segments_few(store)
     cdef uint32_t i, room = store.segment_blocks - (store.segment_blocks + BATCH_BLOCKS - 1) // BATCH_BLOCKS
     cdef int64_t best = -1, best_aside = -1
     cdef double score, best_score = 0.0, used
@@ -348,7 +347,7 @@ cdef bint bad_block(engine_t* engine, volume_t* volume, uint64_t lba, const exte
         read_one(engine, extent.location, bytes)
         return False
     later = cleaner.unread and not cleaner.giving_up
-    if not later or (is_first_look(&engine.store) and repair_possible(engine, volume)):
+    if not later or (is_first_look(&engine.store) and not segments_few(&engine.store) and repair_possible(engine, volume)):
         if repair_full(engine, volume) or repair_need(engine, volume, lba, extent) == REPAIR_STARTED:
             return False
     if later:

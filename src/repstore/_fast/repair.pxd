@@ -14,6 +14,8 @@ Rules
   H5 a copy that returns keeps each block until the primary gave it, or said that it has none: a hole, zeros, or
      lost. One that is lost there and has the checksum here it keeps, and gives when it is in sync and asked. That
      is the proof of H1: the primary's own map names it. Nothing else that it has counts, whatever its checksum
+  H6 what was fetched and finds no room in the log is let go in the end, and looked at again: else blocks that
+     wait for room take all places, and the cleaner, which makes room, gets none for a bad block of its victim
 """
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 

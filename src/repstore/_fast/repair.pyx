@@ -16,9 +16,9 @@ from repstore._fast.layout cimport (
 from repstore._fast.log cimport log_reserve
 from repstore._fast.page_tree cimport page_t, tree_page
 from repstore._fast.requests cimport buffer_get, buffer_put
-from repstore._fast.segments cimport is_data, is_lost, segment_of
+from repstore._fast.segments cimport is_data, is_lost, segment_of, segments_few
 from repstore._fast.state cimport (
-    MEMBER_IN_SYNC, ROLE_PRIMARY, ROLE_REPLICA, due, log_batch_t, member_t,
+    MEMBER_IN_SYNC, ROLE_PRIMARY, ROLE_REPLICA, cleaner_t, due, log_batch_t, member_t,
 )
 from repstore._fast.volume cimport LOOKUP_LOADING, LOOKUP_OK, volume_lookup
 
@@ -260,9 +260,12 @@ cdef void take_content(engine_t* engine, repair_t* repair, const uint8_t* body) 
 
 cdef void log_content(engine_t* engine, repair_t* repair) noexcept nogil:
     """A move from where the map has it, so that it counts only if nothing newer came (H3). It takes
-    room like a client's write, for none becomes free by it; unless the cleaner waits for it."""
-    cdef bint waited_for = (is_data(repair.extent.location) and engine.store.cleaner.victim
-                            == segment_of(&engine.store, repair.extent.location))
+    room like a client's write, for none becomes free by it; unless the cleaner waits for it, which it
+    does not for what may be readable in a moment when its own room is short (N4)."""
+    cdef cleaner_t* cleaner = &engine.store.cleaner
+    cdef bint waited_for = (is_data(repair.extent.location)
+                            and cleaner.victim == segment_of(&engine.store, repair.extent.location)
+                            and (cleaner.giving_up or not cleaner.unread or not segments_few(&engine.store)))
     cdef log_batch_t* batch = log_reserve(engine, CLASS_CLEANER if waited_for else CLASS_USER, 1, 1)
     cdef descriptor_t* record
     if batch == NULL:
@@ -313,6 +316,10 @@ cdef void go_on(engine_t* engine, volume_t* volume, repair_t* repair) noexcept n
         repair_end(engine, repair)
     elif repair.state == REPAIR_FETCHED:
         log_content(engine, repair)
+        if repair.state == REPAIR_FETCHED and engine.now_ns >= repair.deadline_ns:
+            repair_end(engine, repair)         # there is no room: the place may be what the cleaner needs (H6)
+        elif repair.state == REPAIR_FETCHED:
+            due(engine, repair.deadline_ns)
     elif repair.state != REPAIR_LOGGED:
         if engine.now_ns >= repair.next_ns:
             ask(engine, volume, repair)

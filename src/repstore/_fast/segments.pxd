@@ -36,6 +36,11 @@ cdef inline uint32_t segments_free(const store_t* store) noexcept nogil:
     return store.plan_count - store.plan_next
 
 
+cdef inline bint segments_few(const store_t* store) noexcept nogil:
+    """Is no more left than it takes to empty a victim that was set aside?"""
+    return segments_free(store) <= 1
+
+
 cdef inline bint is_emptied(const segment_t* segment) noexcept nogil:
     """Nothing lives in it, nor will when what is pending is committed. (Pending blocks count: to commit
     them may need the very room that a segment full of them only seems to promise.)"""

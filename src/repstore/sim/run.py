@@ -135,7 +135,8 @@ def _read_everything(scene: Scene) -> None:
 
 
 def _scrub_everything(scene: Scene) -> None:
-    """Have every copy of every volume read, and what is bad in it mended."""
+    """Have every copy of every volume read, and what is bad in it mended. What was read is then what the
+    next process finds: without a checkpoint it has older blocks too, until it hears of newer ones' commit."""
     for number in range(len(scene.plan.setup.volumes)):
         for life in [node.life for node in scene.nodes if node.life is not None]:
             index = scene.clients[number].index
@@ -144,6 +145,9 @@ def _scrub_everything(scene: Scene) -> None:
                 life.run()
         scene.cluster.run_until(lambda: not _is_mending(scene), CONVERGE_S,
                                 lambda: "a scrub does not end (liveness)")
+    for node in scene.nodes:
+        if node.life is not None and not node.life.engine.failed:
+            node.life.engine.settle()
 
 
 def _is_mending(scene: Scene) -> bool:
