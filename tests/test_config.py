@@ -52,6 +52,7 @@ def test_a_limit_is_the_one_the_data_plane_has(limit: int, file: str, name: str)
     (config.LEASE_S, "primary.pyx", "LEASE_NS"),
     (config.MEMBER_SILENCE_S, "primary.pyx", "SILENT_NS"),
     (config.LENT_S, "engine.pyx", "LENT_NS"),
+    (config.READ_PATIENCE_S, "patience.pxd", "READ_PATIENCE_NS"),
     (config.REPAIR_PATIENCE_S, "repair.pyx", "PATIENCE_NS"),
     (config.REPAIR_ANSWER_S, "repair.pyx", "ANSWER_NS"),
     (config.REPAIR_LATER_S, "repair.pyx", "LATER_NS"),
