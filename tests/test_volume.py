@@ -343,6 +343,37 @@ def test_the_id_of_an_export_that_is_over_reaches_no_other_volume(crowded: repst
     assert refused.value.errno == errno.ESHUTDOWN
 
 
+def test_the_id_of_a_session_that_is_over_is_not_served_by_the_next(tmp_path: Path) -> None:
+    """The volume is open here again, and its export has the place that it had."""
+    with repstore.Store.create(tmp_path / "s", STORE_BYTES) as store:
+        engine = store._native.engine
+        with store.create_volume("v", MIB) as volume:
+            stale = abandoned(engine, volume._export_id)
+            stale.write(0, b"once")
+        with store.open_volume("v") as volume:
+            assert volume.read(0, 4) == b"once"
+            volume.write(0, b"kept")
+            for asked in (lambda: stale.write(0, b"lost"), lambda: stale.read(0, 4), stale.flush):
+                with pytest.raises(errors.RepstoreError) as refused:
+                    asked()
+                assert refused.value.errno == errno.ESHUTDOWN
+            assert volume.read(0, 4) == b"kept"
+        store.delete_volume("v")
+        with store.create_volume("w", MIB), pytest.raises(errors.RepstoreError) as refused:
+            stale.read(0, 4)                           # w has the number that v had, and its first session
+        assert refused.value.errno == errno.ESHUTDOWN
+
+
+def test_a_volume_that_is_lent_again_is_served_to_all(
+        shared: repstore.Store, volume: repstore.Volume) -> None:
+    engine = shared._native.engine
+    index = shared._index("v")
+    session = engine.volume_state(index).session
+    assert engine.export_install(index, "v", VOLUME_BYTES, session) == volume._export_id
+    volume.write(0, b"both")
+    assert abandoned(engine, volume._export_id).read(0, 4) == b"both"
+
+
 def abandoned(engine: Engine, export_id: int) -> repstore.Volume:
     """A volume of this process that nobody told that its session is over."""
     return repstore.Volume("old", MIB, engine, export_id, error=errors.error_from_errno,

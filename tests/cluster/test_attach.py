@@ -43,6 +43,21 @@ def test_who_was_attached_before_is_refused_not_continued(cluster: ClusterHarnes
         assert new.ask(wire.READ, 0, BLOCK_BYTES).data == b"n" * BLOCK_BYTES
 
 
+@pytest.mark.fault("process: a client that sleeps while its volume moves to another node and back",
+                   promise="what it still has to write is refused, its connections stay refused")
+def test_who_was_attached_before_stays_refused_when_the_volume_is_back_at_its_node(
+        cluster: ClusterHarness) -> None:
+    with cluster.connect("n1") as old:
+        assert old.ask(wire.WRITE, 0, payload=b"o" * BLOCK_BYTES).error == 0
+        with cluster.connect("n2") as elsewhere:
+            assert elsewhere.ask(wire.WRITE, 0, payload=b"e" * BLOCK_BYTES).error == 0
+        with cluster.connect("n1") as new:
+            assert new.ask(wire.READ, 0, BLOCK_BYTES).data == b"e" * BLOCK_BYTES
+            assert old.ask(wire.WRITE, 0, payload=b"o" * BLOCK_BYTES).error == wire.ESHUTDOWN
+            assert old.ask(wire.READ, 0, BLOCK_BYTES).error == wire.ESHUTDOWN
+            assert new.ask(wire.READ, 0, BLOCK_BYTES).data == b"e" * BLOCK_BYTES
+
+
 def test_connections_through_one_node_share_its_attach(cluster: ClusterHarness) -> None:
     with cluster.connect("n2") as one, cluster.connect("n2") as other:
         assert one.ask(wire.WRITE, 0, payload=b"1" * BLOCK_BYTES).error == 0

@@ -416,6 +416,11 @@ MUTANTS = (
     Mutant(186, "acknowledgement", "a client that stands still keeps what it was lent", FAST + "engine.pyx",
            "not here.up or here.lent == 0", "not here.up or here.lent == 0 or here.node >= 16",
            (STANDSTILL + "::test_a_client_that_stands_still_takes_no_requests_with_it",)),
+    Mutant(193, "acknowledgement", "the next session has the export's id of the one before", FAST + "exports.pyx",
+           "export.generation = (export.generation + 1) % EXPORT_GENERATIONS", "pass",
+           ("tests/test_volume.py::test_the_id_of_a_session_that_is_over_is_not_served_by_the_next",
+            "tests/nbd/test_handshake.py::test_a_connection_of_a_session_that_is_over_is_refused_whoever_has_its_place"),
+           seeds=False),
     # ----------------------------------------------------------------------------- resync
     Mutant(109, "resync", "a joiner flushes what it has, not what it was asked about", FAST + "replica.pyx",
            "kind == BARRIER_JOIN and volume.last_lsn < volume.join_lsn", "False",

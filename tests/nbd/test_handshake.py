@@ -8,20 +8,26 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from repstore_nbd import frontend
 
+import repstore
 from repstore import config
 from repstore.node.native import Native
+from repstore.volume.volume import DEPTH_MAX
+from tests.cluster.harness import wait_until
 from tests.nbd.wire import (
     ABORT,
     ACK,
+    DISC,
     ERR_INVALID,
     ERR_POLICY,
     ERR_SHUTDOWN,
     ERR_TOO_BIG,
     ERR_UNKNOWN,
     ERR_UNSUP,
+    ESHUTDOWN,
     EXPORT_NAME,
     GO,
     GREETING,
@@ -206,6 +212,7 @@ class EngineClient:
     """A client of the engine itself, whose control side is the test."""
 
     def __init__(self, native: Native) -> None:
+        self.native = native
         self.engine = native.engine
         self.socket, theirs = socket.socketpair()
         self.socket.settimeout(WAIT_S)
@@ -227,6 +234,19 @@ class EngineClient:
         _, _, kind, length = struct.unpack(">QIII", head)
         self.receive(length)
         return int(kind)
+
+    def opens(self, index: int, session: int) -> None:
+        """Volume v`index`, that is attached here under this session."""
+        name = f"v{index}"
+        self.socket.sendall(go(name.encode()))
+        assert self.asked() == [("attach", name)]
+        self.engine.export_install(index, name, SIZE, session)
+        assert [self.answer(), self.answer()] == [REP_INFO, ACK]
+
+    def error_of_a_read(self) -> int:
+        self.socket.sendall(request(READ, 0, 4096))
+        _, error, _ = struct.unpack(">IIQ", self.receive(16))
+        return int(error)
 
     def asked(self) -> list[tuple[object, ...]]:
         """What the control side is asked; waits for something."""
@@ -298,3 +318,39 @@ def test_an_export_that_a_client_has_open_is_kept_for_it(engine_client: EngineCl
         engine.export_install(1000, "new", SIZE, 1)
     engine.export_revoke(1, errno.ESHUTDOWN)
     assert engine.export_install(1000, "new", SIZE, 1) not in range(config.EXPORTS_MAX)
+
+
+def test_a_connection_of_a_session_that_is_over_is_refused_whoever_has_its_place(
+        engine_client: EngineClient) -> None:
+    """The volume was attached elsewhere and here again, then another one has its place, and stands still."""
+    engine = engine_client.engine
+    engine_client.opens(0, session=1)
+    for index in range(1, config.EXPORTS_MAX):
+        engine.export_install(index, f"v{index}", SIZE, 1)
+    engine.export_install(0, "v0", SIZE, 3)
+    assert engine_client.error_of_a_read() == ESHUTDOWN
+    engine.export_revoke(0, errno.ESHUTDOWN)
+    other = engine.export_install(1000, "other", SIZE, 1)
+    flushes = np.zeros((2, DEPTH_MAX), repstore.OPERATION_DTYPE)
+    flushes["kind"], flushes["export_id"] = repstore.Operation.FLUSH, other
+    calls = [engine.start(some.view(np.uint8), None, DEPTH_MAX) for some in flushes]
+    wait_until(lambda: engine.stats()["requests"] > DEPTH_MAX, "it has all requests that it may have")
+    assert engine_client.error_of_a_read() == ESHUTDOWN
+    engine.check_invariants()
+    engine.export_revoke(1000, errno.ESHUTDOWN)
+    assert [call.wait() for call in calls] == [DEPTH_MAX, DEPTH_MAX]
+
+
+def test_who_leaves_a_session_that_is_over_leaves_the_next_to_who_has_it(engine_client: EngineClient) -> None:
+    engine = engine_client.engine
+    engine_client.opens(0, session=1)
+    another = EngineClient(engine_client.native)
+    with contextlib.closing(another.socket):
+        another.opens(0, session=3)
+        for index in range(1, config.EXPORTS_MAX):
+            engine.export_install(index, f"v{index}", SIZE, 1)
+        engine_client.socket.sendall(request(DISC))
+        assert engine_client.socket.recv(1) == b""
+        engine.export_revoke(0, errno.ESHUTDOWN)
+        with pytest.raises(OSError, match="too many volumes are attached"):
+            engine.export_install(1000, "new", SIZE, 1)

@@ -151,7 +151,7 @@ cdef void engine_link_up(void* handle, uint32_t link, int kind) noexcept nogil:
     here.up = True
     here.opening = False
     here.describing = False
-    here.export_id = -1
+    here.volume_index = -1
     engine.lent -= here.lent
     here.lent = 0
     here.node = -1

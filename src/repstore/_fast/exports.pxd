@@ -7,15 +7,17 @@ the new primary knows by the numbers which ones its log already holds.
 Rules
   X1 a request is answered exactly once; a lost primary is a pause, not an error
   X2 what is sent again keeps its number and its order
-  X3 a session that another attach has replaced is refused, never continued
+  X3 a session that another attach has replaced is refused, never continued. An export's id is of one session: a volume
+     that is attached here again has another one. A client that slept meanwhile, with old data in its caches and
+     writes that come of them, names the id of before and is refused for good
   X4 a request of another node that finds no room here is sent back, and waits in its export; those behind it
      do not overtake it. A copy remembers SESSION_WINDOW numbers: of a write that more had overtaken it
      would say that it is logged (S4)
   X5 what other nodes were asked for at once has less payload than a link may queue, for a link that
      has more is cut: an export takes of that no more than it leaves, but may always ask for one thing
   X6 a name that no volume can have is refused here, as it came: cut or decoded it might be another volume's
-  X7 when all places are taken, that of an export which is over, that nobody has open and that holds no request goes to
-     the next volume. Its ids of before, which calls and connections may still name, are refused
+  X7 when all places are taken, that of an export which is over, whose last session nobody has open and that holds no
+     request goes to the next volume. Its ids of before, which calls and connections may still name, are refused
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
@@ -29,7 +31,7 @@ cdef inline uint32_t export_id_of(const engine_t* engine, const export_t* export
 
 
 cdef inline export_t* export_by_id(engine_t* engine, uint32_t export_id) noexcept nogil:
-    """NULL: there is none, or none any more (X7)."""
+    """NULL: there is none, or none any more (X3, X7)."""
     cdef export_t* export = &engine.exports[export_id % EXPORTS_MAX]
     return export if export.used and export.generation == export_id // EXPORTS_MAX else NULL
 

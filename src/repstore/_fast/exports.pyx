@@ -66,7 +66,7 @@ cdef void refresh_volume(engine_t* engine, export_t* export) noexcept nogil:
 cdef int64_t export_install(engine_t* engine, uint32_t index, const char* name, uint64_t size_bytes,
                             uint32_t session) noexcept nogil:
     """A volume is attached here under this session: answer the connections that wait for it.
-    Returns the export's id, or -1 when there are too many."""
+    Returns the export's id, which is that of before if the session is, or -1 when there are too many."""
     cdef export_t* export = export_find(engine, index)
     cdef uint32_t i
     if export == NULL:
@@ -77,8 +77,9 @@ cdef int64_t export_install(engine_t* engine, uint32_t index, const char* name, 
         export.index = index
         export.primary = -1
         strncpy(export.name, name, 63)
+    elif export.revoked or export.session != session:
+        end_session(export)
     if export.session != session:
-        fail_all(export, ESHUTDOWN)            # of an older session of ours (X3)
         export.session = session
         export.next_number = 0
     export.revoked = False
@@ -88,6 +89,13 @@ cdef int64_t export_install(engine_t* engine, uint32_t index, const char* name, 
         if engine.links[i].opening and strncmp(engine.links[i].name, name, 63) == 0:
             answer_open(engine, i, export)
     return export_id_of(engine, export)
+
+
+cdef void end_session(export_t* export) noexcept nogil:
+    """Its id names nothing any more (X3): not what is asked by it from now on, nor what still waits, nor a close."""
+    export.generation = (export.generation + 1) % EXPORT_GENERATIONS
+    export.opens = 0
+    fail_all(export, ESHUTDOWN)
 
 
 cdef export_t* place_for_another(engine_t* engine) noexcept nogil:
@@ -111,7 +119,7 @@ cdef export_t* place_for_another(engine_t* engine) noexcept nogil:
 cdef void answer_open(engine_t* engine, uint32_t link, export_t* export) noexcept nogil:
     cdef rs_export info
     engine.links[link].opening = False
-    engine.links[link].export_id = <int32_t>export_id_of(engine, export)
+    engine.links[link].volume_index = <int32_t>export.index
     export.opens += 1
     info.export_id = export_id_of(engine, export)
     info.read_only = 0
@@ -538,8 +546,8 @@ cdef rs_request* api_request_new(rs_engine* handle, uint32_t link) noexcept nogi
     cdef engine_t* engine = <engine_t*>handle
     cdef link_t* connection = &engine.links[link]
     cdef request_t* request = NULL
-    if connection.export_id >= 0:
-        request = request_new(engine, engine.exports[<uint32_t>connection.export_id % EXPORTS_MAX].index)
+    if connection.volume_index >= 0:           # its own volume's share, whoever has the export's place by now (X7)
+        request = request_new(engine, <uint32_t>connection.volume_index)
     if request == NULL and not connection.starved:
         connection.starved = True
         engine.starved_links[engine.starved_count] = link
@@ -557,9 +565,9 @@ cdef bint exports_feed(engine_t* engine) noexcept nogil:
         link = engine.starved_links[i]
         connection = &engine.links[link]
         connection.starved = False
-        if not connection.up or connection.connection == NULL or connection.export_id < 0:
+        if not connection.up or connection.connection == NULL or connection.volume_index < 0:
             continue
-        if not request_left(engine, engine.exports[<uint32_t>connection.export_id % EXPORTS_MAX].index):
+        if not request_left(engine, <uint32_t>connection.volume_index):
             connection.starved = True
             engine.starved_links[engine.starved_count] = link
             engine.starved_count += 1

@@ -55,7 +55,8 @@ typedef struct rs_request {
 } rs_request;
 
 typedef struct rs_export {
-    uint32_t export_id;
+    uint32_t export_id;      /* of one session: when that is over, requests that name it are refused,
+                              * also where the volume is exported here again */
     uint32_t read_only;
     uint64_t size_bytes;
 } rs_export;
@@ -64,7 +65,7 @@ typedef struct rs_engine rs_engine;
 
 typedef struct rs_engine_api {
     uint32_t version;
-    /* For the export that this link opened last. NULL when its volume has as many under way as it
+    /* For the volume that this link opened last. NULL when it has as many under way as it
      * may: stop consuming and return; `writable` of the connection is called when it may again */
     rs_request *(*request_new)(rs_engine *engine, uint32_t link);
     void (*request_submit)(rs_engine *engine, rs_request *request);

@@ -573,7 +573,7 @@ cdef struct volume_t:
 cdef struct export_t:
     bint used
     bint revoked
-    uint32_t generation            # volumes that had its place before: in its ids (X7)
+    uint32_t generation            # sessions that had its place before: in its ids (X3, X7)
     uint32_t index                 # of the volume, cluster-wide
     uint32_t session
     uint64_t size_bytes
@@ -584,7 +584,7 @@ cdef struct export_t:
     request_t* oldest
     request_t* newest
     uint32_t count
-    uint32_t opens
+    uint32_t opens                 # connections of this session
     uint64_t next_number
     int32_t revoke_error
     uint64_t asked_bytes           # payload of its reads and writes that another node has (X5)
@@ -603,7 +603,7 @@ cdef struct link_t:
     bint up
     bint starved                   # its volume ran out of requests: among starved_links
     int32_t node                   # who is behind a peer link; -1: not said yet
-    int32_t export_id              # that its frontend opened last; -1: none
+    int32_t volume_index           # of the export that its frontend opened last; -1: none
     uint32_t lent                  # of a peer: sends that still read memory of ours
     uint64_t lent_ns               # when the last of them came back, or the first of them went
     bint opening                   # waits for an export,
