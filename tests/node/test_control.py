@@ -1,22 +1,34 @@
 """NodeControl: attaches, deletions, bad records, questions, and what frontends are told."""
 import errno
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 import msgspec
 import pytest
 from msgspec.structs import replace
 
-from repstore import errors
+from repstore import config, errors
+from repstore._fast.control import Engine
 from repstore.config import VolumeOptions
 from repstore.coordination.interface import ABSENT, VALUE_BYTES_MAX
-from repstore.coordination.memory import no_fault
-from repstore.node import inquiry
-from repstore.node.admin import create_volume, delete_volume, detach_volume, load_volume, update
+from repstore.coordination.memory import MemoryConfigStore, no_fault
+from repstore.node import inquiry, native
+from repstore.node.admin import (
+    create_volume,
+    delete_volume,
+    detach_volume,
+    load_volume,
+    register_node,
+    update,
+)
 from repstore.node.control import NodeControl, NodeIdentity
 from repstore.replication.situation import Identity
-from repstore.replication.volume_config import CLUSTER_KEY, VolumeConfig, volume_key
+from repstore.replication.volume_config import CLUSTER_KEY, NodeConfig, VolumeConfig, volume_key
+from repstore.store import store as stores
+from tests.cluster.harness import wait_until
 from tests.node.fake_cluster import FakeCluster
 from tests.node.fake_engine import FakeEngine
 
@@ -282,6 +294,60 @@ def test_a_store_that_takes_no_further_copy_keeps_its_node_going(
     engine_of(cluster, volume.primary).no_copy = None
     run_until_led(cluster, volume.index, 2)
     assert control.health.faults == {}
+
+
+@dataclass
+class RealNode:
+    """Node 0, alone, on a store in a file; its one volume is to have its copy here."""
+    engine: native.NodeEngine
+    configs: MemoryConfigStore
+    control: NodeControl
+    index: int
+
+    def leads(self) -> bool:
+        for event in self.engine.events():
+            self.control.on_event(event, 1.0)
+        self.control.tick(1.0)
+        return self.control.volumes[self.index].volume.epoch == 1
+
+
+@pytest.fixture
+def impatient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RealNode]:
+    """A node that made the copy, gave up before it was durable, and is patient again."""
+    stores.create(tmp_path / "s", 8 * config.MIB)
+    running = native.Native(0, stores.open_store(tmp_path / "s"))
+    running.start()
+    identity = NodeIdentity("n0", Identity(0, running.store_uuid, running.boot_id), "host", "life")
+    configs = MemoryConfigStore()
+    register_node(configs, NodeConfig("n0", 0, "/nowhere", running.store_uuid, boot_id=running.boot_id))
+    volume = create_volume(configs, VolumeOptions("w", config.MIB, 1))
+    control = NodeControl(identity, running.engine, configs, lambda node: False, 0.0)
+
+    def not_in_time(engine: Engine, number: int) -> None:
+        raise errors.StoreFailedError("no checkpoint in 60 s")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(native, "wait_for", not_in_time)
+        control.poll_config(0.0)
+    assert control.health.faults == {"copy of w": "no checkpoint in 60 s"}
+    yield RealNode(running.engine, configs, control, volume.index)
+    running.stop()
+
+
+@pytest.mark.fault("disk: slow, what makes a new copy durable takes longer than its node waits",
+                   promise="the copy is used as soon as it is durable")
+def test_a_copy_that_was_not_durable_in_time_is_used_when_it_is(impatient: RealNode) -> None:
+    native.wait_for(impatient.engine, 2)
+    impatient.control.tick(0.5)
+    assert impatient.control.health.faults == {}
+    assert impatient.engine.checkpoints > 2            # the copy was not taken for durable unseen
+    wait_until(impatient.leads, "it leads its volume")
+
+
+def test_a_copy_that_was_not_durable_in_time_is_deleted_with_its_volume(impatient: RealNode) -> None:
+    delete_volume(impatient.configs, "w")
+    impatient.control.poll_config(1.0)
+    assert impatient.engine.volume_indexes() == []
 
 
 def test_a_death_that_was_proved_says_nothing_of_the_process_that_follows(cluster: FakeCluster) -> None:

@@ -262,7 +262,7 @@ class NodeControl:
         known = self.volumes.pop(index)
         if known.session is not None:
             self._engine.export_revoke(index, errno.ENOENT)
-        if self.policies.pop(index, None) is not None and index in self._local_indexes:
+        if self.policies.pop(index, None) is not None and index in self._engine.volume_indexes():
             self._engine.step_down(index)
             self._delete_copy(index)
 

@@ -43,8 +43,10 @@ class NodeEngine(Engine):
     """The engine as the control plane uses it: creating and deleting copies is durable."""
 
     def volume_create(self, index: int, uuid: str, name: str, size_blocks: int) -> None:
-        """Add an empty copy, durably."""
-        _when_idle(lambda: Engine.volume_create(self, index, uuid, name, size_blocks))
+        """Add an empty copy, durably. One that is here because an earlier call gave up its wait may not be on
+        disk: it is waited for again."""
+        if index not in self.volume_indexes():
+            _when_idle(lambda: Engine.volume_create(self, index, uuid, name, size_blocks))
         self.settle()
 
     def volume_delete(self, index: int) -> None:

@@ -31,8 +31,9 @@ class SimulatedEngine(Engine):
         self.on_lead: Callable[[int, int], None] = _unwatched
 
     def volume_create(self, index: int, uuid: str, name: str, size_blocks: int) -> None:
-        """Add an empty copy, durably."""
-        self._when_idle(lambda: Engine.volume_create(self, index, uuid, name, size_blocks))
+        """Add an empty copy, durably, though an earlier call may have made it and gave up its wait."""
+        if index not in self.volume_indexes():
+            self._when_idle(lambda: Engine.volume_create(self, index, uuid, name, size_blocks))
         self.settle()
 
     def volume_delete(self, index: int) -> None:
