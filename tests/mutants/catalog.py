@@ -228,6 +228,11 @@ MUTANTS = (
     Mutant(189, "membership", "who asked before it heard what was on its way must learn", FAST + "primary.pyx",
            "member.linked and (member.streaming or member.tailing) and last_lsn < member.acked_lsn", "False",
            (STALLED + "::test_a_member_that_asked_before_it_heard_what_was_on_its_way_stays",)),
+    Mutant(198, "membership", "answer what a member asked on the link before", FAST + "primary.pyx",
+           "not member.asks or member.asks_lsn != last_lsn", "False",
+           (STALLED + "::test_what_was_asked_on_the_link_before_is_not_what_is_lacked_on_this_one",)),
+    Mutant(199, "membership", "what was held against a member outlives its entry in the config", POLICY + "leadership.py",
+           "self.unfit.get(node, member) != member", "False", (TRANSCRIPTS,)),
     Mutant(62, "membership", "a joiner counts only when it has joined", FAST + "quorum.pxd",
            "member.state == MEMBER_IN_SYNC or member.state == MEMBER_JOINING",
            "member.state == MEMBER_IN_SYNC", (FAILOVER, STORMS), rule="R-both-sets"),
@@ -273,6 +278,9 @@ MUTANTS = (
     Mutant(192, "membership", "a store that was not closed says that it was", STORE + "store.py",
            "same_boot or not found.superblock.clean", "same_boot",
            (BOOT + "::test_only_a_store_that_was_closed_cleanly_says_in_which_boot",), rule="R-taint"),
+    Mutant(200, "membership", "an older state of a store counts as closed last", "src/repstore/node/admin.py",
+           "last is not None and last.life_id == closed_life_id", "True",
+           (BOOT + "::test_an_older_state_of_a_store_that_is_put_back_was_not_closed_last",), rule="R-taint"),
     Mutant(67, "membership", "lead the old epoch again after a restart", POLICY + "policy.py",
            "if is_member and self._may_stand(role, local, now_s):\n"
            "    self._stand(local, now_s)\n"

@@ -54,7 +54,8 @@ class IdleNative:
         self.engine = IdleEngine(node)
         self.store_uuid = store_uuid
         self.boot_id = "boot"
-        self.closed_boot_id = ""
+        self.closed_boot_id = self.closed_life_id = ""
+        self.life_id = "life"
         self.listeners: list[tuple[str, int]] = []
         self.descriptors: list[int] = []
         self.stopped = False

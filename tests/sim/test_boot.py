@@ -14,7 +14,7 @@ from repstore.sim.cluster import SimulatedCluster
 from repstore.sim.durability import RecordedVolume, write
 from repstore.sim.engine import open_engine
 from repstore.sim.local import VOLUME_INDEX, LocalVolume, PlainDisk, Request
-from repstore.sim.workload import IO, WRITE, Ask
+from repstore.sim.workload import FLUSH, IO, WRITE, Ask
 from repstore.store import geometry
 from repstore.store.device import MemoryDevice
 from repstore.store.store import format_device, open_device
@@ -24,6 +24,7 @@ from tests.sim.scenarios import LIMIT_S, VOLUME, healthy_cluster
 NAMES = ("n1", "n2", "n3")
 BOOT_ID = bytes(16)
 SMALL_STORE_BYTES = 32 * config.MIB
+SIZE_BLOCKS = 256
 
 
 def boot_of(cluster: SimulatedCluster, name: str) -> str:
@@ -91,6 +92,53 @@ def test_machines_that_reboot_behind_a_clean_stop_have_lost_nothing(back: tuple[
     assert len(volume.in_sync) >= len(back)
     cluster.attach(client, VOLUME, through="n1")
     cluster.check(client)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_member_that_reboots_behind_a_clean_stop_stays_while_its_primary_lives(seed: int) -> None:
+    """The primary hears its question before it has read which boot it told: nobody learns anew (L6)."""
+    cluster = SimulatedCluster(seed, nodes=3)
+    cluster.create_volume(VOLUME, SIZE_BLOCKS, copies=2, min_copies=2)
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    client = cluster.client(VOLUME, through="n3", depth=4, asks=endless_writes())
+    cluster.run_for(0.5)
+    other = "n2" if cluster.primary(VOLUME) == "n1" else "n1"
+    cluster.node(other).stop()
+    cluster.node(other).cut_power()
+    cluster.run_for(0.3)
+    cluster.start(other)
+    answered = client.acknowledged
+    for _ in range(300):
+        cluster.run_for(0.01)
+        assert len(cluster.volume(VOLUME).in_sync) == 2
+    assert client.acknowledged > answered
+    cluster.attach(client, VOLUME, through="n1")
+    cluster.check(client)
+
+
+def test_an_older_state_of_a_store_that_is_put_back_was_not_closed_last() -> None:
+    """It says that it was closed cleanly in the boot that the config knows, and so it was: before it was
+    opened again, and written. What is missing in it is told by a new incarnation (V6)."""
+    cluster = SimulatedCluster(1, nodes=3)
+    cluster.create_volume(VOLUME, SIZE_BLOCKS, copies=1, min_copies=1)
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    client = cluster.client(VOLUME, through="n3", asks=iter([Ask(WRITE, 0, 8), Ask(FLUSH)]))
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    name = cluster.primary(VOLUME)
+    node = cluster.node(name)
+    node.stop()
+    kept = bytes(node.disk.image)
+    cluster.start(name)
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    client.ask_more([Ask(WRITE, 8, 8), Ask(FLUSH)])
+    cluster.run_until(lambda: client.is_done, LIMIT_S)
+    before = cluster.volume(VOLUME)
+    node.kill()
+    node.cut_power()
+    node.disk.image[:] = kept
+    cluster.start(name)
+    cluster.run_until(lambda: cluster.volume(VOLUME).epoch > before.epoch, LIMIT_S)
+    assert cluster.volume(VOLUME).incarnation == before.incarnation + 1
 
 
 @pytest.mark.parametrize("clean", [True, False])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from repstore.sim.clock import NS_PER_S
 from repstore.sim.cluster import SimulatedCluster
 from repstore.sim.workload import FLUSH, WRITE, Ask
 from tests.sim.rules import endless_writes
@@ -75,3 +76,23 @@ def test_a_member_that_asked_before_it_heard_what_was_on_its_way_stays(seed: int
     cluster.run_until(lambda: client.acknowledged > answered + 100, 1)
     cluster.run_for(2)
     assert cluster.volume(VOLUME).in_sync == members
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_was_asked_on_the_link_before_is_not_what_is_lacked_on_this_one(seed: int) -> None:
+    """Control is late: it answers what a member asked before that went on, and before its link broke and
+    came back; then what it asked on the new one. The first is no answer to the second."""
+    cluster = SimulatedCluster(seed, nodes=3)
+    cluster.create_volume(VOLUME, SIZE_BLOCKS, copies=2, min_copies=2)
+    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
+    client = cluster.client(VOLUME, through="n3", depth=4, asks=endless_writes())
+    cluster.run_for(0.5)
+    members = cluster.volume(VOLUME).in_sync
+    primary = cluster.life(cluster.primary(VOLUME))
+    stalled(cluster, MEMBER_STALL_S, lambda: primary.hold_control_until(cluster.clock.now_ns + NS_PER_S))
+    cluster.run_for(0.3)
+    cluster.network.drop("n1", "n2")
+    cluster.run_for(3)
+    assert cluster.volume(VOLUME).in_sync == members
+    cluster.attach(client, VOLUME, through="n1")
+    cluster.check(client)

@@ -137,11 +137,15 @@ cdef void primary_set_members(engine_t* engine, volume_t* volume, const uint32_t
 
 
 cdef void primary_resume(engine_t* engine, volume_t* volume, uint32_t node, uint64_t last_lsn) noexcept nogil:
-    """A member's session was lost and is back: it gets what it lacks, then the stream. One that has
-    answered more in a session that goes on asked before it heard us: nothing is lost."""
+    """A member's session was lost and is back: it gets what it lacks, then the stream. Control may be
+    late: what is not the newest that was asked for on this link is not what it lacks now. And one that
+    has answered more in a session that goes on asked before it heard us: nothing is lost."""
     cdef member_t* member = member_find(volume, node)
     if volume.role != ROLE_PRIMARY or member == NULL or not member_counts(member):
         return
+    if not member.asks or member.asks_lsn != last_lsn:
+        return
+    member.asks = False
     if member.linked and (member.streaming or member.tailing) and last_lsn < member.acked_lsn:
         return
     begin_tail(engine, volume, member, last_lsn)
@@ -593,6 +597,9 @@ cdef void want(engine_t* engine, volume_t* volume, uint32_t node, const frame_he
     cdef member_t* member = member_find(volume, node)
     if member != NULL and member.state == MEMBER_LEARNER and not member.attaching and not member.streaming:
         member.copying = False
+    if member != NULL:
+        member.asks = True
+        member.asks_lsn = header.lsn
     event_push(engine, EVENT_WANT, volume.index, node, header.session, header.lsn, header.chain,
                header.flags & LEARNING_FLAG, header.commit, NULL)
 
@@ -609,6 +616,7 @@ cdef void primary_link_down(engine_t* engine, volume_t* volume, uint32_t node) n
         member.tailing = False
         member.attaching = False
         member.copying = False
+        member.asks = False
         member.asked_durable_lsn = 0
         event_push(engine, EVENT_MEMBER_SILENT, volume.index, node, volume.epoch, 0, 0, 0, 0, NULL)
         member.silent_told = True

@@ -414,6 +414,8 @@ cdef struct member_t:
     bint join_asked
     bint join_told
     uint64_t learn_serial          # of this session as learner; its answers carry it
+    bint asks                      # on this link, to go on; and nobody has answered that yet
+    uint64_t asks_lsn              # behind this LSN
     bint linked                    # this session's answers count: its log is a prefix of ours (P6)
     bint claimed                   # it answered, and that cannot be told yet
     uint64_t claim_lsn             # so far

@@ -79,6 +79,15 @@ def register_node(store: ConfigStore, node: NodeConfig) -> NodeConfig:
     return update(store, node_key(node.name), NodeConfig, lambda old: node)
 
 
+def begin_life(store: ConfigStore, node: NodeConfig, closed_life_id: str, closed_boot_id: str) -> str:
+    """Enter a node whose process has begun a life of its store (H2). Returns the boot in which that was
+    closed cleanly, as far as it counts (V6): not if the store is another than its node's last life had.
+    An older state of it that was put back was closed cleanly, too, and lacks what came since."""
+    last = load_nodes(store).get(node.name)
+    register_node(store, node)
+    return closed_boot_id if last is not None and last.life_id == closed_life_id else ""
+
+
 def create_volume(store: ConfigStore, options: config.VolumeOptions,
                   room_bytes: Callable[[NodeConfig], int] = lambda node: config.VOLUME_BYTES_MAX,
                   ) -> VolumeConfig:

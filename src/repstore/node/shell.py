@@ -62,6 +62,14 @@ class NativeNode(Protocol):
     def closed_boot_id(self) -> str:
         """Of the earlier boot in which the store was closed cleanly; empty if it was not."""
 
+    @property
+    def closed_life_id(self) -> str:
+        """Of the life that ended there: the one before this."""
+
+    @property
+    def life_id(self) -> str:
+        """Of the life of the store that begins now."""
+
     def add_listener(self, socket_fd: int, kind: int) -> None:
         """Takes over a listening socket."""
 
@@ -99,17 +107,18 @@ class NodeShell:
 
     def start(self) -> None:
         """Listen, publish, begin; returns when the control loop may be run."""
-        process = this_process()
+        process, closed_boot_id = this_process(), ""
         if self._node is not None:
             for kind, path in [(LISTEN_PEERS, self._node.peer_socket),
                                *((LISTEN_FRONTENDS, path) for path in self._node.nbd_sockets)]:
                 self._native.add_listener(listen(path).detach(), kind)
             self._node = _published(self._node, self._native, process)
-            admin.register_node(self._store, self._node)                        # H2
+            closed_boot_id = admin.begin_life(self._store, self._node, self._native.closed_life_id,
+                                              self._native.closed_boot_id)      # H2
         number = CLIENT_NODE_ID if self._node is None else self._node.id
         identity = NodeIdentity(
-            self._name, Identity(number, self._native.store_uuid, self._native.boot_id,
-                                 self._native.closed_boot_id), process.host_boot_id, uuids.uuid4().hex)
+            self._name, Identity(number, self._native.store_uuid, self._native.boot_id, closed_boot_id),
+            process.host_boot_id, uuids.uuid4().hex)
         self._native.start()
         self.control = NodeControl(identity, self._native.engine, self._store, is_gone, now_s())
 
@@ -324,7 +333,7 @@ def _published(node: NodeConfig, native: NativeNode, process: ProcessIdentity) -
             f"{node.store_path}: store {native.store_uuid}, node {node.name!r} is "
             f"registered with store {node.store_uuid}; register it anew to replace the disk")
     return replace(
-        node, store_uuid=native.store_uuid, boot_id=native.boot_id,
+        node, store_uuid=native.store_uuid, boot_id=native.boot_id, life_id=native.life_id,
         host_boot_id=process.host_boot_id, pid=process.pid, pid_started=process.pid_started,
         pid_namespace=process.pid_namespace)
 

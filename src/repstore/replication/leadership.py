@@ -13,7 +13,9 @@
      serial of its own, of all epochs: the old copy's end, told when the new one has begun
      already, is not mistaken for the end of that.
   L6 Proposals follow from the state, not from the event that caused it: a swap that lost
-     against an attach is simply proposed again on top of the new config.
+     against an attach is simply proposed again on top of the new config. What was held against
+     a member is forgotten when its entry there is another, as when it told its boot (V6): it
+     asks again, and is judged by that.
   L7 A record that our disk does not give back, and that a member lacks, was acknowledged by
      nobody. If others in sync are here it leaves, and learns the blocks from who has them. If not,
      nobody can give them: we resign, and it leads without that record, which clients send again.
@@ -50,7 +52,7 @@ from repstore.replication.events import (
     Want,
 )
 from repstore.replication.situation import Identity, Situation
-from repstore.replication.volume_config import NodeId, VolumeConfig
+from repstore.replication.volume_config import Member, NodeId, VolumeConfig
 
 SERIAL_BITS = 32              # of the starts in one epoch
 
@@ -83,7 +85,7 @@ class Leader:
     session: int
     down_since_s: dict[NodeId, float] = field(default_factory=dict)
     leaving: dict[NodeId, str] = field(default_factory=dict)      # and why
-    unfit: set[NodeId] = field(default_factory=set)               # of these: back, must learn
+    unfit: dict[NodeId, Member] = field(default_factory=dict)     # of these: back, must learn. As it was then
     learners: dict[NodeId, Learner] = field(default_factory=dict)
 
     retries: dict[NodeId, tuple[float, Want]] = field(default_factory=dict)  # from then on
@@ -96,7 +98,7 @@ class Leader:
             case Want():
                 return self._on_want(event, here, local, now_s)
             case LinkDown(node=node):
-                self.unfit.discard(node)
+                self.unfit.pop(node, None)
                 actions = self._forget(node, here, now_s)
                 self.retries.pop(node, None)
                 return actions
@@ -107,9 +109,8 @@ class Leader:
             case JoinReady(node=node, serial=serial) if self._is_at(Phase.JOINING, node, serial):
                 self.learners[node].phase = Phase.READY
             case Diverged(node=node) | Unreadable(node=node) if node in self.installed:
-                self.leaving[node] = "its log differs from ours" if isinstance(event, Diverged) \
-                    else "our disk does not give back a record that it lacks"
-                self.unfit.add(node)
+                self._refuse(node, here, "its log differs from ours" if isinstance(event, Diverged)
+                             else "our disk does not give back a record that it lacks")
             case Diverged(node=node) | Unreadable(node=node):
                 return self._forget(node, here, now_s)
             case ResyncFull(node=node) if node in self.learners:
@@ -131,11 +132,14 @@ class Leader:
             actions.append(SetMembers(members))
         for node in members:
             self.learners.pop(node, None)
+            self.retries.pop(node, None)
         for node in self.installed:
-            if node not in members:
-                self.leaving.pop(node, None)
-                self.unfit.discard(node)
+            member = here.volume.member(node)
+            if member is None:
                 self.down_since_s.pop(node, None)
+            if member is None or self.unfit.get(node, member) != member:
+                self.leaving.pop(node, None)
+                self.unfit.pop(node, None)
         self.installed = members
         attach = here.volume.attach
         if attach is not None and attach.session > self.session:
@@ -242,12 +246,18 @@ class Leader:
                         local: LocalCopy) -> list[Action]:
         fault = self._resume_fault(event, identity, here, local)
         if fault:
-            self.leaving[event.node] = fault
-            self.unfit.add(event.node)
+            self._refuse(event.node, here, fault)
             return []
         self.leaving.pop(event.node, None)
-        self.unfit.discard(event.node)
+        self.unfit.pop(event.node, None)
         return [ResumeMember(event.node, event.last_lsn)]
+
+    def _refuse(self, node: NodeId, here: Situation, fault: str) -> None:
+        """A member is back, and cannot go on."""
+        member = here.volume.member(node)
+        if member is not None:
+            self.leaving[node] = fault
+            self.unfit[node] = member
 
     @staticmethod
     def _resume_fault(event: Want, identity: Identity, here: Situation,

@@ -152,21 +152,22 @@ class VolumePolicy:
             return self._create_copy()
         if self.fenced:
             return self._leave(now_s)
-        if self._must_tell_boot():
-            return self._tell_boot(now_s)
+        is_member = here.is_member(here.me)
+        must_tell_boot = self._must_tell_boot()
         if isinstance(role, Leader):
             if self._is_mine(role.epoch):
                 return []
-            self.role = Follower(now_s)
-            return [StepDown(), *self._follow(self.role)]
-        is_member = here.is_member(here.me)
-        if isinstance(role, Candidate):
-            if is_member and here.volume.epoch < role.target_epoch:
+            self.role = role = Follower(now_s)
+            actions.append(StepDown())
+        elif isinstance(role, Candidate):
+            if is_member and here.volume.epoch < role.target_epoch and not must_tell_boot:
                 return []
             if role.log_grew(here.me.node, local):
                 # a pull ended after another won with our old answer: refuse it once (P6)
                 actions.append(Seal(max(local.sealed_epoch, here.volume.epoch) + 1))
             self.role = role = Follower(now_s)
+        if must_tell_boot:
+            return [*actions, *self._tell_boot(now_s)]
         if is_member and self._may_stand(role, local, now_s):
             self._stand(local, now_s)
             return actions

@@ -96,6 +96,7 @@ class NodeConfig(msgspec.Struct, frozen=True):
     pid_started: Count64 = 0
     pid_namespace: Identifier = ""
     boot_id: Identifier = ""         # what the store presents as its boot (see Member)
+    life_id: Identifier = ""         # of the store, in this process: an older state of it has another
 
 
 class ClusterConfig(msgspec.Struct, frozen=True):

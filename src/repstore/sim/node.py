@@ -16,7 +16,7 @@ one run of its process: engine, control, connections. A crash ends the life and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
 
@@ -100,7 +100,7 @@ class SimulatedNode:
         try:
             engine.wait_for_checkpoint(1)
             life.pumps_left = None
-            life.begin(process)
+            life.begin(process, f"{life_id:016x}", f"{opened.superblock.life_id:016x}")
         except (StartCrash, errors.RepstoreError) as error:
             self._end(f"does not start: {error}", self.disk.kill)
             raise
@@ -188,7 +188,7 @@ class NodeLife:
         assert self._control is not None
         return self._control
 
-    def begin(self, process: int) -> None:
+    def begin(self, process: int, life_id: str, closed_life_id: str) -> None:
         """Publish the process, and meet the others."""
         node, world = self.node, self._world
         self.process = process
@@ -196,8 +196,10 @@ class NodeLife:
         store = NodeConfigStore(world.config, world.config_faults, self.name, world.clock,
                                 self._control_thread)
         record = NodeConfig(name=node.name, id=node.number, store_path=node.name, store_uuid=self.store_uuid,
-                            peer_socket=node.name, host_boot_id=host_boot, pid=process, boot_id=self.boot_id)
-        admin.register_node(store, record)
+                            peer_socket=node.name, host_boot_id=host_boot, pid=process, boot_id=self.boot_id,
+                            life_id=life_id)
+        self.identity = replace(self.identity, closed_boot_id=admin.begin_life(
+            store, record, closed_life_id, self.identity.closed_boot_id))
         identity = NodeIdentity(node.name, self.identity, host_boot, self._random.randbytes(16).hex())
         self._control = NodeControl(identity, self.engine, store, world.is_gone, node.clock.now_s)
         self.decide(self._tick)
@@ -382,12 +384,15 @@ class NodeLife:
         if not self.alive or self._control_is_put_off(self._handle_events):
             return
         events, self._inbox = self._inbox, []
-        for event in events:
-            self.decide(partial(self._handle_event, event))
+        for place, event in enumerate(events):
+            self.decide(partial(self._handle_event, event, place + 1 < len(events)))
 
-    def _handle_event(self, event: EngineEvent) -> None:
+    def _handle_event(self, event: EngineEvent, more: bool) -> None:
+        """The loop of a process may turn between what is called for this event and for the next."""
         self._world.trace.add(self.name, "event {!r}", event)
         self.control.on_event(event, self.node.clock.now_s)
+        if more and self._random.random() < 0.5:
+            self._turn()
 
     def decide(self, action: Action) -> None:
         """Have the control code do something, as soon as it can and after what it was asked before."""
