@@ -150,6 +150,8 @@ MUTANTS = (
            '"corruption" if same_boot else "lost"', '"lost"', (RECOVERY,)),
     Mutant(36, "recovery", "replay a batch that does not name the one before it", STORE + "recovery.py",
            '(log["previous_crc"] == previous)', "(log[\"sequence\"] == expected)", (RECOVERY,)),
+    Mutant(194, "recovery", "keep a torn batch because a block of it cannot be read", STORE + "recovery.py",
+           "FAULT_BAD_PAYLOAD if wrong - self.unreadable else FAULT_UNREAD", "FAULT_UNREAD", (RECOVERY,)),
     Mutant(37, "recovery", "a copy that lost flushed batches passes for complete", FAST + "control.pyx",
            "volume_incomplete(self.engine, self.engine.volumes[i])", "pass", (REPAIR + "::test_a_copy_whose_log_is_damaged_leads_nobody",)),
     # ---------------------------------------------------------------------------- cleaner

@@ -17,7 +17,7 @@ from repstore.check.fsck import check_device
 from repstore.format import BLOCK_SIZE, LOCATION_BAD, PAGE_ENTRIES, extent_t
 from repstore.sim.clock import NS_PER_S
 from repstore.sim.durability import STORE_UUID, boot_id, flush, write
-from repstore.sim.engine import open_engine
+from repstore.sim.engine import DamagedDevice, open_engine
 from repstore.sim.local import VOLUME_INDEX, LocalVolume, PlainDisk, Request
 from repstore.sim.workload import READ, stamps_of
 from repstore.store import geometry
@@ -121,6 +121,11 @@ def is_page(block: int) -> bool:
 def is_first(block: int) -> bool:
     """The first of the two?"""
     return SMALL.page_base <= block < SMALL.page_base + SMALL.page_slots
+
+
+def span(block: int) -> slice:
+    """Where a block stands in an image."""
+    return slice(block * BLOCK_SIZE, (block + 1) * BLOCK_SIZE)
 
 
 def whole() -> list[int]:
@@ -306,6 +311,34 @@ def test_a_store_whose_directory_stays_unreadable_works(
     volume.settle()
     assert reopened(image) == whole()
     assert findings(image).findings == []
+
+
+@pytest.mark.parametrize("boot", [0, 1], ids=["killed", "power cut"])
+@pytest.mark.parametrize("unread", range(1, 9))
+@pytest.mark.fault("crash: a torn write over flushed data, of which a block cannot be read at the opening",
+                   promise="what was flushed is all there")
+def test_a_torn_write_takes_nothing_with_it_though_it_cannot_be_read_wholly(
+        image: bytearray, monkeypatch: pytest.MonkeyPatch, boot: int, unread: int) -> None:
+    """Header and first block of eight reached the disk."""
+    volume, _ = opened(image, 2)
+    volume.settle()
+    before = bytes(image)
+    volume.run([*stamped_writes([(0, 8)], first_stamp=5000)])
+    written = [block for block in range(SMALL.total_blocks) if image[span(block)] != before[span(block)]]
+    assert len(written) == 9
+    for block in written[2:]:
+        image[span(block)] = before[span(block)]
+    unreadable = {written[unread]}
+    report = Report("store")
+    check_device(DamagedDevice(image, unreadable), report, boot_id=boot_id(boot))
+    assert report.findings == []
+    monkeypatch.setattr("repstore.sim.local.open_engine", lambda image, name, **others: open_engine(
+        image, name, unreadable=unreadable, **others))
+    volume = LocalVolume(PlainDisk(image), boot_id=boot_id(boot), life_id=3)
+    monkeypatch.undo()
+    assert volume.read_all() == whole()
+    volume.engine.settle()
+    assert reopened(image) == whole()
 
 
 # -------------------------------------------------------------------------------- the cleaner

@@ -1,4 +1,5 @@
 """Small stores in memory, with logs written into them batch by batch."""
+from collections.abc import Iterable
 from dataclasses import replace
 
 from crc32c import crc32c
@@ -86,6 +87,10 @@ class Log:
         blocks = self.places[sequence][2]
         self.device.write(self.address(sequence), bytes((1 + blocks) * BLOCK_SIZE))
 
+    def never_wrote(self, sequence: int, block: int) -> None:
+        """This block of the batch, 0 its header, never reached the disk."""
+        self.device.write(self.address(sequence) + block * BLOCK_SIZE, b"\xa5" * BLOCK_SIZE)
+
     def rot_payload(self, sequence: int) -> None:
         self.device.image[self.address(sequence) + BLOCK_SIZE] ^= 1
 
@@ -113,18 +118,19 @@ class BadSpots(MemoryDevice):
 
 class Waiting:
     """A clock that nothing but sleep moves, and the pauses that were made. After a second `healing` is
-    readable."""
+    readable, but for what is `lasting`."""
 
-    def __init__(self, healing: BadSpots | None = None) -> None:
+    def __init__(self, healing: BadSpots | None = None, lasting: Iterable[int] = ()) -> None:
         self.now_s = 100.0
         self.pauses: list[float] = []
         self.healing = healing
+        self.lasting = set(lasting)
 
     def sleep(self, pause_s: float) -> None:
         self.pauses.append(pause_s)
         self.now_s += pause_s
         if self.healing and self.now_s >= 101:
-            self.healing.blocks = set()
+            self.healing.blocks = self.healing.blocks & self.lasting
 
     def patience(self, limit_s: float = config.READ_PATIENCE_S) -> Patience:
         return Patience(limit_s, clock=lambda: self.now_s, sleep=self.sleep)

@@ -406,10 +406,147 @@ def test_what_stays_unreadable_ends_the_patience_and_only_what_matters_is_waited
         log.open(device=bad(log, header_of(log, 2)), patience=waiting.patience())
     assert sum(waiting.pauses) == pytest.approx(config.READ_PATIENCE_S)
     assert waiting.pauses[0] < waiting.pauses[1] < waiting.pauses[5] == config.READ_AGAIN_MAX_S
+    log.append(flushed=5)
     waiting = Waiting()
     opened = log.open(device=bad(log, header_of(log, 2) + 1, log.geometry.segment_start(9) + 1),
                       patience=waiting.patience())
     assert (opened.recovery.damaged, waiting.pauses) == ((2,), [])
+
+
+# ------------------------------------------------------- payload that cannot be read wholly (D7)
+
+def two_batches() -> Log:
+    """The second one was under way when the log ended."""
+    log = Log()
+    log.append(blocks=3)
+    log.append(blocks=3, completed=1, flushed=1)
+    return log
+
+
+@pytest.mark.parametrize("boot_id", [BOOT, OTHER_BOOT])
+@pytest.mark.parametrize("replicated", [True, False])
+@pytest.mark.fault("crash: a torn batch at the end of the log, and a block of it cannot be read",
+                   promise="cut like any other: what was flushed before stays")
+def test_a_torn_batch_is_torn_though_a_block_of_it_cannot_be_read(boot_id: bytes, replicated: bool) -> None:
+    log = two_batches()
+    log.never_wrote(2, 3)
+    waiting = Waiting()
+    found = log.open(boot_id, device=bad(log, header_of(log, 2) + 1), replicated=replicated,
+                     patience=waiting.patience()).recovery
+    assert (found.cut_sequence, found.damaged, found.incomplete) == (1, (), False)
+    assert "torn tail: cut at batch 2" in found.reason
+    assert waiting.pauses == []           # whatever stands there, the batch is not whole
+
+
+@pytest.mark.parametrize("boot_id", [BOOT, OTHER_BOOT])
+@pytest.mark.parametrize("torn", [True, False])
+def test_a_block_on_which_it_hangs_whether_a_batch_is_torn_is_waited_for(boot_id: bytes, torn: bool) -> None:
+    log = two_batches()
+    if torn:
+        log.never_wrote(2, 2)
+    device = bad(log, header_of(log, 2) + 2)
+    waiting = Waiting(device)
+    found = log.open(boot_id, device=device, patience=waiting.patience()).recovery
+    assert (found.cut_sequence, found.damaged) == (1 if torn else 2, ())
+    assert 1 <= sum(waiting.pauses) < config.READ_PATIENCE_S
+
+
+@pytest.mark.parametrize("boot_id", [BOOT, OTHER_BOOT])
+def test_a_batch_of_which_all_that_can_be_read_is_right_is_kept(boot_id: bytes) -> None:
+    log = two_batches()
+    waiting = Waiting()
+    found = log.open(boot_id, device=bad(log, header_of(log, 2) + 2), patience=waiting.patience()).recovery
+    assert (found.cut_sequence, found.damaged) == (2, (2,))
+    assert sum(waiting.pauses) == pytest.approx(config.READ_PATIENCE_S)
+
+
+def test_zeros_are_not_taken_for_what_could_not_be_read() -> None:
+    """A batch of zeros, of which one block cannot be read and never reached the disk."""
+    log = Log(replace(roots.empty(small_geometry()), batch_sequence=250))
+    log.append(blocks=3)
+    log.never_wrote(251, 2)
+    device = bad(log, header_of(log, 251) + 2)
+    assert log.open(device=device).recovery.damaged == (251,)
+    found = log.open(device=device, patience=Waiting(device).patience()).recovery
+    assert (found.cut_sequence, found.damaged) == (250, ())
+
+
+def test_an_acknowledged_batch_that_is_torn_is_gone_with_the_power_though_it_cannot_be_read_wholly() -> None:
+    log = two_batches()
+    log.append(completed=2, flushed=1)
+    log.never_wrote(2, 3)
+    device = bad(log, header_of(log, 2) + 1)
+    assert log.open(BOOT, device=device).recovery.damaged == (2,)
+    found = log.open(OTHER_BOOT, device=device).recovery
+    assert (found.cut_sequence, found.tainted, found.damaged) == (1, True, ())
+    assert "gone with the power" in found.reason
+
+
+def test_what_was_flushed_is_kept_however_little_of_it_is_right() -> None:
+    log = two_batches()
+    log.append(completed=2, flushed=2)
+    log.never_wrote(2, 3)
+    waiting = Waiting()
+    found = log.open(OTHER_BOOT, device=bad(log, header_of(log, 2) + 1), patience=waiting.patience()).recovery
+    assert (found.cut_sequence, found.damaged, waiting.pauses) == (3, (2,), [])
+
+
+@pytest.mark.parametrize("boot_id", [BOOT, OTHER_BOOT])
+def test_the_proof_that_a_rotten_batch_was_flushed_is_waited_for(boot_id: bytes) -> None:
+    log = two_batches()
+    log.append(blocks=0, completed=2, flushed=2)
+    log.rot_payload(2)
+    device = bad(log, header_of(log, 3))
+    found = log.open(boot_id, device=device, patience=Waiting(device).patience()).recovery
+    assert (found.cut_sequence, found.damaged) == (3, (2,))
+
+
+def test_a_block_that_stays_unreadable_hides_none_that_can_be_read_again() -> None:
+    """The batch behind it is there, and was waited for beside it."""
+    log = one_class()
+    lasting = header_of(log, 2) + 1
+    device = bad(log, lasting, header_of(log, 4))
+    waiting = Waiting(device, lasting={lasting})
+    found = log.open(device=device, patience=waiting.patience()).recovery
+    assert (found.cut_sequence, found.damaged) == (5, (2,))
+    assert sum(waiting.pauses) == pytest.approx(config.READ_PATIENCE_S)
+
+
+@st.composite
+def crashes(draw: st.DrawFn) -> tuple[Log, set[int], int, bool]:
+    """A log whose power was cut, or its process killed; blocks that cannot be read; what was flushed;
+    and whether the machine runs on."""
+    log, same_boot = Log(), draw(st.booleans())
+    flushed = completed = 0
+    for sequence in range(1, draw(st.integers(1, 6)) + 1):
+        log.append(blocks=draw(st.integers(0, 3)), flushed=flushed, completed=completed,
+                   log_class=draw(st.integers(0, 1)))
+        completed = draw(st.integers(max(completed, sequence - 3), sequence))
+        flushed = draw(st.integers(flushed, completed))
+    kept = completed if same_boot else flushed
+    for sequence in range(kept + 1, log.sequence + 1):
+        for block in range(1 + log.places[sequence][2]):
+            if draw(st.booleans()):
+                log.never_wrote(sequence, block)
+    first, count = log.geometry.segment_base, 3 * log.geometry.segment_blocks
+    unreadable = draw(st.sets(st.integers(first, first + count - 1), max_size=8))
+    return log, unreadable, flushed, same_boot
+
+
+@given(crashes())
+@settings(max_examples=200)
+def test_errors_of_a_moment_change_nothing_and_others_lose_nothing_that_was_flushed(
+        crash: tuple[Log, set[int], int, bool]) -> None:
+    log, unreadable, flushed, same_boot = crash
+    boot_id = BOOT if same_boot else OTHER_BOOT
+    expected = log.open(boot_id).recovery
+    device = bad(log, *unreadable)
+    found = log.open(boot_id, device=device, patience=Waiting(device).patience()).recovery
+    assert (found.cut_sequence, found.tainted) == (expected.cut_sequence, expected.tainted)
+    assert not found.incomplete
+    assert all(sequence <= expected.cut_sequence for sequence in found.damaged)
+    found = log.open(boot_id, device=bad(log, *unreadable), replicated=True).recovery
+    assert found.cut_sequence >= flushed or found.incomplete
 
 
 def test_a_store_closed_cleanly_is_not_searched() -> None:

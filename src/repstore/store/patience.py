@@ -7,7 +7,7 @@
   W3 only what a decision hangs on is waited for: a bad block that nobody needs costs no time
 """
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from repstore import config
 from repstore.format import BLOCK_SIZE
@@ -38,12 +38,17 @@ class Patience:
         self._pause_s = min(2 * self._pause_s, config.READ_AGAIN_MAX_S)
         return True
 
-    def until_readable(self, device: Device, block: int) -> bool:
-        """Wait until this block of the device can be read; False if that is not within the patience."""
+    def until_any_readable(self, device: Device, blocks: Sequence[int]) -> bool:
+        """Wait until one of these blocks of the device can be read; False if none can within the patience."""
         while self.wait():
-            try:
-                device.read(block * BLOCK_SIZE, BLOCK_SIZE)
-            except OSError:
-                continue
-            return True
+            if any(_can_be_read(device, block) for block in blocks):
+                return True
         return False
+
+
+def _can_be_read(device: Device, block: int) -> bool:
+    try:
+        device.read(block * BLOCK_SIZE, BLOCK_SIZE)
+    except OSError:
+        return False
+    return True

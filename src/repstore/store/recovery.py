@@ -18,7 +18,10 @@ Let k be the first batch of the chain that is missing or whose payload is not wh
   D7 what cannot be read is not absent. A missing k that may stand in an unreadable block (`unread`) is
      no end: what is there may have been flushed. It is waited for (`patience`); what stays unreadable is
      treated as in D1, whatever a later batch says: refused or, of several copies, cut and incomplete.
-     Where only payload of k cannot be read, k was written: kept, and exactly its blocks are bad
+     Of a payload that cannot be read wholly the rest decides: if a block of it is not what was written, k is
+     torn or rotten, as in D1-D4. If all of it is right the others are waited for; what stays unreadable may
+     have been flushed: k is kept, and exactly these blocks are bad. Before k is cut, a batch behind all that
+     were found is waited for, where it may stand in an unreadable block: it may say that k was flushed
 """
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,17 +31,24 @@ from numpy.typing import NDArray
 
 from repstore import config, errors
 from repstore._fast.batch import BATCH_INFO_FIELDS, scan_segment
+from repstore._fast.checksum import crc32c_blocks
 from repstore.format import BLOCK_SIZE, SEGMENT_CLASSES, batch_header_t
 from repstore.store.device import Device
 from repstore.store.geometry import Geometry
 from repstore.store.patience import Patience
 from repstore.store.root import Root
 from repstore.store.superblock import Superblock
-from repstore.store.unread import Place, Unread
+from repstore.store.unread import Place, Unread, payload_places
 
 BATCH_INFO = np.dtype(list(BATCH_INFO_FIELDS))
 BATCH_PLACE = np.dtype([("segment", "<u4"), ("offset_blocks", "<u4")])
+
+# what a scan says of a batch whose header is whole
 FAULT_NONE = 0
+FAULT_BAD_PAYLOAD = 4            # a block of it is not what was written
+FAULT_UNREAD = 5                 # blocks of it could not be read, and the others are right
+
+CHECKSUM_BYTES = 4
 
 # A segment is empty while its first batch is on its way, for each class but one; one more
 # than that in a row and the log cannot have gone further.
@@ -77,7 +87,8 @@ class _End:
     present: bool                    # whether a header of k was found
     later: Infos
     verdict: str
-    unreadable: Place | None         # where k may stand: D7
+    unreadable: tuple[Place, ...]    # where k may stand: D7
+    awaited: tuple[Place, ...]       # all that could not be read and may change this: the former too
 
 
 def recover(device: Device, superblock: Superblock, root: Root, *, same_boot: bool, name: str,
@@ -93,10 +104,8 @@ def recover(device: Device, superblock: Superblock, root: Root, *, same_boot: bo
         found = scan(device, superblock, root)
         end = _walk(found.batches, root.batch_sequence, root.batch_crc, same_boot=same_boot, name=name,
                     unread=found.unread)
-        if end.unreadable is None:
-            break
-        segment, block = end.unreadable
-        if not patience.until_readable(device, superblock.geometry.segment_start(segment) + block):
+        awaited = [superblock.geometry.segment_start(segment) + block for segment, block in end.awaited]
+        if not awaited or not patience.until_any_readable(device, awaited):
             break
     return _judge(end, same_boot=same_boot, name=name, replicated=replicated)
 
@@ -137,6 +146,7 @@ def _walk(found: Infos, start_sequence: int, start_crc: int, *, same_boot: bool,
     log = _in_order(found, start_sequence)
     count = 0
     damaged: list[int] = []
+    awaited: list[Place] = []
     while True:
         count += _sound_prefix(log[count:], start_sequence + count, _crc_before(log, count, start_crc))
         k = start_sequence + count + 1
@@ -146,12 +156,18 @@ def _walk(found: Infos, start_sequence: int, start_crc: int, *, same_boot: bool,
                                          f"previous checksum {here['previous_crc']:#010x}")
         later = log[count + 1:] if here is not None else log[count:]
         verdict = _verdict(later, k, same_boot)
-        if here is None or not (verdict == "corruption" or unread.touches(here)):
+        if here is None or not (verdict == "corruption" or here["fault"] == FAULT_UNREAD):
             break
+        if verdict != "corruption":
+            awaited += unread.of_payload(here)
         damaged.append(k)
         count += 1
-    unreadable = unread.begins(found[found["sequence"] < k]) if here is None else None
-    return _End(k, log[:count], tuple(damaged), here is not None, later, verdict, unreadable)
+    unreadable = unread.begins(found[found["sequence"] < k]) if here is None else []
+    awaited += unreadable
+    if verdict != "corruption":
+        awaited += unread.begins(found)      # what a later batch proves, no earlier one does
+    return _End(k, log[:count], tuple(damaged), here is not None, later, verdict, tuple(unreadable),
+                tuple(awaited))
 
 
 def _judge(end: _End, *, same_boot: bool, name: str, replicated: bool) -> Recovery:
@@ -227,9 +243,9 @@ def _behind(name: str, end: _End) -> str:
     return f"{at}, after batch {end.k - 1}"
 
 
-def _unreadable(place: Place | None) -> str:
-    assert place is not None
-    return f"block {place[1]} of segment {place[0]}, which cannot be read"
+def _unreadable(places: tuple[Place, ...]) -> str:
+    segment, block = places[0]
+    return f"block {block} of segment {segment}, which cannot be read"
 
 
 class _SegmentReader:
@@ -255,7 +271,22 @@ class _SegmentReader:
             at = int(self.found[0]["offset_blocks"]) * BLOCK_SIZE
             header = np.frombuffer(self.buffer, batch_header_t, 1, at)[0]
             self.classes[number] = int(header["segment_class"])
-        return self.found[:count].copy()
+        found = self.found[:count].copy()
+        for batch in found:
+            self._look_past_unreadable(batch)
+        return found
+
+    def _look_past_unreadable(self, batch: np.void) -> None:
+        """Zeros stand in the buffer for what could not be read: of such a payload the rest decides (D7)."""
+        places = payload_places(batch)
+        if self.unreadable.isdisjoint(places):
+            return
+        start = (int(batch["offset_blocks"]) + 1) * BLOCK_SIZE
+        found = crc32c_blocks(memoryview(self.buffer)[start:start + len(places) * BLOCK_SIZE])
+        # they grow down from the end of the header block
+        expected = np.frombuffer(self.buffer, "<u4", len(places), start - len(places) * CHECKSUM_BYTES)[::-1]
+        wrong = {place for place, differs in zip(places, expected != found, strict=True) if differs}
+        batch["fault"] = FAULT_BAD_PAYLOAD if wrong - self.unreadable else FAULT_UNREAD
 
     def _steps(self) -> Iterator[tuple[int, int]]:
         step = min(config.RECOVERY_READ_BYTES, self.geometry.segment_bytes)

@@ -32,18 +32,16 @@ class Unread:
     classes: dict[int, int] | None = None      # of segments that were open, or in which a batch was found
     planned: tuple[int, ...] = ()              # segments of the plan that were searched, in its order
 
-    def begins(self, before: NDArray[np.void]) -> Place | None:
-        """An unreadable block in which the next batch may begin. `before`: every batch that was found up
-        to the last of the chain, those of the checkpoint too."""
+    def begins(self, before: NDArray[np.void]) -> list[Place]:
+        """The unreadable blocks in which the next batch may begin. `before`: every batch that was found up
+        to the one in front of it, those of the checkpoint too."""
         if not self.places:
-            return None
-        return next((place for place in self._next_places(before) if place in self.places), None)
+            return []
+        return [place for place in self._next_places(before) if place in self.places]
 
-    def touches(self, batch: np.void) -> bool:
-        """Whether a block of this batch's payload could not be read."""
-        segment, first = int(batch["segment"]), int(batch["offset_blocks"]) + 1
-        return any((segment, block) in self.places
-                   for block in range(first, first + int(batch["payload_blocks"])))
+    def of_payload(self, batch: np.void) -> list[Place]:
+        """The unreadable blocks of this batch's payload."""
+        return [place for place in payload_places(batch) if place in self.places]
 
     def _next_places(self, before: NDArray[np.void]) -> list[Place]:
         classes = self.classes or {}
@@ -58,3 +56,9 @@ class Unread:
         ahead = [segment for segment in self.planned if segment not in entered][:SEGMENT_CLASSES]
         return [(segment, end) for _, segment, end in heads.values() if end < self.segment_blocks] + [
             (segment, 0) for segment in ahead]
+
+
+def payload_places(batch: np.void) -> list[Place]:
+    """Where the payload of a batch lies."""
+    segment, first = int(batch["segment"]), int(batch["offset_blocks"]) + 1
+    return [(segment, block) for block in range(first, first + int(batch["payload_blocks"]))]
