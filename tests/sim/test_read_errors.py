@@ -313,7 +313,7 @@ def test_a_store_whose_directory_stays_unreadable_works(
     assert findings(image).findings == []
 
 
-@pytest.mark.parametrize("boot", [0, 1], ids=["killed", "power cut"])
+@pytest.mark.parametrize("boot", [0, 1], ids=["killed", "power_cut"])
 @pytest.mark.parametrize("unread", range(1, 9))
 @pytest.mark.fault("crash: a torn write over flushed data, of which a block cannot be read at the opening",
                    promise="what was flushed is all there")

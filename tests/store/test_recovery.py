@@ -415,6 +415,9 @@ def test_what_stays_unreadable_ends_the_patience_and_only_what_matters_is_waited
 
 # ------------------------------------------------------- payload that cannot be read wholly (D7)
 
+either_boot = pytest.mark.parametrize("boot_id", [BOOT, OTHER_BOOT], ids=["killed", "power_cut"])
+
+
 def two_batches() -> Log:
     """The second one was under way when the log ended."""
     log = Log()
@@ -423,7 +426,7 @@ def two_batches() -> Log:
     return log
 
 
-@pytest.mark.parametrize("boot_id", [BOOT, OTHER_BOOT])
+@either_boot
 @pytest.mark.parametrize("replicated", [True, False])
 @pytest.mark.fault("crash: a torn batch at the end of the log, and a block of it cannot be read",
                    promise="cut like any other: what was flushed before stays")
@@ -438,7 +441,7 @@ def test_a_torn_batch_is_torn_though_a_block_of_it_cannot_be_read(boot_id: bytes
     assert waiting.pauses == []           # whatever stands there, the batch is not whole
 
 
-@pytest.mark.parametrize("boot_id", [BOOT, OTHER_BOOT])
+@either_boot
 @pytest.mark.parametrize("torn", [True, False])
 def test_a_block_on_which_it_hangs_whether_a_batch_is_torn_is_waited_for(boot_id: bytes, torn: bool) -> None:
     log = two_batches()
@@ -451,7 +454,7 @@ def test_a_block_on_which_it_hangs_whether_a_batch_is_torn_is_waited_for(boot_id
     assert 1 <= sum(waiting.pauses) < config.READ_PATIENCE_S
 
 
-@pytest.mark.parametrize("boot_id", [BOOT, OTHER_BOOT])
+@either_boot
 def test_a_batch_of_which_all_that_can_be_read_is_right_is_kept(boot_id: bytes) -> None:
     log = two_batches()
     waiting = Waiting()
@@ -491,7 +494,7 @@ def test_what_was_flushed_is_kept_however_little_of_it_is_right() -> None:
     assert (found.cut_sequence, found.damaged, waiting.pauses) == (3, (2,), [])
 
 
-@pytest.mark.parametrize("boot_id", [BOOT, OTHER_BOOT])
+@either_boot
 def test_the_proof_that_a_rotten_batch_was_flushed_is_waited_for(boot_id: bytes) -> None:
     log = two_batches()
     log.append(blocks=0, completed=2, flushed=2)
