@@ -38,6 +38,7 @@ STALLED = "tests/sim/test_stalled_links.py"
 STANDSTILL = "tests/sim/test_standstill.py"
 BOOT = "tests/sim/test_boot.py"
 REPAIR = "tests/sim/test_repair.py"
+READ_ERRORS = "tests/sim/test_read_errors.py"
 CONFORMANCE = "tests/coordination/test_conformance.py"
 FAULTS = "tests/sim/test_local_faults.py"
 FAILOVER = "tests/sim/test_cluster.py::test_acknowledged_data_survives_the_crash_of_the_primary"
@@ -161,6 +162,12 @@ MUTANTS = (
            "segments_free(store) <= kept", "segments_free(store) == 0", (FAULTS,)),
     Mutant(43, "cleaner", "move a rotten block as it is", FAST + "cleaner.pyx",
            "crc32c(0, bytes, BLOCK_SIZE) != extent.crc", "False", (REPAIR + "::test_the_cleaner_of_a_replica_mends_what_it_meets",)),
+    Mutant(196, "cleaner", "move what can be read now, with the last room", FAST + "cleaner.pyx",
+           "segments_few(store) and not cleaner.giving_up and cleaner.aside_ns != 0", "False",
+           (READ_ERRORS + "::test_victims_that_can_be_read_in_part_do_not_take_the_last_room",)),
+    Mutant(197, "cleaner", "count errors that are over with those that come next", FAST + "cleaner.pyx",
+           "patience.again_ns < cleaner.rested_ns", "False",
+           (READ_ERRORS + "::test_errors_that_ended_while_no_room_was_wanted_are_not_those_that_come_next",)),
     # -------------------------------------------------------------------- acknowledgement
     Mutant(50, "acknowledgement", "acknowledge before the members have it", FAST + "service.pyx",
            "volume_commit(engine, volume, acknowledged_by_all(volume))",

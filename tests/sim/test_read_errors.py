@@ -468,3 +468,37 @@ def test_an_error_of_long_ago_does_not_count() -> None:
     filled.volume.idle(PATIENCE_NS)
     assert given_up(filled.volume) == 0
     filled.check()
+
+
+@pytest.mark.parametrize("seed", range(1, 7))
+@pytest.mark.fault("disk: reads fail for some seconds, and then for good in some places, of a single copy",
+                   promise="an error for each of them, and every write ends")
+def test_victims_that_can_be_read_in_part_do_not_take_the_last_room(seed: int) -> None:
+    """An outage sets many aside at once, and what lies on bad sectors stays so: one after another, each
+    would take a part of the last segment, and none give one back (N5)."""
+    filled = Filled(seed)
+    bad = filled.strike(40)
+    is_bad = filled.disk.is_bad
+    filled.overwrite(filled.random.randrange(60), spared=bad)
+    filled.disk.fail(lambda block: True, int(filled.random.uniform(0.2, 8) * NS_PER_S))
+    filled.overwrite(150, spared=bad)
+    filled.disk.fail(is_bad, FOREVER_NS)
+    filled.overwrite(300, spared=bad)          # each is answered, or the world would stand still
+    filled.volume.idle(PATIENCE_NS)
+    filled.overwrite(300, spared=bad)
+    filled.disk.well_at_ns = 0
+    filled.check(lost=np.flatnonzero(entries(filled.volume)["location"] == LOCATION_BAD).tolist())
+    assert given_up(filled.volume) <= len(bad)
+
+
+@pytest.mark.parametrize("seed", [26, 28])
+def test_errors_that_ended_while_no_room_was_wanted_are_not_those_that_come_next(seed: int) -> None:
+    """Some short outages: what was set aside in the first is not looked at until the next, when its time
+    is over; it was well meanwhile, though nobody saw that (N6)."""
+    filled = Filled(seed)
+    for lasts_s, then in ((1.85, 150), (1.35, 120), (0.6, 140), (7.9, 150), (1.45, 130)):
+        filled.disk.fail(lambda block: True, int(lasts_s * NS_PER_S))
+        filled.overwrite(then)
+        filled.volume.idle(max(0, filled.disk.well_at_ns - filled.volume._now_ns) + 3 * NS_PER_S)
+    assert given_up(filled.volume) == 0
+    filled.check()

@@ -38,6 +38,7 @@ cdef enum:
 cdef int cleaner_init(engine_t* engine) noexcept nogil:
     cdef void* buffer = NULL
     engine.store.cleaner.victim = -1
+    engine.store.cleaner.unfinished = -1
     if posix_memalign(&buffer, BLOCK_SIZE, CLEANER_READ_BLOCKS * <size_t>BLOCK_SIZE) != 0:
         return -1
     engine.store.cleaner.buffer = <unsigned char*>buffer
@@ -49,34 +50,47 @@ cdef void cleaner_free(engine_t* engine) noexcept nogil:
     engine.store.cleaner.buffer = NULL
 
 
+cdef inline double used_of(const store_t* store, const segment_t* segment) noexcept nogil:
+    return <double>segment.live / store.segment_blocks
+
+
+cdef inline bint gives_room(const store_t* store, const segment_t* segment, double used_max) noexcept nogil:
+    """Its blocks need a header for each batch, and another one where two victims meet."""
+    cdef uint32_t room = store.segment_blocks - (store.segment_blocks + BATCH_BLOCKS - 1) // BATCH_BLOCKS
+    return (segment.state == SEGMENT_SEALED and segment.live and not segment.pending
+            and used_of(store, segment) <= used_max and segment.live + 1 < room)
+
+
 cdef int64_t choose_victim(store_t* store, double used_max, uint64_t now_ns) noexcept nogil:
-    """The sealed segment whose cleaning pays best; -1 when none would give room: its blocks need a header for
-    each batch, and another one where two victims meet. While some are set aside, and free ones few, only
-    those whose time has come (N4)."""
-    cdef bint few = segments_few(store)
-    cdef uint32_t i, room = store.segment_blocks - (store.segment_blocks + BATCH_BLOCKS - 1) // BATCH_BLOCKS
-    cdef int64_t best = -1, best_aside = -1
-    cdef double score, best_score = 0.0, used
+    """The sealed segment whose cleaning pays best; -1 when none would give room. One that was set aside is
+    none before its time has come, and takes turns with the others then (N4)."""
+    cdef cleaner_t* cleaner = &store.cleaner
+    cdef uint32_t i
+    cdef int64_t best = -1, aside = -1
+    cdef int64_t only = cleaner.unfinished if segments_few(store) else -1          # N5
+    cdef double score, best_score = 0.0
     cdef segment_t* segment
-    store.cleaner.aside_ns = 0
+    if only >= 0 and not gives_room(store, &store.segments[only], used_max):
+        only = -1
+    cleaner.aside_ns = 0
     for i in range(store.segment_count):
         segment = &store.segments[i]
-        if segment.state != SEGMENT_SEALED or segment.live == 0 or segment.pending:
+        if (only >= 0 and i != only) or not gives_room(store, segment, used_max):
             continue
-        used = <double>segment.live / store.segment_blocks
-        if used > used_max or segment.live + 1 >= room:
+        if segment.patience.tries:
+            if cleaner.aside_ns == 0 or segment.patience.again_ns < cleaner.aside_ns:
+                cleaner.aside_ns = segment.patience.again_ns
+                aside = i
             continue
-        if segment.patience.tries and segment.patience.again_ns <= now_ns:
-            best_aside = i
-        elif segment.patience.tries:
-            if store.cleaner.aside_ns == 0 or segment.patience.again_ns < store.cleaner.aside_ns:
-                store.cleaner.aside_ns = segment.patience.again_ns
-            continue
-        score = (1.0 - used) * (1.0 + store.checkpoint.number - segment.age) / (1.0 + used)
+        score = (1.0 - used_of(store, segment)) * (1.0 + store.checkpoint.number - segment.age) / \
+            (1.0 + used_of(store, segment))
         if score > best_score:
             best_score = score
             best = i
-    return best_aside if few and (best_aside >= 0 or store.cleaner.aside_ns) else best
+    if aside >= 0 and cleaner.aside_ns <= now_ns and (best < 0 or not cleaner.aside_last):
+        best = aside
+    cleaner.aside_last = best == aside
+    return best
 
 
 cdef bint cleaner_step(engine_t* engine) noexcept nogil:
@@ -103,9 +117,10 @@ cdef bint cleaner_step(engine_t* engine) noexcept nogil:
         return True
     if moves_under_way(&store.log):
         return False
-    if cleaner.skipped and (cleaner.by_map or store.segments[cleaner.victim].live <= cleaner.skipped):
-        patience_lasts(&store.segments[cleaner.victim].patience, engine.now_ns, store.patience_ns)
-        cleaner.victim = -1                # N4
+    if cleaner.looking:
+        end_look(engine)
+    elif cleaner.skipped and (cleaner.by_map or store.segments[cleaner.victim].live <= cleaner.skipped):
+        set_aside(engine)
     elif cleaner.by_map:
         store.recount = True               # N3
         cleaner.victim = -1
@@ -121,9 +136,8 @@ cdef int64_t next_victim(engine_t* engine) noexcept nogil:
     cdef int64_t victim
     if spare < store.low:
         return choose_victim(store, USED_MAX, engine.now_ns)
-    if spare >= store.high or store.cleaner.idle_ns == store.active_ns:
-        return -1
-    if not store_idle(store, engine.now_ns):
+    if spare >= store.high or store.cleaner.idle_ns == store.active_ns or not store_idle(store, engine.now_ns):
+        store.cleaner.rested_ns = engine.now_ns
         return -1
     victim = choose_victim(store, IDLE_USED_MAX, engine.now_ns)
     if victim < 0 and store.cleaner.aside_ns == 0:
@@ -142,12 +156,21 @@ cdef void cleaner_due(engine_t* engine) noexcept nogil:
 
 
 cdef void begin_victim(engine_t* engine) noexcept nogil:
-    cdef cleaner_t* cleaner = &engine.store.cleaner
-    cdef patience_t* patience = &engine.store.segments[cleaner.victim].patience
-    if engine.now_ns > patience.again_ns + engine.store.patience_ns:
-        memset(patience, 0, sizeof(patience_t))    # nobody wanted its room for long: that was another error
-    cleaner.giving_up = patience_ended(patience, engine.now_ns, engine.store.patience_ns)
+    cdef store_t* store = &engine.store
+    cdef cleaner_t* cleaner = &store.cleaner
+    cdef patience_t* patience = &store.segments[cleaner.victim].patience
+    if patience.again_ns < cleaner.rested_ns or engine.now_ns > patience.again_ns + store.patience_ns:
+        memset(patience, 0, sizeof(patience_t))    # N6
+    cleaner.giving_up = patience_ended(patience, engine.now_ns, store.patience_ns)
+    cleaner.looking = segments_few(store) and not cleaner.giving_up and cleaner.aside_ns != 0     # N5
+    cleaner.looked = False
+    begin_walk(cleaner)
+
+
+cdef void begin_walk(cleaner_t* cleaner) noexcept nogil:
     cleaner.skipped = 0
+    cleaner.found = 0
+    cleaner.took_room = False
     cleaner.by_map = False
     cleaner.reread = 0
     cleaner.cursor = 0
@@ -155,9 +178,35 @@ cdef void begin_victim(engine_t* engine) noexcept nogil:
     cleaner.parse = 0
 
 
+cdef void end_look(engine_t* engine) noexcept nogil:
+    """All was looked at that the headers name, or the maps. What lives behind a header that cannot be read was not."""
+    cdef cleaner_t* cleaner = &engine.store.cleaner
+    if cleaner.skipped:
+        set_aside(engine)
+    elif not cleaner.by_map and cleaner.found < engine.store.segments[cleaner.victim].live:
+        begin_by_map(engine)
+    else:
+        cleaner.looking = False
+        cleaner.looked = True
+        begin_walk(cleaner)
+
+
+cdef void set_aside(engine_t* engine) noexcept nogil:
+    """Till some of it can be read again, or is given up (N4)."""
+    cdef store_t* store = &engine.store
+    cdef cleaner_t* cleaner = &store.cleaner
+    patience_lasts(&store.segments[cleaner.victim].patience, engine.now_ns, store.patience_ns)
+    if cleaner.took_room and segments_few(store):
+        cleaner.unfinished = cleaner.victim
+    cleaner.victim = -1
+
+
 cdef void finish_victim(engine_t* engine) noexcept nogil:
-    engine.store.cleaner.victim = -1
-    engine.store.cleaner.cleaned_segments += 1
+    cdef cleaner_t* cleaner = &engine.store.cleaner
+    if cleaner.unfinished == cleaner.victim:
+        cleaner.unfinished = -1
+    cleaner.victim = -1
+    cleaner.cleaned_segments += 1
 
 
 cdef void read_more(engine_t* engine) noexcept nogil:
@@ -304,9 +353,13 @@ cdef bint move_block(engine_t* engine, volume_t* volume, uint64_t lba, const ext
     cdef unsigned char* place
     if crc32c(0, bytes, BLOCK_SIZE) != extent.crc:
         return bad_block(engine, volume, lba, extent, bytes)
+    if engine.store.cleaner.looking:
+        engine.store.cleaner.found += 1
+        return True
     batch = log_reserve(engine, CLASS_CLEANER, 1, 1)
     if batch == NULL:
         return False
+    engine.store.cleaner.took_room = True
     place = batch_next_payload(batch.buffer, 1)
     memcpy(place, bytes, BLOCK_SIZE)
     batch_crc(batch.buffer, batch_header(batch.buffer).payload_blocks - 1)[0] = extent.crc
@@ -346,6 +399,10 @@ cdef bint bad_block(engine_t* engine, volume_t* volume, uint64_t lba, const exte
         cleaner.reread = extent.location
         read_one(engine, extent.location, bytes)
         return False
+    if cleaner.looking:
+        cleaner.found += 1
+        cleaner.skipped += cleaner.unread
+        return True
     later = cleaner.unread and not cleaner.giving_up
     if not later or (is_first_look(&engine.store) and not segments_few(&engine.store) and repair_possible(engine, volume)):
         if repair_full(engine, volume) or repair_need(engine, volume, lba, extent) == REPAIR_STARTED:
@@ -373,7 +430,7 @@ cdef void begin_by_map(engine_t* engine) noexcept nogil:
     store.cleaner.lba = 0
     store.cleaner.have = 0
     store.cleaner.skipped = 0
-    if not is_first_look(store):
+    if store.cleaner.looked or not is_first_look(store):
         return                             # that was told
     store.counters.bad_blocks += 1
     event_push(engine, EVENT_BAD_BLOCK, 0, engine.node, 0,

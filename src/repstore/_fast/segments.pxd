@@ -37,7 +37,7 @@ cdef inline uint32_t segments_free(const store_t* store) noexcept nogil:
 
 
 cdef inline bint segments_few(const store_t* store) noexcept nogil:
-    """Is no more left than it takes to empty a victim that was set aside?"""
+    """Is no more left than it takes to empty a victim?"""
     return segments_free(store) <= 1
 
 

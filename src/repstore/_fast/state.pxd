@@ -276,9 +276,16 @@ cdef struct cleaner_t:
     extent_t extent                # of that block, when it was read
     uint32_t reread                # location of the bad block that was read once more
     bint unread                    # the block that was read by itself last could not be
+    bint looking                   # moves nothing yet: can all that lives in the victim be read?
+    bint looked                    # it could
+    uint32_t found                 # of its living blocks, so far
     bint giving_up                 # blocks of this victim have been tried for long enough
     uint32_t skipped               # those that will be tried again
+    bint took_room                 # something was moved out of it
     uint64_t aside_ns              # when the first victim that was set aside is looked at again; 0: none is
+    bint aside_last                # the last victim had been set aside: others have their turn
+    int64_t unfinished             # took the last room and did not end empty; -1: none
+    uint64_t rested_ns             # when no room was wanted last
     bint reading
     bint one                       # a single block of the buffer
     bint singly                    # the piece could not be read at once: block by block
