@@ -12,7 +12,7 @@
     +-- FencedError              somebody newer took over: attach again, do not retry
     +-- StoreFailedError         a write or a flush failed: close and reopen, never retry
     +-- NoQuorumError            too few copies just now: retry later
-    +-- UnavailableError         a node or the coordination store does not answer: retry later
+    +-- UnavailableError         a node, a disk or the coordination store does not answer: retry later
     +-- RemoteProtocolError      the other side broke the protocol: drop the connection
     +-- OutcomeUnknownError      it may or may not have happened: look, then decide
 
@@ -110,7 +110,7 @@ class NoQuorumError(RepstoreError):
 
 
 class UnavailableError(RepstoreError):
-    """The node or coordination store that has to answer does not. Nothing was changed."""
+    """The node, disk or coordination store that has to answer does not. Nothing was changed."""
 
     default_errno = _errno.EHOSTUNREACH
 

@@ -37,6 +37,7 @@ FULL = "tests/sim/test_full_resync.py"
 STALLED = "tests/sim/test_stalled_links.py"
 STANDSTILL = "tests/sim/test_standstill.py"
 BOOT = "tests/sim/test_boot.py"
+READ_ERRORS = "tests/sim/test_read_errors.py"
 REPAIR = "tests/sim/test_repair.py"
 READ_ERRORS = "tests/sim/test_read_errors.py"
 CONFORMANCE = "tests/coordination/test_conformance.py"
@@ -128,6 +129,9 @@ MUTANTS = (
     Mutant(15, "checkpoint", "no second root", FAST + "checkpoint.pyx",
            "write_root(engine, CHECKPOINT_MIRROR, engine.store.superblock.root_area)",
            "write_root(engine, CHECKPOINT_MIRROR, 1 - engine.store.superblock.root_area)", (REPAIR + "::test_a_damaged_root_is_read_from_its_second_copy_and_mended",)),
+    Mutant(195, "map", "give up a page while the disk gives nothing", FAST + "pages.pyx",
+           "read_later(engine, load, page, given)", "read_later(engine, load, page, True)",
+           (READ_ERRORS + "::test_a_page_is_not_given_up_while_the_disk_gives_nothing",)),
     Mutant(16, "map", "reuse a segment whose blocks are only pending", FAST + "segments.pxd",
            "segment.pending == 0", "True", (CRASH_SHORT,)),
     Mutant(24, "map", "forget that an overwritten block is dead", FAST + "volume.pyx",

@@ -152,6 +152,13 @@ def answered(volume: LocalVolume, block: int) -> tuple[int, list[int], int]:
     return request.error, stamps_of(request.memory[:BLOCK_SIZE]), volume._now_ns - began_ns
 
 
+def pass_until(volume: LocalVolume, until_ns: int) -> None:
+    """Nobody asks for anything until then."""
+    while volume._now_ns < until_ns:
+        if not volume.pump():
+            volume._now_ns = min(until_ns, max(volume._now_ns, volume._call_again_ns or until_ns))
+
+
 # ------------------------------------------------------------------------------------- pages
 
 @pytest.mark.parametrize("lasts_s", [0.01, 0.5, 4, 9])
@@ -187,6 +194,82 @@ def test_a_map_page_that_stays_unreadable_is_lost_alone(image: bytearray) -> Non
     volume.engine.settle()
     volume.settle()
     assert volume.read_all() == reopened(image) == expected
+
+
+@pytest.mark.parametrize("lasts_s", [12, 45])
+@pytest.mark.fault("disk: it gives nothing at all for longer than 10 s, and nobody writes, of a single copy",
+                   promise="errors for those who read, after 10 s, until it gives them; nothing is lost")
+def test_a_page_is_not_given_up_while_the_disk_gives_nothing(image: bytearray, lasts_s: float) -> None:
+    volume, disk = opened(image, 2)
+    disk.fail(lambda block: True, int(lasts_s * NS_PER_S))
+    error, _, duration_ns = answered(volume, 5)
+    assert error == errno.EIO
+    assert PATIENCE_NS <= duration_ns < PATIENCE_NS + 2 * NS_PER_S
+    error, _, duration_ns = answered(volume, 6)
+    assert error == errno.EIO
+    assert duration_ns < AT_ONCE_NS            # one waits for all of them
+    pass_until(volume, disk.well_at_ns + 2 * NS_PER_S)
+    assert disk.failed < 3 * (20 + lasts_s)    # three reads a try, and a second between two
+    assert volume.engine.failed == 0
+    assert volume.read_all() == whole()
+    volume.engine.settle()
+    volume.settle()
+    assert reopened(image) == whole()
+    assert findings(image).findings == []
+
+
+def test_a_write_that_waits_for_a_page_is_committed_when_the_disk_gives_it_at_last(image: bytearray) -> None:
+    volume, disk = opened(image, 2)
+    disk.fail(lambda block: True, 12 * NS_PER_S)
+    assert answered(volume, 5)[0] == errno.EIO
+    volume._now_ns = disk.well_at_ns           # but the page is not yet asked for again
+    volume.run([*stamped_writes([(5, 1)], first_stamp=5000), flush()])
+    expected = whole()
+    expected[5] = 5000
+    assert volume.engine.failed == 0
+    assert volume.read_all() == expected
+
+
+@pytest.mark.fault("disk: it takes writes, and gives nothing for longer than 10 s, of a single copy",
+                   promise="the store is fenced, and nothing is lost")
+def test_a_store_whose_commits_wait_for_a_disk_that_gives_nothing_is_fenced(image: bytearray) -> None:
+    volume, disk = opened(image, 2)
+    disk.fail(lambda block: True, FOREVER_NS)
+    asked = [*stamped_writes([(5, 1)], first_stamp=5000)]
+    volume.run(asked)
+    assert asked[0].error == errno.EIO
+    assert volume.engine.failed == errno.EIO
+    expected = whole()
+    found = reopened(image)
+    assert found[5] in (6, 5000)
+    expected[5] = found[5]
+    assert found == expected
+
+
+def test_a_copy_whose_map_a_silent_disk_holds_is_not_deleted(image: bytearray) -> None:
+    volume, disk = opened(image, 2)
+    disk.fail(lambda block: True, 12 * NS_PER_S)
+    assert answered(volume, 5)[0] == errno.EIO
+    volume.engine.step_down(VOLUME_INDEX)
+    with pytest.raises(BlockingIOError, match="map is being read"):
+        volume.engine.volume_delete(VOLUME_INDEX)
+    pass_until(volume, disk.well_at_ns + 2 * NS_PER_S)
+    volume.engine.volume_delete(VOLUME_INDEX)
+    volume.idle(NS_PER_S)
+    assert volume.engine.volume_indexes() == []
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_bad_superblocks_do_not_make_a_page_wait_for_ever(image: bytearray, copies: int) -> None:
+    """They are what the disk is asked for beside a page."""
+    bad = SMALL.superblock_positions[:copies]
+    volume, disk = opened(image, 2)
+    assert answered(volume, PAGE_ENTRIES)[0] == 0
+    disk.fail(lambda block: is_page(block) or block in bad, FOREVER_NS)
+    error, _, duration_ns = answered(volume, 5)
+    assert error == errno.EIO
+    assert PATIENCE_NS <= duration_ns < PATIENCE_NS + 3 * NS_PER_S
+    assert volume.read_all() == [LOST] * PAGE_ENTRIES + whole()[PAGE_ENTRIES:]
 
 
 def test_while_a_page_is_tried_again_nobody_else_waits(image: bytearray) -> None:

@@ -15,7 +15,7 @@ from repstore._fast.page_tree cimport (
     PAGE_CAPTURE, captured_t, directory_t, page_tree_t, slots_begin_leaving, slots_next,
     slots_release_leaving, slots_retire, slots_take, tree_begin_capture,
 )
-from repstore._fast.pages cimport slot_block
+from repstore._fast.pages cimport slot_block, superblock_block
 from repstore._fast.root cimport root_build, root_fill_references, root_size
 from repstore._fast.segments cimport plan_rebuild, segment_usable, segments_free
 from repstore._fast.state cimport (
@@ -307,17 +307,6 @@ cdef void write_root(engine_t* engine, int step, uint32_t area) noexcept nogil:
 
 
 # ------------------------------------------------------------------------------ superblocks
-
-cdef uint64_t superblock_block(const store_t* store, uint32_t copy) noexcept nogil:
-    """Where the copies lie: both ends, before the segments, between their halves."""
-    if copy == 0:
-        return 0
-    if copy == 1:
-        return store.segment_base - 1
-    if copy == 2:
-        return store.segment_base + (<uint64_t>store.half << store.segment_shift)
-    return store.total_blocks - 1
-
 
 cdef void build_superblocks(engine_t* engine) noexcept nogil:
     cdef store_t* store = &engine.store

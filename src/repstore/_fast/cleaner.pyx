@@ -22,7 +22,7 @@ from repstore._fast.state cimport (
     BATCHES, BATCH_OPEN, BATCH_WRITTEN, TOKEN_CLEANER, VOLUME_INDEX_MAX, cleaner_t, due, log_batch_t, log_t, segment_t,
     store_t, token, volume_t,
 )
-from repstore._fast.volume cimport LOOKUP_LOADING, LOOKUP_OK, volume_lookup
+from repstore._fast.volume cimport LOOKUP_OK, volume_lookup
 
 
 cdef extern from "stdlib.h" nogil:
@@ -331,9 +331,9 @@ cdef bint move_records(engine_t* engine, unsigned char* block, uint32_t location
             here = location + 1 + cleaner.payload + cleaner.block
             if volume != NULL and record.lba + cleaner.block < volume.size_blocks:
                 state = volume_lookup(volume, record.lba + cleaner.block, &extent)
-                if state == LOOKUP_LOADING:
+                if state != LOOKUP_OK:
                     return False
-                if state == LOOKUP_OK and extent.location == here:
+                if extent.location == here:
                     if not move_block(engine, volume, record.lba + cleaner.block, &extent,
                                       block + (<size_t>(1 + cleaner.payload + cleaner.block) << BLOCK_SHIFT)):
                         return False

@@ -10,7 +10,7 @@ from collections import namedtuple
 from repstore._fast.events import decode_event
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from libc.errno cimport ENOSPC
+from libc.errno cimport EIO, ENOSPC
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset, strncpy
 
@@ -30,7 +30,7 @@ from repstore._fast.layout cimport (
     BATCH_PAYLOAD_BLOCKS, BLOCK_SHIFT, DIRECTORY_ENTRIES, PAGE_BITS, PAGE_ENTRIES, pending_t,
 )
 from repstore._fast.loading cimport (
-    LOAD_BAD_BATCH, LOAD_BAD_DIRECTORY, LOAD_BAD_GEOMETRY, LOAD_BAD_PAGE, LOAD_BAD_ROOT, LOAD_NO_MEMORY,
+    LOAD_BAD_BATCH, LOAD_BAD_DIRECTORY, LOAD_BAD_GEOMETRY, LOAD_BAD_PAGE, LOAD_BAD_ROOT, LOAD_NO_MEMORY, LOAD_UNREAD,
     LOAD_OK, store_begin_life, store_load, store_replay,
 )
 from repstore._fast.loop cimport (
@@ -53,7 +53,7 @@ from repstore._fast.state cimport (
 )
 from repstore._fast.transfer cimport transfers_forget
 from repstore._fast.volume cimport (
-    LOOKUP_LOADING, is_incomplete, volume_attach, volume_detach, volume_free, volume_incomplete, volume_new,
+    LOOKUP_OK, is_incomplete, volume_attach, volume_detach, volume_free, volume_incomplete, volume_new,
     volume_root_bytes, volume_set_range,
     volume_truncate,
 )
@@ -135,8 +135,8 @@ cdef class Engine:
         """Take over a store: its checkpoint, then the log batches (segment, offset) in order.
 
         `lagging` are the superblock copies that do not have this state. Reads come from `descriptor`, or from `memory`. Blocks,
-        without the GIL; call it before the loop runs. What cannot be read is tried again for `patience_ns`, here all in all.
-        Raises ValueError naming what is wrong with the store.
+        without the GIL; call it before the loop runs. What cannot be read is tried again for `patience_ns`.
+        Raises ValueError naming what is wrong with the store, OSError when nothing of it can be read: try again later.
         """
         cdef int fault
         cdef uint32_t segment, offset
@@ -155,13 +155,13 @@ cdef class Engine:
         with nogil:
             fault = store_load(self.engine, superblock_bytes, root_bytes, root_room)
         if fault != LOAD_OK:
-            raise ValueError(f"store cannot be loaded: {FAULTS[fault]}")
+            raise _refusal(self.engine, fault, "store cannot be loaded")
         checkpoint_order_superblocks(self.engine, sum([1 << copy for copy in lagging]))
         for segment, offset in batches:
             with nogil:
                 fault = store_replay(self.engine, segment, offset)
             if fault != LOAD_OK:
-                raise ValueError(f"batch in segment {segment} at block {offset} cannot be replayed: {FAULTS[fault]}")
+                raise _refusal(self.engine, fault, f"batch in segment {segment} at block {offset} cannot be replayed")
 
     def mark_incomplete(self):
         """Recovery had to cut durable writes off: no copy here may lead or count before it has
@@ -318,7 +318,7 @@ cdef class Engine:
             # records that nobody commits any more (it was led for a moment, or by too few)
             volume_truncate(self.engine, volume, volume.commit_lsn)
             state = volume_set_range(self.engine, volume, 0, <uint32_t>volume.size_blocks, LOCATION_HOLE, NULL, 0, 0)
-            if state == LOOKUP_LOADING:
+            if state != LOOKUP_OK:
                 raise BlockingIOError("the copy's map is being read")
             transfers_forget(self.engine, volume)
             retries_forget(self.engine, volume)
@@ -533,6 +533,13 @@ cdef class Engine:
             i += 1
         self.engine.name_count = i
         self.unlock(False)
+
+
+cdef object _refusal(engine_t* engine, int fault, str what):
+    """What to raise when a store cannot be loaded."""
+    if fault == LOAD_UNREAD:
+        return OSError(EIO, f"{what}: block {engine.store.unread_block} cannot be read, and nothing else either")
+    return ValueError(f"{what}: {FAULTS[fault]}")
 
 
 cdef bint _in_use(engine_t* engine, const volume_t* volume):

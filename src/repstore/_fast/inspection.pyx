@@ -3,6 +3,7 @@
 Every call is thread-safe, takes the engine's lock for a moment, and changes nothing but the
 scrub. What is read from the disk may have been moved since: look at the map again.
 """
+from libc.errno cimport EIO
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -16,7 +17,7 @@ from repstore._fast.segments cimport is_data, is_lost
 from repstore._fast.state cimport ROLE_PRIMARY, VERIFY_PAGES, volume_t
 from repstore._fast.verify cimport verify_begin
 from repstore._fast.verify_state cimport VERIFY_DONE
-from repstore._fast.volume cimport LOOKUP_OK, volume_lookup
+from repstore._fast.volume cimport LOOKUP_BAD, LOOKUP_OK, volume_lookup
 
 
 cdef packed struct segment_state_record_t:
@@ -41,7 +42,7 @@ def read_map(Engine engine not None, index, unsigned long long first, unsigned c
     """Fill `out` with the committed map entries (extent_t) of the blocks from LBA `first` on.
 
     Raises LookupError without a copy here, ValueError for a range outside the volume,
-    BlockingIOError while a page is read: ask again.
+    BlockingIOError while a page is read: ask again. OSError where nobody reads on: the store is only looked at.
     """
     cdef volume_t* volume = engine.volume(index)
     cdef uint64_t count = out.shape[0] // sizeof(extent_t), i
@@ -58,6 +59,8 @@ def read_map(Engine engine not None, index, unsigned long long first, unsigned c
         if state != LOOKUP_OK:
             break
     engine.unlock(True)
+    if state == LOOKUP_BAD and engine.engine.store.recovering:
+        raise OSError(EIO, f"block {engine.engine.store.unread_block} cannot be read, and nothing else either")
     if state != LOOKUP_OK:
         raise BlockingIOError("a map page is being read")
 

@@ -12,6 +12,7 @@ cdef enum load_fault_t:
     LOAD_BAD_DIRECTORY = -4
     LOAD_BAD_BATCH = -5
     LOAD_BAD_PAGE = -6
+    LOAD_UNREAD = -7               # `unread_block` says which block
 
 
 cdef int store_load(engine_t* engine, const uint8_t* superblock, const uint8_t* root, uint64_t root_bytes) noexcept nogil

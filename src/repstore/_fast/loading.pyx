@@ -10,7 +10,7 @@ from repstore._fast.layout cimport BLOCK_SHIFT, SEGMENT_FREE, SEGMENT_SEALED, su
 from repstore._fast.log cimport log_init
 from repstore._fast.page_tree cimport slots_init
 from repstore._fast.pages cimport read_patiently
-from repstore._fast.root cimport ROOT_BAD_DIRECTORY, ROOT_NO_MEMORY, ROOT_OK, root_load, root_store_bytes
+from repstore._fast.root cimport ROOT_BAD_DIRECTORY, ROOT_NO_MEMORY, ROOT_OK, ROOT_UNREAD, root_load, root_store_bytes
 from repstore._fast.segments cimport segment_start
 from repstore._fast.state cimport log_t, segment_t, store_t
 from repstore._fast.volume cimport LOOKUP_OK, volume_apply
@@ -77,6 +77,8 @@ cdef int store_load(engine_t* engine, const uint8_t* superblock, const uint8_t* 
         return LOAD_NO_MEMORY
     if fault == ROOT_BAD_DIRECTORY:
         return LOAD_BAD_DIRECTORY
+    if fault == ROOT_UNREAD:
+        return LOAD_UNREAD
     return LOAD_OK if fault == ROOT_OK else LOAD_BAD_ROOT
 
 
@@ -93,7 +95,9 @@ cdef int store_replay(engine_t* engine, uint32_t segment, uint32_t offset_blocks
     if store.segments[segment].state == SEGMENT_FREE:
         enter_planned(store, segment)
     location = segment_start(store, segment) + offset_blocks
-    if read_patiently(engine, location, block) != 0 or batch_check(
+    if read_patiently(engine, location, block) != 0:
+        return LOAD_UNREAD if store.unread_block else LOAD_BAD_BATCH
+    if batch_check(
             block, store.store_id, store.life_id, segment, store.segments[segment].generation, offset_blocks) != BATCH_OK:
         return LOAD_BAD_BATCH
     if batch_header(block).sequence != log.next_sequence or batch_header(block).previous_crc != log.last_crc:
@@ -102,7 +106,7 @@ cdef int store_replay(engine_t* engine, uint32_t segment, uint32_t offset_blocks
     if state < 0:
         return LOAD_BAD_BATCH
     if state != LOOKUP_OK:
-        return LOAD_BAD_PAGE
+        return LOAD_UNREAD if store.unread_block else LOAD_BAD_PAGE
     log.completed_sequence = log.next_sequence
     log.next_sequence += 1
     log.last_crc = batch_header(block).crc

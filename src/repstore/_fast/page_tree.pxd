@@ -22,6 +22,7 @@ cdef enum page_flag_t:
     PAGE_DIRTY = 1        # changed since the last checkpoint began
     PAGE_CAPTURE = 2      # the running checkpoint has not copied it yet
     PAGE_LOADING = 4
+    PAGE_AWAY = 8         # so is the disk: nobody who can be told an error waits for the page (W4)
 
 
 cdef struct page_t:

@@ -6,7 +6,9 @@ Rules
      read, and the page written anew with the next checkpoint
   G3 of which a block could not be read, and none is right, it is tried again while patience lasts
      (patience.pxd); it is loading meanwhile, and holds up nobody but those who need it. Recovery, which
-     nobody is served before, waits on the spot, and in all no longer than for one page
+     nobody is served before, waits on the spot: behind a page that was given up no longer than it takes
+     to try TRIES_LEAST times, until one that could not be read comes after all. A disk that is silent
+     (W4) is waited for anew each time, and no store is opened that is not read to the end
   G4 one that is bad in both becomes a page that says so: each entry of a map page is lost, an error
      of that block alone that another copy can mend; every bit of a bitmap page is set
 """
@@ -21,11 +23,23 @@ cdef enum page_read_t:
     PAGE_LOST = 0
     PAGE_READ = 1
     PAGE_SECOND = 2           # from its second block: to be written anew
+    PAGE_UNREAD = 3           # while recovering: the disk is silent (W4)
 
 
 cdef inline uint64_t slot_block(const store_t* store, uint32_t slot, bint second) noexcept nogil:
     """One of the two blocks that a page reference names."""
     return store.page_base + slot + (store.superblock.page_slots if second else 0)
+
+
+cdef inline uint64_t superblock_block(const store_t* store, uint32_t copy) noexcept nogil:
+    """Where the copies lie: both ends, before the segments, between their halves."""
+    if copy == 0:
+        return 0
+    if copy == 1:
+        return store.segment_base - 1
+    if copy == 2:
+        return store.segment_base + (<uint64_t>store.half << store.segment_shift)
+    return store.total_blocks - 1
 
 
 cdef void page_load(engine_t* engine, volume_t* volume, page_tree_t* tree, uint32_t number) noexcept nogil

@@ -20,7 +20,7 @@ from repstore._fast.segments cimport is_data, is_lost, segment_of, segments_few
 from repstore._fast.state cimport (
     MEMBER_IN_SYNC, ROLE_PRIMARY, ROLE_REPLICA, cleaner_t, due, log_batch_t, member_t,
 )
-from repstore._fast.volume cimport LOOKUP_LOADING, LOOKUP_OK, volume_lookup
+from repstore._fast.volume cimport LOOKUP_OK, volume_lookup
 
 
 cdef enum:
@@ -306,9 +306,9 @@ cdef void repair_step(engine_t* engine) noexcept nogil:
 cdef void go_on(engine_t* engine, volume_t* volume, repair_t* repair) noexcept nogil:
     cdef extent_t now
     cdef int state = volume_lookup(volume, repair.lba, &now)
-    if state == LOOKUP_LOADING:
+    if state != LOOKUP_OK:
         return
-    if state != LOOKUP_OK or not same(&now, &repair.extent):
+    if not same(&now, &repair.extent):
         if repair.state == REPAIR_LOGGED and now.crc == repair.crc:
             engine.store.counters.mended_blocks += 1
             event_push(engine, EVENT_MENDED_BLOCK, volume.index, engine.node, 0, now.location, 0, repair.lba, 0, NULL)

@@ -9,6 +9,7 @@ cdef enum root_fault_t:
     ROOT_MALFORMED = -1
     ROOT_NO_MEMORY = -2
     ROOT_BAD_DIRECTORY = -3
+    ROOT_UNREAD = -4
 
 cdef int64_t root_store_bytes(const store_t* store) noexcept nogil
 cdef bint root_has_room(engine_t* engine, const volume_t* volume, uint64_t records,

@@ -10,7 +10,7 @@ from repstore._fast.layout cimport (
 from repstore._fast.page_tree cimport (
     PAGE_DIRTY, directory_t, page_tree_t, slots_take, tree_init,
 )
-from repstore._fast.pages cimport PAGE_LOST, PAGE_SECOND, page_lost, page_read_now
+from repstore._fast.pages cimport PAGE_LOST, PAGE_SECOND, PAGE_UNREAD, page_lost, page_read_now
 from repstore._fast.segments cimport (
     is_emptied, location_valid, segment_hold, segment_of, segments_free,
 )
@@ -347,6 +347,8 @@ cdef int load_directory(engine_t* engine, volume_t* volume, page_tree_t* tree, u
         return ROOT_BAD_DIRECTORY
     slots_take(&engine.store.slots, reference.slot)
     found = page_read_now(engine, reference, page)
+    if found == PAGE_UNREAD:
+        return ROOT_UNREAD
     if found == PAGE_SECOND:
         directory.flags |= PAGE_DIRTY          # written anew with the first checkpoint
     if found == PAGE_LOST:

@@ -30,7 +30,7 @@ from repstore._fast.layout cimport (
     SEGMENT_CLASSES, extent_t, lineage_t, pending_t, superblock_t,
 )
 from repstore._fast.page_tree cimport capture_list_t, directory_t, page_t, page_tree_t, slots_t
-from repstore._fast.patience cimport patience_t
+from repstore._fast.patience cimport page_patience_t, patience_t
 from repstore._fast.verify_state cimport verify_t
 
 
@@ -294,15 +294,21 @@ cdef struct cleaner_t:
     uint64_t cleaned_segments
 
 
+cdef enum load_step_t:
+    LOAD_FIRST = 0                 # the first block of the page,
+    LOAD_SECOND = 1                # the second, for the first was bad,
+    LOAD_OTHER = 2                 # or another one of the store: does the disk give anything (W4)?
+
+
 cdef struct page_load_t:
     volume_t* volume
     bint is_map                    # of its map, or of the change bitmap with this base
     uint64_t base_lsn
     uint32_t number
     uint8_t* buffer
-    bint second                    # the first block of the page was bad
+    uint32_t step                  # load_step_t
     bint unread                    # one of the two could not be read
-    patience_t patience
+    page_patience_t patience
     bint busy
 
 
@@ -370,7 +376,8 @@ cdef struct store_t:
     # recovery reads at once: a file descriptor, or memory
     int descriptor
     uint8_t* memory
-    uint64_t waited_ns             # of patience_ns, for all that could not be read while it was opened
+    bint impatient                 # a page was given up, and none that could not be read came since (G3)
+    uint64_t unread_block          # what could not be read while the disk was silent, and so the store not (W4)
 
 
 # ------------------------------------------------------------------------------ volumes

@@ -20,7 +20,7 @@ from repstore._fast.state cimport PENDING_RECORDS, engine_t, log_batch_t, volume
 cdef enum lookup_t:
     LOOKUP_OK = 0
     LOOKUP_LOADING = 1        # the map page is being read: try again when it is here
-    LOOKUP_BAD = 2            # the map page cannot be read
+    LOOKUP_BAD = 2            # the map page cannot be read now: the disk is silent (W4)
 
 
 cdef inline pending_t* pending_at(volume_t* volume, uint32_t i) noexcept nogil:

@@ -14,7 +14,7 @@ from repstore._fast.log cimport store_fail
 from repstore._fast.merkle cimport merkle_reach, merkle_take
 from repstore._fast.pages cimport page_load
 from repstore._fast.page_tree cimport (
-    tree_free, tree_init, tree_page, tree_retire, tree_touch,
+    PAGE_AWAY, tree_free, tree_init, tree_page, tree_retire, tree_touch,
 )
 from repstore._fast.segments cimport (
     is_data, is_lost, segment_gain, segment_hold, segment_let_go, segment_lose, segment_of,
@@ -117,7 +117,7 @@ cdef int volume_lookup(volume_t* volume, uint64_t lba, extent_t* out) noexcept n
         out.crc = 0
         return LOOKUP_OK
     if page.data == NULL and page_need(volume.engine, volume, &volume.map, number) != LOOKUP_OK:
-        return LOOKUP_LOADING
+        return LOOKUP_BAD if page.flags & PAGE_AWAY else LOOKUP_LOADING
     out[0] = (<extent_t*>page.data)[lba % PAGE_ENTRIES]
     return LOOKUP_OK
 

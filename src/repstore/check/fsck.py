@@ -40,7 +40,8 @@ def check_store(path: str | os.PathLike[str], *, data: bool = False, report: Rep
 
     `report` and `position` are filled as the check goes, so that an interrupted one can tell what it
     saw, and where to go on (C4).
-    Raises NotFoundError, BusyError, ConfigError (not a store), FormatVersionError, CorruptionError.
+    Raises NotFoundError, BusyError, ConfigError (not a store), FormatVersionError, CorruptionError,
+    UnavailableError (the device gives nothing).
     """
     report = Report(str(path)) if report is None else report
     device = FileDevice(Path(path), writable=False)
@@ -135,4 +136,6 @@ def _load(device: Device, found: Found, root_bytes: bytes, area: int, decided: R
             engine.load(block, root_bytes, batches, descriptor=device.fd)
     except ValueError as error:
         raise errors.CorruptionError(report.store, "a store that can be loaded", error) from None
+    except OSError as error:
+        raise errors.UnavailableError(f"{report.store}: {error.strerror}", errno=error.errno) from None
     return engine

@@ -108,6 +108,8 @@ class Native:
                                  opened.batches.tolist(), descriptor, lagging=opened.lagging)
             except ValueError as error:
                 raise errors.CorruptionError(opened.name, "a store that can be loaded", error) from None
+            except OSError as error:
+                raise errors.UnavailableError(f"{opened.name}: {error.strerror}", errno=error.errno) from None
             if opened.recovery.incomplete:
                 self.engine.mark_incomplete()
             self.engine.begin_life(opened.life_id)

@@ -3,7 +3,8 @@
   W1 a read error may be of the moment: a path that fails over, a controller that is reset, a cable.
      What can be read again within the patience was never damaged
   W2 one opening has one patience, however many blocks it lacks: it runs from the first of them on.
-     What the engine reads when it loads has one of its own, by the same rule (`_fast/patience.pxd`)
+     What the engine reads when it loads has one of its own, which begins anew with what came back
+     (`_fast/patience.pxd`)
   W3 only what a decision hangs on is waited for: a bad block that nobody needs costs no time
 """
 import time

@@ -8,8 +8,8 @@
      checkpoint puts the new life on disk, before the first acknowledgement
   O4 `info` needs no lock and writes nothing: it may be asked about a live store
   O5 what cannot be read is waited for where nothing else can stand in for it, in all for
-     config.READ_PATIENCE_S, and when the engine loads its pages once more for as long
-     (`_fast/patience.pxd`); whoever opens a device of his own says whether to wait
+     config.READ_PATIENCE_S, and when the engine loads its pages once more for as long, or longer
+     where they come in the end (`_fast/patience.pxd`); whoever opens a device of his own says whether to wait
 """
 import errno
 import os
