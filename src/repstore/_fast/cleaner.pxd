@@ -14,9 +14,8 @@ Every victim ends empty, or rot would take the room that writes need:
   N4 a block that could not be read, and that no other copy gives, stays while patience lasts
      (patience.pxd). Its victim is set aside with nothing but such blocks in it, all of them together,
      and looked at again; others are cleaned meanwhile. To give a block up is to lose it for good
-  N5 a victim that does not end empty gives nothing back for what was moved out of it. So where blocks cannot
-     be read and free segments are few, a victim is read as a whole before any of it is moved; and one that
-     took of the last room, and could not be read to its end then, is the only one until it is empty
+  N5 a victim that does not end empty gives nothing back for what was moved out of it. So one that took of
+     the last room, and could not be read to its end, is the only one until it is empty
   N6 patience is for errors that go on. A victim whose time came while no room was wanted was not looked
      at: what it meets next is another error
 

@@ -117,9 +117,7 @@ cdef bint cleaner_step(engine_t* engine) noexcept nogil:
         return True
     if moves_under_way(&store.log):
         return False
-    if cleaner.looking:
-        end_look(engine)
-    elif cleaner.skipped and (cleaner.by_map or store.segments[cleaner.victim].live <= cleaner.skipped):
+    if cleaner.skipped and (cleaner.by_map or store.segments[cleaner.victim].live <= cleaner.skipped):
         set_aside(engine)
     elif cleaner.by_map:
         store.recount = True               # N3
@@ -162,33 +160,13 @@ cdef void begin_victim(engine_t* engine) noexcept nogil:
     if patience.again_ns < cleaner.rested_ns or engine.now_ns > patience.again_ns + store.patience_ns:
         memset(patience, 0, sizeof(patience_t))    # N6
     cleaner.giving_up = patience_ended(patience, engine.now_ns, store.patience_ns)
-    cleaner.looking = segments_few(store) and not cleaner.giving_up and cleaner.aside_ns != 0     # N5
-    cleaner.looked = False
-    begin_walk(cleaner)
-
-
-cdef void begin_walk(cleaner_t* cleaner) noexcept nogil:
     cleaner.skipped = 0
-    cleaner.found = 0
     cleaner.took_room = False
     cleaner.by_map = False
     cleaner.reread = 0
     cleaner.cursor = 0
     cleaner.have = 0
     cleaner.parse = 0
-
-
-cdef void end_look(engine_t* engine) noexcept nogil:
-    """All was looked at that the headers name, or the maps. What lives behind a header that cannot be read was not."""
-    cdef cleaner_t* cleaner = &engine.store.cleaner
-    if cleaner.skipped:
-        set_aside(engine)
-    elif not cleaner.by_map and cleaner.found < engine.store.segments[cleaner.victim].live:
-        begin_by_map(engine)
-    else:
-        cleaner.looking = False
-        cleaner.looked = True
-        begin_walk(cleaner)
 
 
 cdef void set_aside(engine_t* engine) noexcept nogil:
@@ -353,9 +331,6 @@ cdef bint move_block(engine_t* engine, volume_t* volume, uint64_t lba, const ext
     cdef unsigned char* place
     if crc32c(0, bytes, BLOCK_SIZE) != extent.crc:
         return bad_block(engine, volume, lba, extent, bytes)
-    if engine.store.cleaner.looking:
-        engine.store.cleaner.found += 1
-        return True
     batch = log_reserve(engine, CLASS_CLEANER, 1, 1)
     if batch == NULL:
         return False
@@ -399,10 +374,6 @@ cdef bint bad_block(engine_t* engine, volume_t* volume, uint64_t lba, const exte
         cleaner.reread = extent.location
         read_one(engine, extent.location, bytes)
         return False
-    if cleaner.looking:
-        cleaner.found += 1
-        cleaner.skipped += cleaner.unread
-        return True
     later = cleaner.unread and not cleaner.giving_up
     if not later or (is_first_look(&engine.store) and not segments_few(&engine.store) and repair_possible(engine, volume)):
         if repair_full(engine, volume) or repair_need(engine, volume, lba, extent) == REPAIR_STARTED:
@@ -430,7 +401,7 @@ cdef void begin_by_map(engine_t* engine) noexcept nogil:
     store.cleaner.lba = 0
     store.cleaner.have = 0
     store.cleaner.skipped = 0
-    if store.cleaner.looked or not is_first_look(store):
+    if not is_first_look(store):
         return                             # that was told
     store.counters.bad_blocks += 1
     event_push(engine, EVENT_BAD_BLOCK, 0, engine.node, 0,

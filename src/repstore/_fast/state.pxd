@@ -276,9 +276,6 @@ cdef struct cleaner_t:
     extent_t extent                # of that block, when it was read
     uint32_t reread                # location of the bad block that was read once more
     bint unread                    # the block that was read by itself last could not be
-    bint looking                   # moves nothing yet: can all that lives in the victim be read?
-    bint looked                    # it could
-    uint32_t found                 # of its living blocks, so far
     bint giving_up                 # blocks of this victim have been tried for long enough
     uint32_t skipped               # those that will be tried again
     bint took_room                 # something was moved out of it
