@@ -7,7 +7,7 @@ Rules
   R3 a seal takes effect at once and is answered when it is durable (R-seal)
   R4 a frame that finds no room in the log waits in the inbox; the link is never held, so
      acknowledgements on it cannot be blocked by it. What the frames behind it say is committed is heard:
-     that makes room. One that waits is no sign of life; who asks anew waits for nothing
+     that makes room. (Behind a copy of blocks, R6, not at once.) One that waits is no sign of life; who asks anew waits for nothing
   R5 a primary counts our answers by LSN once the first has proved what we have (P6), so from its first
      frame on, or from the config that names it, our log grows by its frames alone: a pull ends there and
      is refused afterwards, and the first answer waits until all that the log held then is written.

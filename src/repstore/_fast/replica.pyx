@@ -7,7 +7,7 @@ from repstore._fast.batch cimport batch_add
 from repstore._fast.events cimport EVENT_PULLED, EVENT_SEALED, EVENT_STALE, event_push
 from repstore._fast.frames cimport frame_begin, frame_send_node
 from repstore._fast.layout cimport (
-    DURABLE_FLAG, FRAME_ACK, FRAME_APPEND, FRAME_COPIED, FRAME_COPY, FRAME_FLUSH,
+    DURABLE_FLAG, FRAME_ACK, FRAME_APPEND, FRAME_COMMIT, FRAME_COPIED, FRAME_COPY, FRAME_FLUSH,
     FRAME_HEADER_BYTES, FRAME_LEARN, FRAME_PING, FRAME_PONG, FRAME_PULL, FRAME_SEAL,
     FRAME_SEALED, FRAME_TAIL, FRAME_VERIFY, FRAME_WANT, GRANT_FLAG, JOIN_FLAG, LAST_FLAG,
     LEARNING_FLAG, OP_JOINED, OP_SEAL, VOLUME_LEARNING, descriptor_t,
@@ -31,6 +31,7 @@ cdef enum:
     INBOX_BYTES_MAX = 67108864     # a primary's window of one volume is 16 MiB
     WANT_AGAIN_NS = 1000000000
     UNHEARD_NS = 2000000000        # four heartbeats
+    NO_ROOM_NS = 3000000000        # a copy of blocks waits for room that long; then what is committed goes on
     SELF_BIT = 0x80000000
 
 
@@ -162,11 +163,12 @@ cdef void park(engine_t* engine, volume_t* volume, const frame_header_t* header,
     memcpy(bytes + FRAME_HEADER_BYTES + header.meta_bytes, body, header.body_bytes)
     if volume.inbox == NULL:
         volume.inbox = parked
+        volume.inbox_ns = engine.now_ns
     else:
         volume.inbox_tail.next = parked
     volume.inbox_tail = parked
     volume.inbox_bytes += count
-    if header.type == FRAME_APPEND and volume.flags & VOLUME_LEARNING == 0:       # copies come in their turn
+    if header.type == FRAME_APPEND or header.type == FRAME_COMMIT:
         volume.inbox_commit = max(volume.inbox_commit, header.commit)
 
 
@@ -179,13 +181,26 @@ cdef void empty_inbox(engine_t* engine, volume_t* volume) noexcept nogil:
         header = <const frame_header_t*>(parked + 1)
         meta = <const uint8_t*>header + FRAME_HEADER_BYTES
         if not take_frame(engine, volume, header, meta, meta + header.meta_bytes):
+            if header.type == FRAME_COPY:
+                overtake_copy(engine, volume)
             return
         volume.inbox = parked.next
+        volume.inbox_ns = engine.now_ns
         volume.inbox_bytes -= parked.bytes
         free(parked)
         engine.more = True
     volume.inbox_tail = NULL
     volume.inbox_commit = 0
+
+
+cdef void overtake_copy(engine_t* engine, volume_t* volume) noexcept nogil:
+    """A copy goes in front of what is committed behind it (R6), which may be what makes room. It waits for so
+    long; then it is late, and the session as learner begins anew."""
+    if volume.inbox_commit <= volume.commit_lsn or volume.copies_unapplied or volume.learn_unapplied:
+        return
+    if engine.now_ns >= volume.inbox_ns + NO_ROOM_NS:
+        volume.known_commit = max(volume.known_commit, min(volume.inbox_commit, volume.last_lsn))
+    due(engine, volume.inbox_ns + NO_ROOM_NS)
 
 
 cdef bint take_frame(engine_t* engine, volume_t* volume, const frame_header_t* header, const uint8_t* meta,

@@ -576,6 +576,7 @@ cdef struct volume_t:
     parked_frame_t* inbox          # replica: frames that wait for room in the log
     parked_frame_t* inbox_tail
     uint64_t inbox_commit                      # what the parked frames say is committed (R4)
+    uint64_t inbox_ns              # since when its first frame waits
     uint32_t inbox_bytes
     bint page_wait                 # a commit waits for a map page
     bint sweeping                  # lost map entries from sweep_next on are to be repaired

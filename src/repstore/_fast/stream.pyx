@@ -8,7 +8,7 @@ from repstore._fast.events cimport EVENT_DIVERGED, event_push
 from repstore._fast.frames cimport frame_begin, frame_send_node
 from repstore._fast.layout cimport (
     BATCH_PAYLOAD_BLOCKS, BLOCK_SHIFT, DESCRIPTOR_BYTES, DIVERGED_FLAG, FRAME_APPEND, FRAME_COPY,
-    FRAME_REJECT, FRAME_TAIL, OP_EPOCH, OP_TRIM, OP_WRITE, OP_ZERO, descriptor_t, pending_t,
+    FRAME_REJECT, FRAME_TAIL, OP_EPOCH, OP_TRIM, OP_WRITE, OP_ZERO, VOLUME_LEARNING, descriptor_t, pending_t,
 )
 from repstore._fast.records cimport reserve_record
 from repstore._fast.state cimport (
@@ -69,7 +69,7 @@ cdef bint stream_append(engine_t* engine, volume_t* volume, const frame_header_t
     cdef const descriptor_t* records = <const descriptor_t*>meta
     cdef const uint32_t* crcs
     cdef uint32_t count = 0, i, payload = 0
-    cdef uint64_t chain = header.chain
+    cdef uint64_t chain = header.chain, heard
     if not well_formed(volume, header, meta, &count) or not body_intact(meta, count, body, header.body_bytes >> BLOCK_SHIFT):
         ask_again(engine, volume, MISSING_RECORDS)
         return True
@@ -83,7 +83,8 @@ cdef bint stream_append(engine_t* engine, volume_t* volume, const frame_header_t
                 diverged(engine, volume, header)
                 return True
             if header.type == FRAME_APPEND:            # it goes on where we end: what is committed of ours may make room
-                volume.known_commit = max(volume.known_commit, min(max(header.commit, volume.inbox_commit), volume.last_lsn))
+                heard = header.commit if volume.flags & VOLUME_LEARNING else max(header.commit, volume.inbox_commit)
+                volume.known_commit = max(volume.known_commit, min(heard, volume.last_lsn))
             if not append_record(engine, volume, &records[i], crcs + payload, body + (<size_t>payload << BLOCK_SHIFT)):
                 return False
             chain = volume.chain_last
