@@ -49,6 +49,7 @@ class World:
         self.up: set[int] = set()
         self.held: set[int] = set()
         self.calls: list[object] = []
+        self.wanted: dict[int, int] = {}       # by node: behind which LSN it asked to go on
         self.engine.wait_for_checkpoint(1)
 
     def turn(self, step_ns: int = 100_000) -> bool:
@@ -63,7 +64,7 @@ class World:
         while asks := self.engine.backend.take():
             for ask in asks:
                 self._answer(ask)
-        self.engine.events()
+        self.wanted.update((event[2], event[4]) for event in self.engine.events() if event[0] == "want")
 
     def _answer(self, ask: DiskRead | DiskWrite | DiskFlush | Send | Close | Hold) -> None:
         match ask:
@@ -208,8 +209,9 @@ def verb(world: World, script: Script) -> None:
         lambda: engine.follow(VOLUME, epoch, node, bool(lsn & 1)),
         lambda: engine.learner_start(VOLUME, node, epoch, lsn, bool(lsn & 1)),
         lambda: engine.join_begin(VOLUME, node), lambda: engine.join_abort(VOLUME, node),
-        lambda: engine.resume_member(VOLUME, node, lsn), lambda: engine.set_members(VOLUME, [node]),
-        lambda: engine.set_members(VOLUME, []), lambda: engine.set_session(VOLUME, 1 + lsn % 4),
+        lambda: engine.resume_member(VOLUME, node, world.wanted.get(node, lsn)),
+        lambda: engine.set_members(VOLUME, [node]), lambda: engine.set_members(VOLUME, []),
+        lambda: engine.set_session(VOLUME, 1 + lsn % 4),
         lambda: engine.step_down(VOLUME), lambda: engine.set_primary(VOLUME, node, epoch),
         lambda: engine.checkpoint(),
         lambda: engine.lead(VOLUME, epoch, 1, [(node, lsn)], 2, 1, bool(lsn & 1), 1)]
