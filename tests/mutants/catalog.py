@@ -480,7 +480,7 @@ MUTANTS = (
            "    volume.heard_ns = engine.now_ns",
            (RESYNC + "::test_a_copy_that_misses_the_begin_of_its_session_asks_again",)),
     Mutant(127, "resync", "a member that is full does not hear that its records are committed", FAST + "stream.pyx",
-           "min(max(header.commit, volume.inbox_commit), volume.last_lsn)", "<uint64_t>0",
+           "min(heard, volume.last_lsn)", "<uint64_t>0",
            (WINDOWS + "::test_a_member_that_is_full_of_uncommitted_records_learns_that_they_are_committed",)),
     Mutant(128, "resync", "clients' records fill what the next epoch's first needs", FAST + "records.pyx",
            "PENDING_RECORDS - (0 if control else CONTROL_RECORDS)", "PENDING_RECORDS",
