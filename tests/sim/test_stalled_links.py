@@ -8,7 +8,7 @@ import pytest
 
 from repstore.sim.clock import NS_PER_S
 from repstore.sim.cluster import SimulatedCluster
-from repstore.sim.workload import FLUSH, WRITE, Ask
+from repstore.sim.workload import FLUSH, WRITE, Ask, SimulatedClient
 from tests.sim.rules import endless_writes
 from tests.sim.scenarios import LIMIT_S, VOLUME
 
@@ -61,15 +61,21 @@ def test_the_end_of_an_earlier_copy_is_not_that_of_the_next(seed: int) -> None:
     cluster.check(client)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_a_member_that_asked_before_it_heard_what_was_on_its_way_stays(seed: int) -> None:
-    """When its question arrives it has answered beyond it: what it seemed to lack is committed since, and
-    it is not one that has to learn."""
+def written_to(seed: int) -> tuple[SimulatedCluster, SimulatedClient]:
+    """Two copies, of which none may be missing, and a client that goes on writing."""
     cluster = SimulatedCluster(seed, nodes=3)
     cluster.create_volume(VOLUME, SIZE_BLOCKS, copies=2, min_copies=2)
     cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
     client = cluster.client(VOLUME, through="n3", depth=4, asks=endless_writes())
     cluster.run_for(0.5)
+    return cluster, client
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_member_that_asked_before_it_heard_what_was_on_its_way_stays(seed: int) -> None:
+    """When its question arrives it has answered beyond it: what it seemed to lack is committed since, and
+    it is not one that has to learn."""
+    cluster, client = written_to(seed)
     members = cluster.volume(VOLUME).in_sync
     stalled(cluster, MEMBER_STALL_S, lambda: None)
     answered = client.acknowledged
@@ -82,11 +88,7 @@ def test_a_member_that_asked_before_it_heard_what_was_on_its_way_stays(seed: int
 def test_what_was_asked_on_the_link_before_is_not_what_is_lacked_on_this_one(seed: int) -> None:
     """Control is late: it answers what a member asked before that went on, and before its link broke and
     came back; then what it asked on the new one. The first is no answer to the second."""
-    cluster = SimulatedCluster(seed, nodes=3)
-    cluster.create_volume(VOLUME, SIZE_BLOCKS, copies=2, min_copies=2)
-    cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
-    client = cluster.client(VOLUME, through="n3", depth=4, asks=endless_writes())
-    cluster.run_for(0.5)
+    cluster, client = written_to(seed)
     members = cluster.volume(VOLUME).in_sync
     primary = cluster.life(cluster.primary(VOLUME))
     stalled(cluster, MEMBER_STALL_S, lambda: primary.hold_control_until(cluster.clock.now_ns + NS_PER_S))

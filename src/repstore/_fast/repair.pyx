@@ -261,7 +261,7 @@ cdef void take_content(engine_t* engine, repair_t* repair, const uint8_t* body) 
 cdef void log_content(engine_t* engine, repair_t* repair) noexcept nogil:
     """A move from where the map has it, so that it counts only if nothing newer came (H3). It takes
     room like a client's write, for none becomes free by it; unless the cleaner waits for it, which it
-    does not for what may be readable in a moment when its own room is short (N4)."""
+    does not for what may be readable in a moment when its own room is short (N5)."""
     cdef cleaner_t* cleaner = &engine.store.cleaner
     cdef bint waited_for = (is_data(repair.extent.location)
                             and cleaner.victim == segment_of(&engine.store, repair.extent.location)
