@@ -1,5 +1,5 @@
-"""What a block may read as, when writes to it met each other."""
-from repstore.sim.expectation import Expectation
+"""What a block may read as, when writes to it met each other, and when a loss was followed by an error."""
+from repstore.sim.expectation import ZEROS, Expectation
 
 BLOCK = 7
 
@@ -41,3 +41,16 @@ def test_a_flush_leaves_the_one_that_was_read_alone() -> None:
     expectation.lose()
     assert expectation.of(BLOCK) == {10}
     assert expectation.is_sure(BLOCK)
+
+
+def test_a_flush_after_a_loss_keeps_nothing_of_a_block_that_could_not_be_read() -> None:
+    expectation = Expectation()
+    expectation.begin(BLOCK, 10)
+    expectation.now()
+    expectation.acknowledge(BLOCK, 10)
+    expectation.lose()
+    expectation.unseen(BLOCK)
+    expectation.flushed(expectation.now())
+    expectation.lose()
+    assert expectation.of(BLOCK) == {ZEROS, 10}
+    assert not expectation.is_sure(BLOCK)

@@ -122,10 +122,15 @@ class Expectation:
         for block, versions in self._versions.items():
             self.may[block] = {version.stamp for version in versions}
 
+    def unseen(self, block: int) -> None:
+        """After a loss the block could not be read: a flush proves nothing of what it was given before."""
+        for version in self._versions.get(block, [])[1:]:
+            version.answered = NEVER
+
     def missing_below(self, found: dict[int, int]) -> str:
         """Which promise of W3 the whole content `found` after a loss breaks; empty: none.
 
-        Call it before anything found is settled. Zeros say nothing: they have no number.
+        Call it before anything found is settled, or unseen. Zeros say nothing: they have no number.
         """
         newest = max((self._asked_at(stamp) for stamp in found.values() if stamp != ZEROS), default=0)
         for block, stamp in sorted(found.items()):

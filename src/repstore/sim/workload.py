@@ -265,8 +265,11 @@ class SimulatedClient:
     def _end_survey(self, found: dict[int, int]) -> None:
         fault = self.expectation.missing_below(found)
         assert not fault, fault
-        for block, stamp in found.items():
-            self.expectation.settle(block, stamp)
+        for block in range(self.size_blocks):
+            if block in found:
+                self.expectation.settle(block, found[block])
+            else:
+                self.expectation.unseen(block)
         self._found = None
 
     # ------------------------------------------------------------------------------ asking
