@@ -33,15 +33,22 @@ BOOT_ID = b"boot of the test"
 BLOCKS = 150
 
 
-def worked_in(*, clean: bool = True, seed: int = 1) -> bytearray:
-    """The image of a store that was written, overwritten, trimmed, cleaned and checkpointed."""
+def worked_in(*, clean: bool = True, seed: int = 1, lives: int = 1) -> bytearray:
+    """The image of a store that was written, overwritten, trimmed, cleaned and checkpointed, by processes
+    that were killed in the middle of writes, but for the last."""
     layout = geometry.choose(config.StoreOptions(2 * config.MIB, 64 * config.KIB))
     image = bytearray(layout.size_bytes)
     format_device(MemoryDevice(image), layout, store_uuid=bytes(range(16)), boot_id=BOOT_ID)
     volume = LocalVolume(PlainDisk(image), boot_id=BOOT_ID, life_id=7, create_blocks=BLOCKS)
     random = Random(seed)
     stamp = 1
-    for _ in range(500):
+    for number in range(500):
+        if number and number % (500 // lives) == 0:
+            for first in range(3):
+                volume.submit(Request(WRITE, first, 4, stamp=20_000))
+            for _ in range(random.randrange(4)):
+                volume.pump()
+            volume = LocalVolume(PlainDisk(image), boot_id=BOOT_ID, life_id=8 + number, random=Random(number))
         blocks = random.randint(1, 4)
         kind = TRIM if random.random() < 0.1 else WRITE
         volume.run([Request(kind, random.randrange(BLOCKS - blocks), blocks, stamp=stamp)])
@@ -129,9 +136,10 @@ def rewrite_map(image: bytearray, change: Callable[[Page], None]) -> None:
 
 
 @pytest.mark.parametrize("clean", [True, False])
+@pytest.mark.parametrize("lives", [1, 25])
 @pytest.mark.parametrize("seed", range(4))
-def test_a_store_that_nothing_happened_to_is_clean(clean: bool, seed: int) -> None:
-    report = judged(worked_in(clean=clean, seed=seed))
+def test_a_store_that_nothing_happened_to_is_clean(clean: bool, lives: int, seed: int) -> None:
+    report = judged(worked_in(clean=clean, seed=seed, lives=lives))
     assert (report.verdict, report.findings) == ("clean", [])
     assert report.checked["blocks of data"] == report.checked["blocks"] > 100
 

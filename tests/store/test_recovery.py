@@ -190,19 +190,21 @@ def test_two_classes_are_written_side_by_side() -> None:
     assert log.open().recovery.cut_sequence == 24
 
 
-def open_at_checkpoint() -> Log:
+def open_at_checkpoint(written_blocks: int = 0) -> Log:
     """A checkpoint made while segment 0 was open, in its third use; the log went on in it."""
     plain = roots.empty(small_geometry())
     segments = plain.segments.copy()
     segments["generation"] = 3
     segments["state"][0] = SEGMENT_OPEN
+    segments["written_blocks"][0] = written_blocks
     log = Log(Root(40, 77, segments, plain.plan[1:]))
     log.heads[0] = (0, 3, 5)
     return log
 
 
-def test_a_segment_that_was_open_at_the_checkpoint_is_read_too() -> None:
-    log = open_at_checkpoint()
+@pytest.mark.parametrize("written_blocks", [0, 5])
+def test_a_segment_that_was_open_at_the_checkpoint_is_read_too(written_blocks: int) -> None:
+    log = open_at_checkpoint(written_blocks)
     for _ in range(8):
         log.append(blocks=3)
     assert {segment for segment, _, _ in log.places.values()} == {0, 1, 2}
@@ -311,6 +313,19 @@ def one_class() -> Log:
     return log
 
 
+def known_at_checkpoint() -> Log:
+    """It says how far the segment was written: what stands there is of no interest."""
+    return open_at_checkpoint(written_blocks=5)
+
+
+def gone_on_with() -> Log:
+    """The same with a log."""
+    log = known_at_checkpoint()
+    for _ in range(5):
+        log.append(blocks=3)
+    return log
+
+
 def reopened_at_checkpoint() -> Log:
     """Batches that the checkpoint holds stand in front of those it does not."""
     log = open_at_checkpoint()
@@ -324,7 +339,9 @@ def reopened_at_checkpoint() -> Log:
     return log
 
 
-@pytest.mark.parametrize("make", [Log, one_class, two_classes, open_at_checkpoint, reopened_at_checkpoint])
+@pytest.mark.parametrize("make", [
+    Log, one_class, two_classes, open_at_checkpoint, known_at_checkpoint, gone_on_with,
+    reopened_at_checkpoint])
 @pytest.mark.parametrize("same_boot", [True, False])
 @pytest.mark.fault("disk: a latent sector error in the log",
                    promise="damage, never taken for the end of the log")

@@ -124,6 +124,7 @@ def at(dtype: np.dtype[np.void], field: str) -> int:
     (patched(root(), HEADER_BYTES + at(segment_entry_t, "live"), 17), "at most 16 live blocks"),
     (patched(root(), HEADER_BYTES + at(segment_entry_t, "live"), 1), "plan: expected empty segments"),
     (patched(root(), HEADER_BYTES + at(segment_entry_t, "state"), SEGMENT_OPEN, 1), "empty segments"),
+    (patched(root(), HEADER_BYTES + at(segment_entry_t, "written_blocks"), 17, 2), "at most 16 written"),
     (roots.encode(root(plan=[1, 2, 1])), "every segment once"),
     (roots.encode(root(plan=[GEOMETRY.segment_count])), f"segments below {GEOMETRY.segment_count}"),
     (roots.encode(root(volume(name=b""))), "volume name"),
@@ -170,7 +171,7 @@ def test_two_open_segments_of_one_class_are_refused() -> None:
     segments["state"][:2] = SEGMENT_OPEN
     segments["segment_class"][1] = CLASS_CLEANER
     written = Root(3, 4, segments, plain.plan)
-    assert roots.decode(roots.encode(written), GEOMETRY).open_segments() == [0, 1]
+    assert roots.decode(roots.encode(written), GEOMETRY).open_segments() == {0: 0, 1: 0}
     segments["segment_class"][1] = CLASS_USER
     with pytest.raises(errors.CorruptionError, match="one open segment a class"):
         roots.decode(roots.encode(written), GEOMETRY)

@@ -174,7 +174,7 @@ cdef packed struct segment_entry_t:
     uint32_t live                 # blocks referenced by the maps
     uint8_t state
     uint8_t segment_class
-    uint16_t reserved
+    uint16_t written_blocks       # of an open one: the log goes on behind them; 0: not known
     uint32_t age                  # checkpoint number when sealed: cost-benefit input
 
 

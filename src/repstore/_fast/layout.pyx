@@ -73,7 +73,7 @@ _root_header_t = numpy.dtype([
 ])
 _segment_entry_t = numpy.dtype([
     ("generation", "<u4"), ("live", "<u4"), ("state", "u1"), ("segment_class", "u1"),
-    ("reserved", "<u2"), ("age", "<u4"),
+    ("written_blocks", "<u2"), ("age", "<u4"),
 ])
 _page_reference_t = numpy.dtype([
     ("slot", "<u4"), ("crc", "<u4"), ("max_lsn", "<u8"),

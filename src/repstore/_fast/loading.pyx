@@ -6,13 +6,13 @@ from libc.string cimport memcpy
 from repstore._fast.batch cimport BATCH_OK, batch_check, batch_header
 from repstore._fast.checkpoint cimport checkpoint_init
 from repstore._fast.cleaner cimport cleaner_init
-from repstore._fast.layout cimport BLOCK_SHIFT, SEGMENT_FREE, SEGMENT_SEALED, superblock_t
+from repstore._fast.layout cimport BLOCK_SHIFT, SEGMENT_CLASSES, SEGMENT_FREE, batch_header_t, superblock_t
 from repstore._fast.log cimport log_init
 from repstore._fast.page_tree cimport slots_init
 from repstore._fast.pages cimport read_patiently
 from repstore._fast.root cimport ROOT_BAD_DIRECTORY, ROOT_NO_MEMORY, ROOT_OK, ROOT_UNREAD, root_load, root_store_bytes
-from repstore._fast.segments cimport segment_start
-from repstore._fast.state cimport log_t, segment_t, store_t
+from repstore._fast.segments cimport segment_go_on, segment_seal, segment_start
+from repstore._fast.state cimport log_head_t, log_t, segment_t, store_t
 from repstore._fast.volume cimport LOOKUP_OK, volume_apply
 
 
@@ -93,7 +93,7 @@ cdef int store_replay(engine_t* engine, uint32_t segment, uint32_t offset_blocks
     if segment >= store.segment_count or offset_blocks >= store.segment_blocks:
         return LOAD_BAD_BATCH
     if store.segments[segment].state == SEGMENT_FREE:
-        enter_planned(store, segment)
+        leave_plan(store, segment)
     location = segment_start(store, segment) + offset_blocks
     if read_patiently(engine, location, block) != 0:
         return LOAD_UNREAD if store.unread_block else LOAD_BAD_BATCH
@@ -101,6 +101,8 @@ cdef int store_replay(engine_t* engine, uint32_t segment, uint32_t offset_blocks
             block, store.store_id, store.life_id, segment, store.segments[segment].generation, offset_blocks) != BATCH_OK:
         return LOAD_BAD_BATCH
     if batch_header(block).sequence != log.next_sequence or batch_header(block).previous_crc != log.last_crc:
+        return LOAD_BAD_BATCH
+    if not go_on_behind(store, batch_header(block)):
         return LOAD_BAD_BATCH
     state = volume_apply(engine, block, <uint32_t>location)
     if state < 0:
@@ -113,7 +115,7 @@ cdef int store_replay(engine_t* engine, uint32_t segment, uint32_t offset_blocks
     return LOAD_OK
 
 
-cdef void enter_planned(store_t* store, uint32_t segment) noexcept nogil:
+cdef void leave_plan(store_t* store, uint32_t segment) noexcept nogil:
     """The dead life took this segment from the plan."""
     cdef uint32_t i, kept = 0
     for i in range(store.plan_count):
@@ -121,9 +123,24 @@ cdef void enter_planned(store_t* store, uint32_t segment) noexcept nogil:
             store.plan[kept] = store.plan[i]
             kept += 1
     store.plan_count = kept
-    store.segments[segment].state = SEGMENT_SEALED
     store.segments[segment].generation += 1
-    store.emptied += 1
+
+
+cdef bint go_on_behind(store_t* store, const batch_header_t* header) noexcept nogil:
+    """The log went on with this batch, and we go on behind it (L7). False: a log does not go on there."""
+    cdef log_head_t* head
+    if header.segment_class >= SEGMENT_CLASSES:
+        return False
+    head = &store.log.heads[header.segment_class]
+    if store.segments[header.segment].state == SEGMENT_FREE:
+        if header.offset_blocks:
+            return False
+        segment_seal(store, header.segment_class)
+        segment_go_on(store, header.segment, header.segment_class, 0)
+    elif not head.opened or head.segment != header.segment or (head.cursor and head.cursor != header.offset_blocks):
+        return False
+    head.cursor = header.offset_blocks + 1 + header.payload_blocks
+    return head.cursor <= store.segment_blocks
 
 
 cdef void store_begin_life(engine_t* engine, uint64_t life_id) noexcept nogil:
@@ -132,6 +149,9 @@ cdef void store_begin_life(engine_t* engine, uint64_t life_id) noexcept nogil:
     cdef uint32_t i
     engine.store.recovering = False
     engine.store.life_id = life_id
+    for i in range(SEGMENT_CLASSES):
+        if engine.store.log.heads[i].cursor == 0:
+            segment_seal(&engine.store, i)     # an older root, which does not say how far it is written
     for i in range(engine.volume_count):
         engine.volumes[i].last_lsn = engine.volumes[i].local_lsn
         engine.volumes[i].chain_last = engine.volumes[i].chain_local

@@ -12,7 +12,9 @@ Rules
      (R. Alagappan et al., Protocol-Aware Recovery, FAST'18, on telling a crash from corruption)
   L6 what is pending may fill every segment, and is committed, or void, only behind a record that says
      so (SEAL, EPOCH, LEARN, JOINED): such records may enter a segment of the cleaner's reserve, and
-     then nothing else enters it
+     nothing else enters it before the cleaner has another instead
+  L7 a life goes on in the segments that the one before it was writing, behind the last batch of each
+     class that counts. A start takes no room, or some crashes in a row would take the cleaner's
 """
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 

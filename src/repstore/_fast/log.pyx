@@ -116,11 +116,10 @@ cdef log_batch_t* reserve(engine_t* engine, int segment_class, uint32_t records,
     if store.failed or store.log.held or payload_blocks >= store.segment_blocks:
         return NULL
     if head.opened and head.control and not control:
-        if segments_free(store) <= store.reserve:
+        if segments_free(store) < store.reserve:
             return NULL
-        log_close(engine, segment_class)
-        segment_seal(store, segment_class)
-    elif batch != NULL:
+        head.control = False
+    if batch != NULL:
         if batch_fits(batch.buffer, records, payload_blocks) and (
                 1 + batch_header(batch.buffer).payload_blocks + payload_blocks
                 <= store.segment_blocks - batch.offset):

@@ -1,18 +1,20 @@
 """Write and read the checkpoint root. Lengths are checked against the room before any use."""
+from libc.stdint cimport uint16_t
 from libc.stdlib cimport calloc
 from libc.string cimport memcpy, memset
 
 from repstore._fast.layout cimport (
     BATCH_PAYLOAD_BLOCKS, DIRECTORY_ENTRIES, GENERATIONS_MAX, LINEAGE_ENTRIES, LOCATION_HOLE,
-    LOCATION_ZERO, OP_EPOCH, OP_TRIM, OP_WRITE, OP_ZERO, PAGE_BITS, ROOT_MAGIC, SEGMENT_FREE, SEGMENT_SEALED,
-    page_reference_t, pending_t, root_header_t, segment_entry_t, tree_entry_t, volume_entry_t,
+    LOCATION_ZERO, OP_EPOCH, OP_TRIM, OP_WRITE, OP_ZERO, PAGE_BITS, ROOT_MAGIC, SEGMENT_CLASSES, SEGMENT_FREE,
+    SEGMENT_OPEN, SEGMENT_SEALED, page_reference_t, pending_t, root_header_t, segment_entry_t, tree_entry_t,
+    volume_entry_t,
 )
 from repstore._fast.page_tree cimport (
     PAGE_DIRTY, directory_t, page_tree_t, slots_take, tree_init,
 )
 from repstore._fast.pages cimport PAGE_LOST, PAGE_SECOND, PAGE_UNREAD, page_lost, page_read_now
 from repstore._fast.segments cimport (
-    is_emptied, location_valid, segment_hold, segment_of, segments_free,
+    is_emptied, location_valid, segment_go_on, segment_hold, segment_of, segments_free,
 )
 from repstore._fast.state cimport (
     PENDING_CRCS, PENDING_RECORDS, VOLUME_INDEX_MAX, VOLUMES_MAX, segment_t, store_t, volume_t,
@@ -81,6 +83,8 @@ cdef uint32_t root_build(engine_t* engine, uint8_t* out, uint32_t emptied) noexc
         entry.live = store.segments[i].live
         entry.state = store.segments[i].state
         entry.segment_class = store.segments[i].segment_class
+        if entry.state == SEGMENT_OPEN:
+            entry.written_blocks = <uint16_t>store.log.heads[entry.segment_class].cursor
         entry.age = store.segments[i].age
         at += sizeof(segment_entry_t)
     memcpy(at, store.plan + store.plan_next, plan_count * 4)
@@ -202,13 +206,17 @@ cdef int root_load(engine_t* engine, const uint8_t* root, uint64_t room) noexcep
 
 
 cdef int load_segments(store_t* store, cursor_t* cursor, uint32_t plan_count) noexcept nogil:
+    cdef const segment_entry_t* entries = <const segment_entry_t*>take(
+        cursor, store.segment_count * <uint64_t>sizeof(segment_entry_t))
     cdef const segment_entry_t* entry
     cdef const uint32_t* planned
     cdef segment_t* segment
     cdef uint32_t i
+    if entries == NULL:
+        return ROOT_MALFORMED
     for i in range(store.segment_count):
-        entry = <const segment_entry_t*>take(cursor, sizeof(segment_entry_t))
-        if entry == NULL or entry.live > store.segment_blocks:
+        entry = entries + i
+        if entry.live > store.segment_blocks:
             return ROOT_MALFORMED
         segment = &store.segments[i]
         segment.generation = entry.generation
@@ -221,13 +229,21 @@ cdef int load_segments(store_t* store, cursor_t* cursor, uint32_t plan_count) no
     if planned == NULL:
         return ROOT_MALFORMED
     for i in range(plan_count):
-        if planned[i] >= store.segment_count or store.segments[planned[i]].state == SEGMENT_FREE:
+        if planned[i] >= store.segment_count or store.segments[planned[i]].state != SEGMENT_SEALED:
             return ROOT_MALFORMED
         store.plan[i] = planned[i]
         store.segments[planned[i]].state = SEGMENT_FREE
+    store.plan_count = plan_count
+    for i in range(store.segment_count):
+        entry = entries + i
+        if entry.state != SEGMENT_OPEN:
+            continue
+        if (entry.segment_class >= SEGMENT_CLASSES or store.log.heads[entry.segment_class].opened
+                or store.segments[i].state != SEGMENT_SEALED or entry.written_blocks > store.segment_blocks):
+            return ROOT_MALFORMED
+        segment_go_on(store, i, entry.segment_class, entry.written_blocks)
     for i in range(store.segment_count):
         store.emptied += is_emptied(&store.segments[i])
-    store.plan_count = plan_count
     return ROOT_OK
 
 

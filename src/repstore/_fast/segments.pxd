@@ -87,6 +87,7 @@ cdef inline void segment_let_go(store_t* store, uint32_t number, uint32_t blocks
 
 
 cdef int segment_enter(store_t* store, int segment_class, bint control) noexcept nogil
+cdef void segment_go_on(store_t* store, uint32_t number, int segment_class, uint32_t cursor) noexcept nogil
 cdef void segment_seal(store_t* store, int segment_class) noexcept nogil
 cdef bint location_valid(const store_t* store, uint64_t location, uint64_t blocks) noexcept nogil
 cdef int plan_rebuild(store_t* store) noexcept nogil

@@ -5,6 +5,7 @@ from repstore._fast.layout cimport (
     CLASS_CLEANER, SEGMENT_EMPTY, SEGMENT_OPEN, SEGMENT_SEALED,
 )
 from repstore._fast.patience cimport patience_t
+from repstore._fast.state cimport log_head_t
 
 
 cdef enum:
@@ -15,7 +16,7 @@ cdef int segment_enter(store_t* store, int segment_class, bint control) noexcept
     """Open the next segment of the plan for a class of data. -1: none may be taken.
 
     The last `reserve` segments are the cleaner's: without them it could not make room. With
-    `control` one may be taken all the same, and is marked (L6).
+    `control` one may be taken all the same, which marks it (L6).
     """
     cdef uint32_t number
     cdef segment_t* segment
@@ -26,20 +27,26 @@ cdef int segment_enter(store_t* store, int segment_class, bint control) noexcept
         kept = min(<uint32_t>CONTROL_KEPT, store.reserve)
     if segments_free(store) <= kept:
         return -1
-    store.log.heads[segment_class].control = control and segments_free(store) <= store.reserve
     number = store.plan[store.plan_next]
     store.plan_next += 1
     segment = &store.segments[number]
     segment.generation += 1
     memset(&segment.patience, 0, sizeof(patience_t))
-    segment.state = SEGMENT_OPEN
-    segment.segment_class = <unsigned char>segment_class
     segment.live = 0
     segment.pending = 0
-    store.log.heads[segment_class].segment = number
-    store.log.heads[segment_class].cursor = 0
-    store.log.heads[segment_class].opened = True
+    segment_go_on(store, number, segment_class, 0)
     return 0
+
+
+cdef void segment_go_on(store_t* store, uint32_t number, int segment_class, uint32_t cursor) noexcept nogil:
+    """The next batch of this class goes there, behind what is written in it."""
+    cdef log_head_t* head = &store.log.heads[segment_class]
+    store.segments[number].state = SEGMENT_OPEN
+    store.segments[number].segment_class = <unsigned char>segment_class
+    head.segment = number
+    head.cursor = cursor
+    head.opened = True
+    head.control = segment_class != CLASS_CLEANER and segments_free(store) < store.reserve
 
 
 cdef void segment_seal(store_t* store, int segment_class) noexcept nogil:

@@ -1,11 +1,13 @@
 """The records in the segments: every living block was brought by one that says so.
 
-A segment in use is a row of batches of one use and one life. Their headers name for each payload
-block a volume, an LBA and a checksum: what a map says of the same place must be the same.
+A segment in use is a row of batches of one use, in which a life goes on where the one before it ended.
+Their headers name for each payload block a volume, an LBA and a checksum: what a map says of the same
+place must be the same.
 
   R1 a living block has a record that names its volume, its LBA and the checksum in the map
   R2 with `data` the block itself has that checksum, whether a record is there or not
-  R3 behind a damaged header the search goes on block by block, so that it hides nothing but its own
+  R3 behind a damaged header the search goes on block by block, so that it hides nothing but its own. What
+     an earlier life had written where a later one went on is none of its batches any more
   R4 segments are looked at in order, and a `Position` says how far: it may be stopped and go on there
 """
 from __future__ import annotations
@@ -101,6 +103,7 @@ class SegmentReader:
         self._number = number
         self._generation = generation
         self._life_id: int | None = None
+        self._ended: set[int | None] = set()       # lives behind which another one went on
 
     def batches(self) -> Iterator[tuple[int, NDArray[np.void]]]:
         """(offset of the header, PAYLOAD of the blocks behind it), in the order they lie (R3)."""
@@ -121,13 +124,14 @@ class SegmentReader:
         if (header["magic"] != BATCH_MAGIC or header["store_id"] != self._state.store_id
                 or header["segment"] != self._number or header["generation"] != self._generation
                 or header["offset_blocks"] != offset or header["payload_blocks"] > BATCH_PAYLOAD_BLOCKS
-                or self._life_id not in (None, int(header["life_id"]))):
+                or int(header["life_id"]) in self._ended):
             return None
         room = int(header["descriptor_count"]) * DESCRIPTOR_BYTES + int(header["payload_blocks"]) * 4
         if room > BATCH_AREA_BYTES or crc32c(bytes(block[:4]) + bytes(4) + bytes(block[8:])) != header["crc"]:
             return None
         payload = _payload(block, int(header["descriptor_count"]), int(header["payload_blocks"]))
-        if payload is not None:
+        if payload is not None and int(header["life_id"]) != self._life_id:
+            self._ended.add(self._life_id)
             self._life_id = int(header["life_id"])
         return payload
 

@@ -118,7 +118,7 @@ def scan(device: Device, superblock: Superblock, root: Root) -> Scan:
     opened = root.open_segments()
     for number in opened:
         reader.classes[number] = int(root.segments["segment_class"][number])
-    found = [reader.batches(number, int(generations[number])) for number in opened]
+    found = [reader.batches(number, int(generations[number]), written) for number, written in opened.items()]
     lookahead = max(EMPTY_SEGMENTS_MAX, config.RECOVERY_LOOKAHEAD_BYTES // geometry.segment_bytes)
     empty = searched = 0
     for number in root.plan.tolist():
@@ -129,7 +129,7 @@ def scan(device: Device, superblock: Superblock, root: Root) -> Scan:
         found.append(batches)
         if empty >= lookahead:
             break
-    unread = Unread(frozenset(reader.unreadable), geometry.segment_blocks, reader.classes,
+    unread = Unread(frozenset(reader.unreadable), geometry.segment_blocks, reader.classes, opened,
                     tuple(root.plan[:searched].tolist()))
     return Scan(np.concatenate([np.zeros(0, BATCH_INFO), *found]), unread)
 
@@ -261,9 +261,11 @@ class _SegmentReader:
         self.unreadable: set[Place] = set()
         self.classes: dict[int, int] = {}      # of segments in which a batch was found
 
-    def batches(self, number: int, generation: int) -> Infos:
-        """The batches of one use of a segment, in the order they lie."""
-        for offset, length in self._steps():
+    def batches(self, number: int, generation: int, first_block: int = 0) -> Infos:
+        """The batches of one use of a segment from a block on, in the order they lie."""
+        first = first_block * BLOCK_SIZE
+        self.buffer[:first] = bytes(first)
+        for offset, length in self._steps(first):
             self._read(number, offset, length)
         count = scan_segment(self.buffer, self.superblock.store_id, self.superblock.life_id, number,
                              generation, self.found.view(np.uint8))
@@ -288,10 +290,10 @@ class _SegmentReader:
         wrong = {place for place, differs in zip(places, expected != found, strict=True) if differs}
         batch["fault"] = FAULT_BAD_PAYLOAD if wrong - self.unreadable else FAULT_UNREAD
 
-    def _steps(self) -> Iterator[tuple[int, int]]:
-        step = min(config.RECOVERY_READ_BYTES, self.geometry.segment_bytes)
-        for offset in range(0, self.geometry.segment_bytes, step):
-            yield offset, step
+    def _steps(self, first: int) -> Iterator[tuple[int, int]]:
+        end, step = self.geometry.segment_bytes, config.RECOVERY_READ_BYTES
+        for offset in range(first, end, step):
+            yield offset, min(step, end - offset)
 
     def _read(self, number: int, offset: int, length: int) -> None:
         """Blocks that cannot be read become zeros here, and are remembered."""

@@ -6,7 +6,8 @@
 
   R1 every count is compared with its limit and with the bytes that are left before it is used
   R2 the plan names each of its segments once, and nothing lives in one of them
-  R3 at most one segment a class is open, and no open one stands in the plan
+  R3 at most one segment a class is open, and no open one stands in the plan; it is not written further
+     than it has blocks
   R4 pending records lie inside their volume and cover (commit_lsn, last_lsn] without a gap;
      each of their payload blocks has its checksum
   R5 a volume's number and name are its own
@@ -81,9 +82,11 @@ class Root:
     plan: Numbers
     volumes: tuple[Volume, ...] = ()
 
-    def open_segments(self) -> list[int]:
-        """Segments the log was writing when the checkpoint was made, and may have gone on with."""
-        return [int(number) for number in np.flatnonzero(self.segments["state"] == SEGMENT_OPEN)]
+    def open_segments(self) -> dict[int, int]:
+        """Segments the log was writing when the checkpoint was made, and may have gone on with, and how many
+        blocks of each were written by then; 0: not known."""
+        opened = np.flatnonzero(self.segments["state"] == SEGMENT_OPEN).tolist()
+        return {number: int(self.segments["written_blocks"][number]) for number in opened}
 
 
 def empty(geometry: Geometry) -> Root:
@@ -225,6 +228,9 @@ def _check_segments(cursor: _Cursor, segments: Records, plan: Numbers, geometry:
     opened = segments["segment_class"][segments["state"] == SEGMENT_OPEN]
     if len(np.unique(opened)) != len(opened):
         cursor.refuse("segments", "one open segment a class", f"{len(opened)} open")
+    if (segments["written_blocks"] > geometry.segment_blocks).any():
+        cursor.refuse("segments", f"at most {geometry.segment_blocks} written blocks",
+                      segments["written_blocks"].max())
 
 
 def _decode_volume(cursor: _Cursor, geometry: Geometry) -> Volume:

@@ -10,8 +10,9 @@ a batch gets its number when it is closed. So behind batch k - 1 the next one ma
      the other classes may have entered those in front, with batches that are not closed yet
   U3 and nowhere else. What batches up to k - 1 or a later one take was read, or is no place to begin
 
-Of a segment that was open at the checkpoint the batches before it are read too, or its end would not be
-known. If the last of them cannot be read, it stands where the next one may: that is not told apart.
+An older checkpoint does not say how far a segment was written that was open then. Of such a one the batches
+before it are read too. If the last of them cannot be read, it stands where the next one may: that is not told
+apart.
 """
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ class Unread:
     places: frozenset[Place] = frozenset()
     segment_blocks: int = 0
     classes: dict[int, int] | None = None      # of segments that were open, or in which a batch was found
+    opened: dict[int, int] | None = None       # segments that were open, and how many blocks of them written
     planned: tuple[int, ...] = ()              # segments of the plan that were searched, in its order
 
     def begins(self, before: NDArray[np.void]) -> list[Place]:
@@ -46,7 +48,7 @@ class Unread:
     def _next_places(self, before: NDArray[np.void]) -> list[Place]:
         classes = self.classes or {}
         # (sequence, segment, block behind it) of the last batch of each class
-        heads = {kind: (0, segment, 0) for segment, kind in classes.items() if segment not in self.planned}
+        heads = {classes[segment]: (0, segment, written) for segment, written in (self.opened or {}).items()}
         newest_first = before[np.argsort(before["sequence"])[::-1]]
         entered, last = np.unique(newest_first["segment"], return_index=True)
         for segment, batch in zip(entered.tolist(), newest_first[last], strict=True):
