@@ -72,6 +72,7 @@ LINEAGE_ENTRIES_MAX = LINEAGE_ENTRIES  # epochs a copy remembers the beginning o
 # ---------------------------------------------------------------------- cluster and nodes
 NODES_MAX = 16                         # nodes of a cluster, and links to peers
 NODES_MIN = 1
+CLOSED_BOOTS_MAX = 8                   # boots of a node that are remembered to have lost nothing
 SOCKET_PATH_BYTES_MAX = 107            # sun_path of Linux, without its zero byte
 
 # ---------------------------------------------------------------- requests and their queues

@@ -119,11 +119,12 @@ class Recorder:
     def _was_closed(self, life: NodeLife) -> bool:
         """Whether its machine booted behind a clean close, which the config hears of (V6): no taint."""
         known = _member(self._volume, life.node.number)
-        return life.identity.closed_boot_id != "" and known in (life.identity.closed_boot_id, life.boot_id)
+        closed = life.identity.closed_boot_ids
+        return closed != () and known in (*closed, life.boot_id)
 
     def _running(self, node: int) -> NodeLife | None:
         life = self._machines[node].life
-        return life if life is not None and life.process else None
+        return life if life is not None and not life.is_starting else None
 
     def _is_replaced(self, node: int) -> bool:
         life = self._running(node)

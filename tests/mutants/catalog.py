@@ -37,6 +37,7 @@ FULL = "tests/sim/test_full_resync.py"
 STALLED = "tests/sim/test_stalled_links.py"
 STANDSTILL = "tests/sim/test_standstill.py"
 BOOT = "tests/sim/test_boot.py"
+CLEAN_REBOOT = "tests/sim/test_clean_reboot.py"
 READ_ERRORS = "tests/sim/test_read_errors.py"
 REPAIR = "tests/sim/test_repair.py"
 READ_ERRORS = "tests/sim/test_read_errors.py"
@@ -147,6 +148,13 @@ MUTANTS = (
            '(log["fault"] == FAULT_NONE)', "True", (RECOVERY, CRASH_SHORT)),
     Mutant(32, "recovery", "a new life writes under the name of the dead one", FAST + "loading.pyx",
            "engine.store.life_id = life_id", "pass", (CRASH_AGAIN,)),
+    Mutant(201, "recovery", "a start takes a new segment", FAST + "loading.pyx",
+           "engine.store.log.heads[i].cursor == 0", "True", (BOOT + "::test_a_start_takes_no_segment",)),
+    Mutant(202, "recovery", "go on where the last batch has its payload", FAST + "loading.pyx",
+           "header.offset_blocks + 1 + header.payload_blocks", "header.offset_blocks + 1",
+           (BOOT + "::test_a_start_takes_no_segment",)),
+    Mutant(203, "recovery", "look for the log in front of where it went on", STORE + "unread.py",
+           "(0, segment, written)", "(0, segment, 0)", (RECOVERY,)),
     Mutant(33, "recovery", "let one superblock of four decide", STORE + "superblock.py",
            "len(copies) >= SUPERBLOCK_READ_QUORUM", "len(copies) >= 1", ("tests/store/test_superblock.py",)),
     Mutant(34, "recovery", "trust the end of the log after a power cut", STORE + "recovery.py",
@@ -287,12 +295,21 @@ MUTANTS = (
     Mutant(78, "membership", "a new incarnation takes the old session's requests", POLICY + "membership.py",
            "volume.last_session + tainted", "volume.last_session", ("tests/sim/test_incarnation.py",), rule="R-client"),
     Mutant(191, "membership", "a clean close in any boot counts for the one that the config knows", POLICY + "policy.py",
-           "member.boot_id == me.closed_boot_id", "True", (TRANSCRIPTS,), rule="R-taint"),
+           "member.boot_id in me.closed_boot_ids", "me.closed_boot_ids", (TRANSCRIPTS,), rule="R-taint"),
+    Mutant(204, "membership", "a life is never confirmed", "src/repstore/node/admin.py",
+           'replace(record, behind_life_id="")', "record",
+           (BOOT + "::test_an_older_state_of_a_store_that_is_put_back_was_not_closed_last",), rule="R-taint"),
+    Mutant(205, "membership", "a process that dies takes with it that nothing was lost", "src/repstore/node/admin.py",
+           "boots[boots.index(node.boot_id) + 1:] if node.boot_id in boots else ()", "()",
+           (CLEAN_REBOOT,), rule="R-taint"),
+    Mutant(206, "membership", "the last clean close is the only one that counts", "src/repstore/node/admin.py",
+           "boots[boots.index(closed_boot_id):] if closed_boot_id in boots else (closed_boot_id,)",
+           "(closed_boot_id,)", (CLEAN_REBOOT,), rule="R-taint"),
     Mutant(192, "membership", "a store that was not closed says that it was", STORE + "store.py",
            "same_boot or not found.superblock.clean", "same_boot",
            (BOOT + "::test_only_a_store_that_was_closed_cleanly_says_in_which_boot",), rule="R-taint"),
     Mutant(200, "membership", "an older state of a store counts as closed last", "src/repstore/node/admin.py",
-           "last is not None and last.life_id == closed_life_id", "True",
+           "last is None or node.behind_life_id not in (last.life_id, last.behind_life_id)", "last is None",
            (BOOT + "::test_an_older_state_of_a_store_that_is_put_back_was_not_closed_last",), rule="R-taint"),
     Mutant(67, "membership", "lead the old epoch again after a restart", POLICY + "policy.py",
            "if is_member and self._may_stand(role, local, now_s):\n"

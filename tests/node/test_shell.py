@@ -54,7 +54,7 @@ class IdleNative:
         self.engine = IdleEngine(node)
         self.store_uuid = store_uuid
         self.boot_id = "boot"
-        self.closed_boot_id = self.closed_life_id = ""
+        self.closed_boot_id = self.behind_life_id = ""
         self.life_id = "life"
         self.listeners: list[tuple[str, int]] = []
         self.descriptors: list[int] = []
@@ -150,6 +150,26 @@ def test_a_node_that_stops_unpublishes_itself_and_nobody_else(tmp_path: Path, re
     old._native.stop = stop
     old.close()
     assert load_nodes(store) == ({} if removed else {"n0": successor})
+    store.close()
+
+
+def test_a_life_is_entered_before_it_begins_and_confirmed_when_it_has(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = directory_with(tmp_path, 1)
+    store = SqliteConfigStore(directory / DATABASE_NAME)
+    register_node(store, replace(load_nodes(store)["n0"], life_id="l1", boot_id="b1"))
+    native = IdleNative(0, "d0")
+    native.life_id, native.behind_life_id, native.boot_id, native.closed_boot_id = "l2", "l1", "b2", "b1"
+    at_start: list[NodeConfig] = []
+    monkeypatch.setattr(native, "start", lambda: at_start.append(load_nodes(store)["n0"]))
+    shell = NodeShell(store, native, "n0", load_nodes(store)["n0"])
+    shell.start()
+    [entered] = at_start
+    assert (entered.life_id, entered.behind_life_id, entered.closed_boot_ids) == ("l2", "l1", ("b1",))
+    assert load_nodes(store)["n0"] == replace(entered, behind_life_id="")
+    assert shell.control is not None
+    assert shell.control.identity.peer.closed_boot_ids == ("b1",)
+    shell.close()
     store.close()
 
 

@@ -5,7 +5,7 @@ the actions that followed. `python -m tests.replication.transcript FILE...` writ
 actions anew; the diff is the review.
 
     volume me=1 copies=3 min=2 epoch=1 primary=1 in_sync=1,2,3    the config it starts with,
-        [boot=b8 closed=b1]                                       and who we are
+        [boot=b8 closed=b1,b0]                                     and who we are
     local last=10 commit=8 epoch=1 sealed=1 grant=0.5 learning    facts of its own copy
     at 3.5                                                        the time, in seconds
     up 2 [boot=b9] [disk=d9] | down 2 | died 2 | started 2 | tick | fenced
@@ -130,7 +130,7 @@ def identity_of(node: int, options: Options | None = None) -> Identity:
     """Node 2 has disk d2 and boot b2 unless said otherwise."""
     options = options or {}
     return Identity(node, options.get("disk", f"d{node}"), options.get("boot", f"b{node}"),
-                    options.get("closed", ""))
+                    tuple(options["closed"].split(",")) if "closed" in options else ())
 
 
 def volume_of(options: Options) -> VolumeConfig:

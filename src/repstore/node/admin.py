@@ -68,24 +68,50 @@ def load_volume(store: ConfigStore, name: str) -> VolumeConfig:
     return decode(entry.value, VolumeConfig, name)
 
 
-def register_node(store: ConfigStore, node: NodeConfig) -> NodeConfig:
-    """Enter a node, or what has changed about it (its process, its sockets, its disk)."""
+def register_node(store: ConfigStore, node: NodeConfig,
+                  change: Callable[[NodeConfig | None], NodeConfig] | None = None) -> NodeConfig:
+    """Enter a node, or what has changed about it (its process, its sockets, its disk): `node`, or what
+    `change` makes of the record there."""
     config.check_name(node.name, "node")
     if node.id >= config.NODES_MAX:
         raise errors.ConfigError(f"node id {node.id}, must be below {config.NODES_MAX}")
     for other in load_nodes(store).values():
         if other.id == node.id and other.name != node.name:
             raise errors.ExistsError(f"node id {node.id} is {other.name!r}, not {node.name!r}")
-    return update(store, node_key(node.name), NodeConfig, lambda old: node)
+    return update(store, node_key(node.name), NodeConfig, change or (lambda old: node))
 
 
-def begin_life(store: ConfigStore, node: NodeConfig, closed_life_id: str, closed_boot_id: str) -> str:
-    """Enter a node whose process has begun a life of its store (H2). Returns the boot in which that was
-    closed cleanly, as far as it counts (V6): not if the store is another than its node's last life had.
-    An older state of it that was put back was closed cleanly, too, and lacks what came since."""
-    last = load_nodes(store).get(node.name)
-    register_node(store, node)
-    return closed_boot_id if last is not None and last.life_id == closed_life_id else ""
+def begin_life(store: ConfigStore, node: NodeConfig, closed_boot_id: str) -> NodeConfig:
+    """Enter a node whose process is about to begin a life of its store, behind `behind_life_id`, and which
+    that says was closed cleanly in an earlier boot (or none: empty). Returns the record: its
+    `closed_boot_ids` are the boots whose end lost nothing (V6).
+
+    They outlive a start that is given up, or a process that dies before all volumes were told (H5).
+    A store that is another than its node's last life had proves nothing: an older state of it that was put
+    back was closed cleanly, too, and lacks what came since."""
+    return register_node(store, node, lambda last: replace(
+        node, closed_boot_ids=_closed_boot_ids(last, node, closed_boot_id)))
+
+
+def _closed_boot_ids(last: NodeConfig | None, node: NodeConfig, closed_boot_id: str) -> tuple[str, ...]:
+    if last is None or node.behind_life_id not in (last.life_id, last.behind_life_id):
+        return ()
+    boots = (last.boot_id, *last.closed_boot_ids)
+    if closed_boot_id:
+        boots = boots[boots.index(closed_boot_id):] if closed_boot_id in boots else (closed_boot_id,)
+    else:
+        boots = boots[boots.index(node.boot_id) + 1:] if node.boot_id in boots else ()
+    return boots[:config.CLOSED_BOOTS_MAX]
+
+
+def life_has_begun(store: ConfigStore, node: NodeConfig) -> None:
+    """The life of its store that `begin_life` entered is on its disk now: from now on a store that says it
+    is the one before it was put back."""
+    def begun(record: NodeConfig | None) -> NodeConfig:
+        if record is None:
+            raise errors.NotFoundError(f"no node {node.name!r}")
+        return replace(record, behind_life_id="") if record.life_id == node.life_id else record
+    update(store, node_key(node.name), NodeConfig, begun)
 
 
 def create_volume(store: ConfigStore, options: config.VolumeOptions,

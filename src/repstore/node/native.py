@@ -96,7 +96,7 @@ class Native:
         boot = opened.boot_id if opened else kernel_boot_id()
         self.boot_id = boot.hex()
         self.closed_boot_id = opened.closed_boot_id.hex() if opened else ""
-        self.closed_life_id = f"{opened.superblock.life_id:016x}" if opened else ""
+        self.behind_life_id = f"{opened.superblock.life_id:016x}" if opened else ""
         self.life_id = f"{opened.life_id:016x}" if opened else ""
         self.store_uuid = opened.superblock.store_uuid.hex() if opened else ""
         descriptor = opened.descriptor if opened else -1

@@ -6,6 +6,9 @@
      before the first peer is met; a clean stop unpublishes it, and nothing but it.
   H3 A node without a store (a client) is the same shell: it listens to nobody and
      connects to every node.
+  H5 A life of a store is entered before it begins on the disk, and confirmed when it has: whatever of
+     this a crash or the coordination store prevents, the next start knows whether the store it finds is
+     the one that was there last
   H4 Other threads reach the control only through `call`: it is run between two turns.
 """
 from __future__ import annotations
@@ -63,8 +66,8 @@ class NativeNode(Protocol):
         """Of the earlier boot in which the store was closed cleanly; empty if it was not."""
 
     @property
-    def closed_life_id(self) -> str:
-        """Of the life that ended there: the one before this."""
+    def behind_life_id(self) -> str:
+        """Of the life that the store had before."""
 
     @property
     def life_id(self) -> str:
@@ -107,19 +110,22 @@ class NodeShell:
 
     def start(self) -> None:
         """Listen, publish, begin; returns when the control loop may be run."""
-        process, closed_boot_id = this_process(), ""
+        process = this_process()
+        closed_boot_ids: tuple[str, ...] = ()
         if self._node is not None:
             for kind, path in [(LISTEN_PEERS, self._node.peer_socket),
                                *((LISTEN_FRONTENDS, path) for path in self._node.nbd_sockets)]:
                 self._native.add_listener(listen(path).detach(), kind)
-            self._node = _published(self._node, self._native, process)
-            closed_boot_id = admin.begin_life(self._store, self._node, self._native.closed_life_id,
-                                              self._native.closed_boot_id)      # H2
+            self._node = admin.begin_life(self._store, _published(self._node, self._native, process),
+                                          self._native.closed_boot_id)      # H2, H5
+            closed_boot_ids = self._node.closed_boot_ids
         number = CLIENT_NODE_ID if self._node is None else self._node.id
         identity = NodeIdentity(
-            self._name, Identity(number, self._native.store_uuid, self._native.boot_id, closed_boot_id),
+            self._name, Identity(number, self._native.store_uuid, self._native.boot_id, closed_boot_ids),
             process.host_boot_id, uuids.uuid4().hex)
         self._native.start()
+        if self._node is not None:
+            admin.life_has_begun(self._store, self._node)
         self.control = NodeControl(identity, self._native.engine, self._store, is_gone, now_s())
 
     def run(self) -> None:
@@ -334,8 +340,8 @@ def _published(node: NodeConfig, native: NativeNode, process: ProcessIdentity) -
             f"registered with store {node.store_uuid}; register it anew to replace the disk")
     return replace(
         node, store_uuid=native.store_uuid, boot_id=native.boot_id, life_id=native.life_id,
-        host_boot_id=process.host_boot_id, pid=process.pid, pid_started=process.pid_started,
-        pid_namespace=process.pid_namespace)
+        behind_life_id=native.behind_life_id, host_boot_id=process.host_boot_id, pid=process.pid,
+        pid_started=process.pid_started, pid_namespace=process.pid_namespace)
 
 
 __all__ = [

@@ -15,9 +15,9 @@ Rules:
      it granted no lease for T_grace; the others of the set stand in line behind the first.
   V5 A fenced node is nobody's primary and takes itself out of the in-sync set, if another
      member is in reach and is not tainted: else it may be the only one that has everything.
-  V6 A member whose store was closed cleanly in the boot that the config knows has lost nothing with
-     that boot. Only it can tell, and it does so by a swap, before it asks anybody for anything:
-     until then it counts as tainted. Any older boot than the config's proves nothing.
+  V6 A member whose store was closed cleanly in the boot that the config knows, and in each after it,
+     has lost nothing with them. Only it can tell, and it does so by a swap, before it asks anybody for
+     anything: until then it counts as tainted. Any older boot than the config's proves nothing.
 """
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ class VolumePolicy:
         me = self.here.me
         member = self.here.volume.member(me.node)
         return (member is not None and self.here.is_member(me) and self.here.volume.epoch > 0
-                and me.closed_boot_id != "" and member.boot_id == me.closed_boot_id)
+                and member.boot_id in me.closed_boot_ids)
 
     def _tell_boot(self, now_s: float) -> list[Action]:
         here = self.here

@@ -13,7 +13,7 @@ class Identity:
     node: NodeId
     store_uuid: str
     boot_id: str
-    closed_boot_id: str = ""       # of ourselves: the earlier boot in which our store was closed cleanly
+    closed_boot_ids: tuple[str, ...] = ()      # of ourselves: earlier boots whose end lost nothing
 
 
 @dataclass

@@ -97,6 +97,8 @@ class NodeConfig(msgspec.Struct, frozen=True):
     pid_namespace: Identifier = ""
     boot_id: Identifier = ""         # what the store presents as its boot (see Member)
     life_id: Identifier = ""         # of the store, in this process: an older state of it has another
+    behind_life_id: Identifier = ""  # that its store had before; empty as soon as `life_id` is on its disk
+    closed_boot_ids: tuple[Identifier, ...] = ()   # earlier boots behind which nothing was lost, newest first
 
 
 class ClusterConfig(msgspec.Struct, frozen=True):

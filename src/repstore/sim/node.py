@@ -20,6 +20,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
 
+from msgspec import structs
+
 from repstore import config, errors
 from repstore._fast.checksum import crc32c
 from repstore._fast.simulated import Close, DiskRead, DiskWrite, Hold, Send, SimulatedBackend
@@ -37,6 +39,7 @@ from repstore.sim.engine import SimulatedEngine, open_engine
 from repstore.sim.meeting import Met, nobody
 from repstore.sim.network import SimulatedNetwork
 from repstore.sim.trace import FRAME, Trace, frame_details
+from repstore.store.store import OpenedStore
 
 CONTROL_DELAY_MOST_NS = 3_000_000
 TURNS_MAX = 1_000            # of one engine at one point of time: more is a loop without end
@@ -93,14 +96,14 @@ class SimulatedNode:
                                      life_id=life_id, unreadable=frozenset(self.disk.faults.unreadable),
                                      replicated=True)
         self._world.trace.add(self.name, f"starts, life {life_id:016x}: {opened.recovery.reason}")
-        identity = Identity(self.number, opened.superblock.store_uuid.hex(), opened.boot_id.hex(),
-                            opened.closed_boot_id.hex())
+        identity = Identity(self.number, opened.superblock.store_uuid.hex(), opened.boot_id.hex())
         life = self.life = NodeLife(self._world, self, engine, identity, self._random)
         life.pumps_left = crash_after
         try:
+            life.enter(process, opened)
             engine.wait_for_checkpoint(1)
             life.pumps_left = None
-            life.begin(process, f"{life_id:016x}", f"{opened.superblock.life_id:016x}")
+            life.begin()
         except (StartCrash, errors.RepstoreError) as error:
             self._end(f"does not start: {error}", self.disk.kill)
             raise
@@ -168,6 +171,11 @@ class NodeLife:
         self._control_thread = ControlThread(
             world.clock, self._control_is_put_off,
             lambda: self.name in world.config_faults.slow_most_ns, self._run_if_woken)
+        self._store = NodeConfigStore(world.config, world.config_faults, node.name, world.clock,
+                                      self._control_thread)
+        self._record = NodeConfig(
+            name=node.name, id=node.number, store_path=node.name, store_uuid=identity.store_uuid,
+            peer_socket=node.name, host_boot_id=node.boot_id.hex(), boot_id=identity.boot_id)
         self._control: NodeControl | None = None
         engine.pump = self._pump
         engine.on_lead = lambda index, epoch: world.on_lead(self.process_name, index, epoch)
@@ -188,20 +196,21 @@ class NodeLife:
         assert self._control is not None
         return self._control
 
-    def begin(self, process: int, life_id: str, closed_life_id: str) -> None:
-        """Publish the process, and meet the others."""
-        node, world = self.node, self._world
+    def enter(self, process: int, opened: OpenedStore) -> None:
+        """Publish the process, and the life of the store that it is about to begin."""
         self.process = process
-        host_boot = node.boot_id.hex()
-        store = NodeConfigStore(world.config, world.config_faults, self.name, world.clock,
-                                self._control_thread)
-        record = NodeConfig(name=node.name, id=node.number, store_path=node.name, store_uuid=self.store_uuid,
-                            peer_socket=node.name, host_boot_id=host_boot, pid=process, boot_id=self.boot_id,
-                            life_id=life_id)
-        self.identity = replace(self.identity, closed_boot_id=admin.begin_life(
-            store, record, closed_life_id, self.identity.closed_boot_id))
-        identity = NodeIdentity(node.name, self.identity, host_boot, self._random.randbytes(16).hex())
-        self._control = NodeControl(identity, self.engine, store, world.is_gone, node.clock.now_s)
+        self._record = admin.begin_life(self._store, structs.replace(
+            self._record, pid=process, life_id=f"{opened.life_id:016x}",
+            behind_life_id=f"{opened.superblock.life_id:016x}"), opened.closed_boot_id.hex())
+
+    def begin(self) -> None:
+        """That life has begun: meet the others."""
+        admin.life_has_begun(self._store, self._record)
+        self.identity = replace(self.identity, closed_boot_ids=self._record.closed_boot_ids)
+        identity = NodeIdentity(self.name, self.identity, self._record.host_boot_id,
+                                self._random.randbytes(16).hex())
+        self._control = NodeControl(identity, self.engine, self._store, self._world.is_gone,
+                                    self.node.clock.now_s)
         self.decide(self._tick)
 
     # ------------------------------------------------------------------------------- stops
