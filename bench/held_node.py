@@ -12,6 +12,7 @@ import ctypes
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 
 import repstore_nbd
@@ -34,9 +35,9 @@ def make(directory: ClusterDirectory, volume_bytes: int) -> NodeConfig:
     return node
 
 
-def open_native(node: NodeConfig) -> Native:
+def open_native(node: NodeConfig, knows_life: Callable[[int], bool]) -> Native:
     """The node's engine, with the NBD frontend."""
-    return Native(node.id, open_store(node.store_path), frontend=repstore_nbd.frontend)
+    return Native(node.id, open_store(node.store_path, knows_life=knows_life), frontend=repstore_nbd.frontend)
 
 
 def run_windows(shell: NodeShell, window_s: float) -> None:

@@ -73,6 +73,7 @@ LINEAGE_ENTRIES_MAX = LINEAGE_ENTRIES  # epochs a copy remembers the beginning o
 NODES_MAX = 16                         # nodes of a cluster, and links to peers
 NODES_MIN = 1
 CLOSED_BOOTS_MAX = 8                   # boots of a node that are remembered to have lost nothing
+LIVES_MAX = 8                          # lives of its store that were begun, one behind the other, for nobody
 SOCKET_PATH_BYTES_MAX = 107            # sun_path of Linux, without its zero byte
 
 # ---------------------------------------------------------------- requests and their queues

@@ -18,6 +18,7 @@ from repstore.check.fsck import check_device, check_store
 from repstore.check.position import fresh, load, save
 from repstore.cli.app import run
 from repstore.format import BLOCK_SIZE, LOCATION_LOST, extent_t, page_reference_t
+from repstore.sim.disk import SimulatedDisk
 from repstore.sim.local import LocalVolume, PlainDisk, Request
 from repstore.sim.workload import TRIM, WRITE
 from repstore.store import geometry, superblock
@@ -142,6 +143,20 @@ def test_a_store_that_nothing_happened_to_is_clean(clean: bool, lives: int, seed
     report = judged(worked_in(clean=clean, seed=seed, lives=lives))
     assert (report.verdict, report.findings) == ("clean", [])
     assert report.checked["blocks of data"] == report.checked["blocks"] > 100
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_store_that_lost_power_behind_a_clean_close_is_clean(seed: int) -> None:
+    """Its second root, too, is flushed when it is closed."""
+    layout = geometry.choose(config.StoreOptions(config.MIB, 64 * config.KIB))
+    image = bytearray(layout.size_bytes)
+    format_device(MemoryDevice(image), layout, store_uuid=bytes(range(16)), boot_id=BOOT_ID)
+    disk = SimulatedDisk(image, Random(seed))
+    volume = LocalVolume(disk, boot_id=BOOT_ID, life_id=7, create_blocks=BLOCKS // 2)
+    volume.run([Request(WRITE, 0, 8, True, 1)])
+    volume.engine.settle(clean=True)
+    disk.cut_power()
+    assert judged(image, boot_id=OTHER_BOOT).findings == []
 
 
 @pytest.mark.parametrize(("kind", "where"), [

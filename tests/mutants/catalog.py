@@ -37,6 +37,7 @@ FULL = "tests/sim/test_full_resync.py"
 STALLED = "tests/sim/test_stalled_links.py"
 STANDSTILL = "tests/sim/test_standstill.py"
 BOOT = "tests/sim/test_boot.py"
+LIVES = "tests/sim/test_lives.py"
 CLEAN_REBOOT = "tests/sim/test_clean_reboot.py"
 READ_ERRORS = "tests/sim/test_read_errors.py"
 REPAIR = "tests/sim/test_repair.py"
@@ -149,10 +150,17 @@ MUTANTS = (
     Mutant(32, "recovery", "a new life writes under the name of the dead one", FAST + "loading.pyx",
            "engine.store.life_id = life_id", "pass", (CRASH_AGAIN,)),
     Mutant(201, "recovery", "a start takes a new segment", FAST + "loading.pyx",
-           "engine.store.log.heads[i].cursor == 0", "True", (BOOT + "::test_a_start_takes_no_segment",)),
+           "engine.store.log.heads[i].cursor == 0", "True",
+           (LIVES + "::test_a_start_takes_no_segment_where_few_are_free",)),
+    Mutant(207, "recovery", "go on where the last life ended, whatever ended it", FAST + "loading.pyx",
+           "segments_free(&engine.store) > engine.store.low", "False",
+           (LIVES + "::test_a_block_that_cannot_be_written_ends_one_life",)),
+    Mutant(208, "checkpoint", "no flush behind the last root of a clean close", FAST + "checkpoint.pyx",
+           "checkpoint.step == CHECKPOINT_FLUSH_MIRROR", "False",
+           ("tests/check/test_fsck.py::test_a_store_that_lost_power_behind_a_clean_close_is_clean",)),
     Mutant(202, "recovery", "go on where the last batch has its payload", FAST + "loading.pyx",
            "header.offset_blocks + 1 + header.payload_blocks", "header.offset_blocks + 1",
-           (BOOT + "::test_a_start_takes_no_segment",)),
+           (LIVES + "::test_a_start_takes_no_segment_where_few_are_free",)),
     Mutant(203, "recovery", "look for the log in front of where it went on", STORE + "unread.py",
            "(0, segment, written)", "(0, segment, 0)", (RECOVERY,)),
     Mutant(33, "recovery", "let one superblock of four decide", STORE + "superblock.py",
@@ -297,19 +305,21 @@ MUTANTS = (
     Mutant(191, "membership", "a clean close in any boot counts for the one that the config knows", POLICY + "policy.py",
            "member.boot_id in me.closed_boot_ids", "me.closed_boot_ids", (TRANSCRIPTS,), rule="R-taint"),
     Mutant(204, "membership", "a life is never confirmed", "src/repstore/node/admin.py",
-           'replace(record, behind_life_id="")', "record",
+           "replace(record, behind_life_ids=())", "record",
            (BOOT + "::test_an_older_state_of_a_store_that_is_put_back_was_not_closed_last",), rule="R-taint"),
     Mutant(205, "membership", "a process that dies takes with it that nothing was lost", "src/repstore/node/admin.py",
            "boots[boots.index(node.boot_id) + 1:] if node.boot_id in boots else ()", "()",
            (CLEAN_REBOOT,), rule="R-taint"),
     Mutant(206, "membership", "the last clean close is the only one that counts", "src/repstore/node/admin.py",
-           "boots[boots.index(closed_boot_id):] if closed_boot_id in boots else (closed_boot_id,)",
+           "boots[boots.index(closed_boot_id):] if closed_boot_id in boots else ()",
            "(closed_boot_id,)", (CLEAN_REBOOT,), rule="R-taint"),
+    Mutant(209, "membership", "only the life that was entered last is the last one", "src/repstore/node/admin.py",
+           "(record.life_id, *record.behind_life_ids)", "(record.life_id,)", (CLEAN_REBOOT,), rule="R-taint"),
     Mutant(192, "membership", "a store that was not closed says that it was", STORE + "store.py",
-           "same_boot or not found.superblock.clean", "same_boot",
+           "known and found.superblock.clean and not same_boot", "known and not same_boot",
            (BOOT + "::test_only_a_store_that_was_closed_cleanly_says_in_which_boot",), rule="R-taint"),
     Mutant(200, "membership", "an older state of a store counts as closed last", "src/repstore/node/admin.py",
-           "last is None or node.behind_life_id not in (last.life_id, last.behind_life_id)", "last is None",
+           "found_life_id in _lives(load_nodes(store).get(name), found_life_id)", "True",
            (BOOT + "::test_an_older_state_of_a_store_that_is_put_back_was_not_closed_last",), rule="R-taint"),
     Mutant(67, "membership", "lead the old epoch again after a restart", POLICY + "policy.py",
            "if is_member and self._may_stand(role, local, now_s):\n"

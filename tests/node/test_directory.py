@@ -3,11 +3,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from repstore import config, errors
+from repstore.coordination.interface import ConfigStore
 from repstore.coordination.sqlite import SqliteConfigStore
-from repstore.node import load_nodes, register_node
+from repstore.node import admin, load_nodes, register_node
 from repstore.node.directory import ClusterDirectory, add_volume, usual_store_bytes
+from repstore.replication.volume_config import NodeConfig
 from repstore.store import geometry, store
 
 STORE_BYTES = 4 * config.MIB
@@ -84,6 +87,25 @@ def test_a_moved_directory_has_its_files_where_it_is(tmp_path: Path) -> None:
     new.renew_addresses(configs, 7000)
     assert load_nodes(configs)["n1"].nbd_sockets == (str(new.path / "n1.nbd.sock"), "127.0.0.1:7000")
     configs.close()
+
+
+def test_new_addresses_take_nothing_back_of_what_a_node_that_starts_has_entered(
+        directory: ClusterDirectory, configs: SqliteConfigStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = directory.add_node(configs, "n1", STORE_BYTES)
+    entered: list[NodeConfig] = []
+    load = admin.load_nodes
+
+    def load_and_begin(store: ConfigStore) -> dict[str, NodeConfig]:
+        nodes = load(store)
+        if not entered:
+            entered.append(node)
+            entered[0] = admin.begin_life(store, replace(node, pid=4711, life_id="l2"), "l1", "")
+        return nodes
+
+    monkeypatch.setattr(admin, "load_nodes", load_and_begin)
+    directory.renew_addresses(configs, 7000)
+    assert load(configs)["n1"] == replace(entered[0], nbd_sockets=load(configs)["n1"].nbd_sockets)
+    assert load(configs)["n1"].nbd_sockets[-1] == "127.0.0.1:7000"
 
 
 def test_at_most_so_many_nodes(directory: ClusterDirectory, configs: SqliteConfigStore) -> None:

@@ -54,7 +54,7 @@ class IdleNative:
         self.engine = IdleEngine(node)
         self.store_uuid = store_uuid
         self.boot_id = "boot"
-        self.closed_boot_id = self.behind_life_id = ""
+        self.closed_boot_id = self.found_life_id = ""
         self.life_id = "life"
         self.listeners: list[tuple[str, int]] = []
         self.descriptors: list[int] = []
@@ -107,7 +107,7 @@ def test_a_node_publishes_its_process_meets_its_peers_and_stops_cleanly(tmp_path
         up[name].set()
 
     threads = [threading.Thread(target=run_node, args=(
-        directory, name, lambda node: natives[node.name], on_ready)) for name in natives]
+        directory, name, lambda node, knows_life: natives[node.name], on_ready)) for name in natives]
     for thread in threads:
         thread.start()
     assert all(event.wait(20) for event in up.values())
@@ -159,14 +159,14 @@ def test_a_life_is_entered_before_it_begins_and_confirmed_when_it_has(
     store = SqliteConfigStore(directory / DATABASE_NAME)
     register_node(store, replace(load_nodes(store)["n0"], life_id="l1", boot_id="b1"))
     native = IdleNative(0, "d0")
-    native.life_id, native.behind_life_id, native.boot_id, native.closed_boot_id = "l2", "l1", "b2", "b1"
+    native.life_id, native.found_life_id, native.boot_id, native.closed_boot_id = "l2", "l1", "b2", "b1"
     at_start: list[NodeConfig] = []
     monkeypatch.setattr(native, "start", lambda: at_start.append(load_nodes(store)["n0"]))
     shell = NodeShell(store, native, "n0", load_nodes(store)["n0"])
     shell.start()
     [entered] = at_start
-    assert (entered.life_id, entered.behind_life_id, entered.closed_boot_ids) == ("l2", "l1", ("b1",))
-    assert load_nodes(store)["n0"] == replace(entered, behind_life_id="")
+    assert (entered.life_id, entered.behind_life_ids, entered.closed_boot_ids) == ("l2", ("l1",), ("b1",))
+    assert load_nodes(store)["n0"] == replace(entered, behind_life_ids=())
     assert shell.control is not None
     assert shell.control.identity.peer.closed_boot_ids == ("b1",)
     shell.close()
@@ -231,7 +231,7 @@ def test_a_node_with_another_disk_is_refused(tmp_path: Path) -> None:
     directory = directory_with(tmp_path, 1)
     native = IdleNative(0, "another")
     with pytest.raises(errors.ConfigError, match="store another"):
-        run_node(directory, "n0", lambda node: native)
+        run_node(directory, "n0", lambda node, knows_life: native)
     assert native.stopped
 
 
@@ -247,14 +247,14 @@ def test_a_node_that_ended_leaves_the_signals_as_they_were(tmp_path: Path) -> No
         signal.raise_signal(signal.SIGTERM)
 
     before = handlers()
-    run_node(directory_with(tmp_path, 1), "n0", lambda node: IdleNative(0, "d0"), on_ready)
+    run_node(directory_with(tmp_path, 1), "n0", lambda node, knows_life: IdleNative(0, "d0"), on_ready)
     assert handlers() == before
     assert not set(before) & set(found)
 
 
 def test_an_unknown_node(tmp_path: Path) -> None:
     with pytest.raises(errors.NotFoundError, match="n7"):
-        run_node(directory_with(tmp_path, 1), "n7", lambda node: IdleNative(0, "d0"))
+        run_node(directory_with(tmp_path, 1), "n7", lambda node, knows_life: IdleNative(0, "d0"))
 
 
 def test_long_directories_get_short_sockets(tmp_path: Path) -> None:

@@ -3,19 +3,18 @@ import ctypes
 import gc
 import itertools
 import mmap
-from random import Random
 
 import numpy as np
 import pytest
 
 from repstore import config
 from repstore._fast.simulated import DiskWrite
-from repstore.check import store_maps
-from repstore.format import BLOCK_SIZE, SEGMENT_CLASSES
+from repstore.format import BLOCK_SIZE
 from repstore.sim.cluster import SimulatedCluster
 from repstore.sim.durability import RecordedVolume, write
 from repstore.sim.engine import open_engine
 from repstore.sim.local import VOLUME_INDEX, LocalVolume, PlainDisk, Request
+from repstore.sim.node import StartCrash
 from repstore.sim.workload import FLUSH, IO, WRITE, Ask
 from repstore.store import geometry
 from repstore.store.device import MemoryDevice
@@ -118,9 +117,11 @@ def test_a_member_that_reboots_behind_a_clean_stop_stays_while_its_primary_lives
     cluster.check(client)
 
 
-def test_an_older_state_of_a_store_that_is_put_back_was_not_closed_last() -> None:
-    """It says that it was closed cleanly in the boot that the config knows, and so it was: before it was
-    opened again, and written. What is missing in it is told by a new incarnation (V6)."""
+@pytest.mark.fault("crash: an older state of a store is put back", promise="the loss is told")
+@pytest.mark.parametrize("then", ["power_cut", "power_cut_and_a_start_dies", "same_boot", "later_boot"])
+def test_an_older_state_of_a_store_that_is_put_back_was_not_closed_last(then: str) -> None:
+    """It says that it was closed cleanly in the boot that the config knows, or in this one, and so it was:
+    before it was opened again, and written. A new incarnation tells what is missing in it (V6, B4)."""
     cluster = SimulatedCluster(1, nodes=3)
     cluster.create_volume(VOLUME, SIZE_BLOCKS, copies=1, min_copies=1)
     cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
@@ -130,14 +131,20 @@ def test_an_older_state_of_a_store_that_is_put_back_was_not_closed_last() -> Non
     node = cluster.node(name)
     node.stop()
     kept = bytes(node.disk.image)
+    if then == "later_boot":
+        node.cut_power()
     cluster.start(name)
     cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
     client.ask_more([Ask(WRITE, 8, 8), Ask(FLUSH)])
     cluster.run_until(lambda: client.is_done, LIMIT_S)
     before = cluster.volume(VOLUME)
-    node.kill()
-    node.cut_power()
+    node.stop()
+    if then.startswith("power_cut"):
+        node.cut_power()
     node.disk.image[:] = kept
+    if then == "power_cut_and_a_start_dies":
+        with pytest.raises(StartCrash):
+            node.start(crash_after=0)
     cluster.start(name)
     cluster.run_until(lambda: cluster.volume(VOLUME).epoch > before.epoch, LIMIT_S)
     assert cluster.volume(VOLUME).incarnation == before.incarnation + 1
@@ -156,39 +163,6 @@ def test_only_a_store_that_was_closed_cleanly_says_in_which_boot(clean: bool) ->
         volume = LocalVolume(PlainDisk(image), boot_id=bytes([boot] * 16), life_id=boot)
         volume.engine.settle(clean=clean)
         presented = opened.boot_id
-
-
-@pytest.mark.fault("crash: again and again, with no time to clean between",
-                   promise="a start takes no room of the log")
-@pytest.mark.parametrize("clean", [True, False])
-def test_a_start_takes_no_segment(clean: bool) -> None:
-    """It goes on behind the last batch that counts. What the end of a life lost does not come back behind
-    what the next one wrote."""
-    layout = geometry.choose(config.StoreOptions(SMALL_STORE_BYTES))
-    image = bytearray(layout.size_bytes)
-    format_device(MemoryDevice(image), layout, store_uuid=bytes(range(16)), boot_id=BOOT_ID)
-    may_read = [{0} for _ in range(8)]
-    batches = 0
-    for life in range(1, 100):
-        volume = LocalVolume(PlainDisk(image), boot_id=BOOT_ID, life_id=life, random=Random(life),
-                             create_blocks=len(may_read) if life == 1 else 0)
-        found = volume.read_all()
-        assert all(stamp in may for stamp, may in zip(found, may_read, strict=True)), found
-        may_read = [{stamp} for stamp in found]
-        volume.run([Request(WRITE, life % 8, 1, True, life)])
-        may_read[life % 8] = {life}
-        if clean:
-            volume.engine.settle(clean=True)
-        else:
-            for block in range(4):                    # killed in the middle of these
-                volume.submit(Request(WRITE, block, 1, stamp=1000 * life + block))
-                may_read[block].add(1000 * life + block)
-            for _ in range(life % 4):
-                volume.pump()
-        batches += volume.engine.stats()["batches"]
-        entered = int(store_maps.read_segments(volume.engine, layout)["generation"].sum())
-        volume.engine.check_invariants()
-    assert (entered - SEGMENT_CLASSES) * layout.segment_blocks <= 2 * batches, f"{batches} in {entered}"
 
 
 def test_a_life_writes_nothing_to_its_log_before_its_name_is_durable() -> None:

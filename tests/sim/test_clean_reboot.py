@@ -63,7 +63,7 @@ def fails_to_start(cluster: SimulatedCluster) -> None:
 
 
 @pytest.mark.fault("coordination: away while a node starts behind a clean reboot", promise="no loss is told")
-@pytest.mark.parametrize("again", [lambda cluster: None, reboot], ids=["same boot", "another boot"])
+@pytest.mark.parametrize("again", [lambda cluster: None, reboot], ids=["same_boot", "another_boot"])
 def test_a_start_that_is_given_up_forgets_no_clean_close(again: Callable[[SimulatedCluster], None]) -> None:
     cluster = written()
     before = cluster.volume(VOLUME).incarnation
@@ -79,7 +79,7 @@ def test_a_start_that_is_given_up_forgets_no_clean_close(again: Callable[[Simula
 @pytest.mark.fault("coordination: the outcome of a swap is unknown while a node starts",
                    promise="no loss is told")
 @pytest.mark.parametrize("fate", UNKNOWN_FATES)
-@pytest.mark.parametrize("swap", [1, 2], ids=["entering the life", "confirming it"])
+@pytest.mark.parametrize("swap", [1, 2], ids=["entering_the_life", "confirming_it"])
 def test_a_start_whose_entry_has_an_unknown_outcome_forgets_no_clean_close(
         fate: str, swap: int, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = written()
@@ -96,8 +96,8 @@ def test_a_start_whose_entry_has_an_unknown_outcome_forgets_no_clean_close(
 
 
 @pytest.mark.fault("crash: anywhere in a start behind a clean reboot", promise="no loss is told")
-@pytest.mark.parametrize("power", [False, True], ids=["killed", "power cut"])
-def test_a_start_that_dies_forgets_no_clean_close(power: bool) -> None:
+@pytest.mark.parametrize("then", ["start", "power_cut", "start_and_power_cut"])
+def test_a_start_that_dies_forgets_no_clean_close(then: str) -> None:
     """Behind each operation of its disk in turn. With the power one is told as soon as a life has begun on
     the disk that nobody closed, though it served nobody."""
     for operations in itertools.count():
@@ -110,10 +110,13 @@ def test_a_start_that_dies_forgets_no_clean_close(power: bool) -> None:
             pass
         else:
             break
-        if power:
+        if then == "start_and_power_cut":
+            with pytest.raises(StartCrash):
+                cluster.node(NAME).start(crash_after=0)
+        if then != "start":
             reboot(cluster)
         is_closed = superblock.read(MemoryDevice(cluster.node(NAME).disk.image), NAME).superblock.clean
-        assert incarnation_at_last(cluster) == before + (power and not is_closed)
+        assert incarnation_at_last(cluster) == before + (then != "start" and not is_closed)
     assert operations > 5
 
 
@@ -133,6 +136,18 @@ def test_a_process_that_dies_before_it_told_leaves_it_to_the_next(
             cluster.node(NAME).stop()
     assert cluster.volume(VOLUME) == before
     assert incarnation_at_last(cluster) == before.incarnation
+
+
+def test_a_store_that_goes_to_another_machine_and_back_has_lost_nothing() -> None:
+    """Closed cleanly each time, and the first machine has run on."""
+    cluster = written()
+    node = cluster.node(NAME)
+    before = cluster.volume(VOLUME).incarnation
+    first = node.boot_id
+    for boot_id in (b"another machine.", first):
+        node.boot_id = boot_id
+        assert incarnation_at_last(cluster) == before
+        node.stop()
 
 
 @pytest.mark.fault("crash: power lost behind a clean reboot that was not told yet",

@@ -19,7 +19,7 @@ from repstore._fast.pages cimport slot_block, superblock_block
 from repstore._fast.root cimport root_build, root_fill_references, root_size
 from repstore._fast.segments cimport plan_rebuild, segment_usable, segments_free
 from repstore._fast.state cimport (
-    CHECKPOINT_DRAIN, CHECKPOINT_IDLE, CHECKPOINT_MIRROR,
+    CHECKPOINT_DRAIN, CHECKPOINT_FLUSH_MIRROR, CHECKPOINT_IDLE, CHECKPOINT_MIRROR,
     CHECKPOINT_PAGES, CHECKPOINT_ROOT, CHECKPOINT_SETTLE, CHECKPOINT_SUPER_A, CHECKPOINT_SUPER_B, TOKEN_CHECKPOINT,
     LANE_PAGES, LANES, checkpoint_lane_t, checkpoint_t, store_t, token, volume_t,
 )
@@ -379,6 +379,8 @@ cdef void checkpoint_done(engine_t* engine, uint64_t value, int32_t result) noex
         write_superblocks(engine, 2)
     elif checkpoint.step == CHECKPOINT_MIRROR:
         write_root(engine, CHECKPOINT_MIRROR, engine.store.superblock.root_area)
+    elif checkpoint.step == CHECKPOINT_FLUSH_MIRROR and checkpoint.clean:
+        flush(engine)
     elif checkpoint.step > CHECKPOINT_MIRROR:
         finish(engine)
     elif checkpoint.step != CHECKPOINT_DRAIN:

@@ -11,7 +11,7 @@ from repstore._fast.log cimport log_init
 from repstore._fast.page_tree cimport slots_init
 from repstore._fast.pages cimport read_patiently
 from repstore._fast.root cimport ROOT_BAD_DIRECTORY, ROOT_NO_MEMORY, ROOT_OK, ROOT_UNREAD, root_load, root_store_bytes
-from repstore._fast.segments cimport segment_go_on, segment_seal, segment_start
+from repstore._fast.segments cimport segment_go_on, segment_seal, segment_start, segments_free
 from repstore._fast.state cimport log_head_t, log_t, segment_t, store_t
 from repstore._fast.volume cimport LOOKUP_OK, volume_apply
 
@@ -150,8 +150,9 @@ cdef void store_begin_life(engine_t* engine, uint64_t life_id) noexcept nogil:
     engine.store.recovering = False
     engine.store.life_id = life_id
     for i in range(SEGMENT_CLASSES):
-        if engine.store.log.heads[i].cursor == 0:
-            segment_seal(&engine.store, i)     # an older root, which does not say how far it is written
+        # an older root does not say how far it is written
+        if engine.store.log.heads[i].cursor == 0 or segments_free(&engine.store) > engine.store.low:
+            segment_seal(&engine.store, i)     # L7
     for i in range(engine.volume_count):
         engine.volumes[i].last_lsn = engine.volumes[i].local_lsn
         engine.volumes[i].chain_last = engine.volumes[i].chain_local

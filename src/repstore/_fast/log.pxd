@@ -13,8 +13,10 @@ Rules
   L6 what is pending may fill every segment, and is committed, or void, only behind a record that says
      so (SEAL, EPOCH, LEARN, JOINED): such records may enter a segment of the cleaner's reserve, and
      nothing else enters it before the cleaner has another instead
-  L7 a life goes on in the segments that the one before it was writing, behind the last batch of each
-     class that counts. A start takes no room, or some crashes in a row would take the cleaner's
+  L7 where few segments are free a life goes on in those that the one before it was writing, behind the last
+     batch of each class that counts: a start takes no room then, or some crashes in a row would take the
+     cleaner's. Where there are enough it leaves them: what ended the other life may be a block in them
+     that cannot be written
 """
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 

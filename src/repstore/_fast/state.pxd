@@ -226,6 +226,7 @@ cdef enum checkpoint_step_t:
     CHECKPOINT_SUPER_B = 8
     CHECKPOINT_FLUSH_B = 9
     CHECKPOINT_MIRROR = 10         # it is durable: the root goes to the other area too
+    CHECKPOINT_FLUSH_MIRROR = 11   # of a clean close: no other flush follows
 
 
 # Pages on their way to slots that lie side by side.

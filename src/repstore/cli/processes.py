@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,8 +139,8 @@ class ServingNode:
         run_node(self._directory.path, self._name, self._open, self._on_ready)
         LOG.info("stopped")
 
-    def _open(self, node: NodeConfig) -> Native:
-        opened = open_after_death(node.store_path, replicated=True)
+    def _open(self, node: NodeConfig, knows_life: Callable[[int], bool]) -> Native:
+        opened = open_after_death(node.store_path, replicated=True, knows_life=knows_life)
         LOG.info("store %s: %s", node.store_path, opened.recovery.reason)
         self._native = Native(node.id, opened, frontend=repstore_nbd.frontend)
         return self._native

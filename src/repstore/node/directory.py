@@ -15,6 +15,7 @@
 """
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -85,7 +86,11 @@ class ClusterDirectory:
         """
         for node in admin.load_nodes(configs).values():
             port = None if nbd_port is None else nbd_port + node.id
-            admin.register_node(configs, self._addressed(node, port))
+            admin.register_node(configs, node, partial(self._readdressed, node, port))
+
+    def _readdressed(self, node: NodeConfig, port: int | None, record: NodeConfig | None) -> NodeConfig:
+        """What else its record says stays: it may just be starting."""
+        return self._addressed(record or node, port)
 
     def _addressed(self, node: NodeConfig, port: int | None) -> NodeConfig:
         sockets = [socket_path(self.path, f"{node.name}.nbd.sock")]

@@ -16,8 +16,9 @@ from pathlib import Path
 from repstore import errors
 from repstore._fast.control import Engine
 from repstore._fast.loop import Loop
+from repstore.node.admin import life_name
 from repstore.store.device import lock_holder
-from repstore.store.store import OpenedStore, kernel_boot_id, open_store
+from repstore.store.store import OpenedStore, any_life, kernel_boot_id, open_store
 from repstore.store.superblock import Superblock
 
 LOOK_S = 0.001          # between two looks at the checkpoint count
@@ -25,13 +26,14 @@ LOCK_TIMEOUT_S = 10.0   # a killed process's I/O lands in milliseconds
 CLOSE_TIMEOUT_S = 60.0  # a checkpoint writes what changed; far longer means a dead disk
 
 
-def open_after_death(path: str, *, replicated: bool = False) -> OpenedStore:
+def open_after_death(path: str, *, replicated: bool = False,
+                     knows_life: Callable[[int], bool] = any_life) -> OpenedStore:
     """Open a store whose last process may just have been killed: the kernel lets go of the lock
     when the dead process's last I/O has landed. A living holder is refused at once."""
     deadline_s = time.monotonic() + LOCK_TIMEOUT_S
     while True:
         try:
-            return open_store(path, replicated=replicated)
+            return open_store(path, replicated=replicated, knows_life=knows_life)
         except errors.BusyError:
             holder = lock_holder(Path(path)).split(" ")[0]
             if (holder and Path("/proc", holder, "exe").exists()) or time.monotonic() > deadline_s:
@@ -96,8 +98,8 @@ class Native:
         boot = opened.boot_id if opened else kernel_boot_id()
         self.boot_id = boot.hex()
         self.closed_boot_id = opened.closed_boot_id.hex() if opened else ""
-        self.behind_life_id = f"{opened.superblock.life_id:016x}" if opened else ""
-        self.life_id = f"{opened.life_id:016x}" if opened else ""
+        self.found_life_id = life_name(opened.superblock.life_id) if opened else ""
+        self.life_id = life_name(opened.life_id) if opened else ""
         self.store_uuid = opened.superblock.store_uuid.hex() if opened else ""
         descriptor = opened.descriptor if opened else -1
         self.engine = NodeEngine(node_id, boot)

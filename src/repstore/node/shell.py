@@ -26,6 +26,7 @@ import uuid as uuids
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -66,7 +67,7 @@ class NativeNode(Protocol):
         """Of the earlier boot in which the store was closed cleanly; empty if it was not."""
 
     @property
-    def behind_life_id(self) -> str:
+    def found_life_id(self) -> str:
         """Of the life that the store had before."""
 
     @property
@@ -83,7 +84,7 @@ class NativeNode(Protocol):
         """Ends it and closes the store cleanly."""
 
 
-OpenNative = Callable[[NodeConfig], NativeNode]
+OpenNative = Callable[[NodeConfig, Callable[[int], bool]], NativeNode]     # `knows_life` of `open_store`
 Answer = TypeVar("Answer")
 
 
@@ -117,7 +118,7 @@ class NodeShell:
                                *((LISTEN_FRONTENDS, path) for path in self._node.nbd_sockets)]:
                 self._native.add_listener(listen(path).detach(), kind)
             self._node = admin.begin_life(self._store, _published(self._node, self._native, process),
-                                          self._native.closed_boot_id)      # H2, H5
+                                          self._native.found_life_id, self._native.closed_boot_id)   # H2, H5
             closed_boot_ids = self._node.closed_boot_ids
         number = CLIENT_NODE_ID if self._node is None else self._node.id
         identity = NodeIdentity(
@@ -235,7 +236,8 @@ def run_node(directory: str | Path, name: str, open_native: OpenNative,
         node = admin.load_nodes(store).get(name)
         if node is None:
             raise errors.NotFoundError(f"{directory}: no node {name!r}")
-        native = open_native(node)              # takes the store's lock: BusyError if it runs
+        # takes the store's lock (BusyError if it runs), and asks what is registered only then
+        native = open_native(node, partial(admin.knows_life, store, name))
         shell = NodeShell(store, native, name, node)
         with _stopped_by_signals(shell):
             try:
@@ -340,8 +342,8 @@ def _published(node: NodeConfig, native: NativeNode, process: ProcessIdentity) -
             f"registered with store {node.store_uuid}; register it anew to replace the disk")
     return replace(
         node, store_uuid=native.store_uuid, boot_id=native.boot_id, life_id=native.life_id,
-        behind_life_id=native.behind_life_id, host_boot_id=process.host_boot_id, pid=process.pid,
-        pid_started=process.pid_started, pid_namespace=process.pid_namespace)
+        host_boot_id=process.host_boot_id, pid=process.pid, pid_started=process.pid_started,
+        pid_namespace=process.pid_namespace)
 
 
 __all__ = [

@@ -178,7 +178,7 @@ class VolumePolicy:
         me = self.here.me
         member = self.here.volume.member(me.node)
         return (member is not None and self.here.is_member(me) and self.here.volume.epoch > 0
-                and member.boot_id in me.closed_boot_ids)
+                and member.boot_id in me.closed_boot_ids and member.boot_id != me.boot_id)
 
     def _tell_boot(self, now_s: float) -> list[Action]:
         here = self.here

@@ -97,7 +97,7 @@ class NodeConfig(msgspec.Struct, frozen=True):
     pid_namespace: Identifier = ""
     boot_id: Identifier = ""         # what the store presents as its boot (see Member)
     life_id: Identifier = ""         # of the store, in this process: an older state of it has another
-    behind_life_id: Identifier = ""  # that its store had before; empty as soon as `life_id` is on its disk
+    behind_life_ids: tuple[Identifier, ...] = ()   # that its store may have till `life_id` is on its disk
     closed_boot_ids: tuple[Identifier, ...] = ()   # earlier boots behind which nothing was lost, newest first
 
 

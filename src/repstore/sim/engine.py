@@ -15,7 +15,7 @@ from repstore._fast.control import Engine
 from repstore._fast.simulated import SimulatedBackend
 from repstore.format import BLOCK_SIZE
 from repstore.store.device import MemoryDevice
-from repstore.store.store import OpenedStore, open_device
+from repstore.store.store import OpenedStore, any_life, open_device
 
 UNREADABLE_FILL = b"\xee"
 PUMPS_MAX = 100_000      # a checkpoint of a small store takes some dozens
@@ -91,14 +91,14 @@ class DamagedDevice(MemoryDevice):
 
 
 def open_engine(image: bytearray, name: str, *, number: int, boot_id: bytes, life_id: int,
-                unreadable: Collection[int] = (),
-                replicated: bool = False) -> tuple[SimulatedEngine, OpenedStore]:
+                unreadable: Collection[int] = (), replicated: bool = False,
+                knows_life: Callable[[int], bool] = any_life) -> tuple[SimulatedEngine, OpenedStore]:
     """Recover the store in `image` into an engine that has not turned yet (G1).
 
     `unreadable` blocks answer with an I/O error; to the replay they are not what was written.
     """
     opened = open_device(DamagedDevice(image, unreadable), name, boot_id=boot_id, life_id=life_id,
-                         replicated=replicated)
+                         replicated=replicated, knows_life=knows_life)
     engine = SimulatedEngine(number, opened.boot_id)
     if unreadable:
         image = bytearray(image)

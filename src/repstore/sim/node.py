@@ -94,7 +94,7 @@ class SimulatedNode:
         process = self._random.getrandbits(31)
         engine, opened = open_engine(self.disk.image, self.name, number=self.number, boot_id=self.boot_id,
                                      life_id=life_id, unreadable=frozenset(self.disk.faults.unreadable),
-                                     replicated=True)
+                                     replicated=True, knows_life=self._knows_life)
         self._world.trace.add(self.name, f"starts, life {life_id:016x}: {opened.recovery.reason}")
         identity = Identity(self.number, opened.superblock.store_uuid.hex(), opened.boot_id.hex())
         life = self.life = NodeLife(self._world, self, engine, identity, self._random)
@@ -108,6 +108,10 @@ class SimulatedNode:
             self._end(f"does not start: {error}", self.disk.kill)
             raise
         return life
+
+    def _knows_life(self, life_id: int) -> bool:
+        """If the coordination store is away, it is when the process enters its life, too."""
+        return admin.knows_life(self._world.config, self.name, life_id)
 
     def stop(self) -> None:
         """The process ends by itself and closes its store cleanly, if that has not failed."""
@@ -200,8 +204,8 @@ class NodeLife:
         """Publish the process, and the life of the store that it is about to begin."""
         self.process = process
         self._record = admin.begin_life(self._store, structs.replace(
-            self._record, pid=process, life_id=f"{opened.life_id:016x}",
-            behind_life_id=f"{opened.superblock.life_id:016x}"), opened.closed_boot_id.hex())
+            self._record, pid=process, life_id=admin.life_name(opened.life_id)),
+            admin.life_name(opened.superblock.life_id), opened.closed_boot_id.hex())
 
     def begin(self) -> None:
         """That life has begun: meet the others."""

@@ -13,6 +13,7 @@
 """
 import errno
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -143,31 +144,42 @@ def format_device(device: Device, geometry: Geometry, *, store_uuid: bytes, boot
         root_area=0, root_bytes=len(root_bytes), root_crc=crc32c(root_bytes)))
 
 
-def open_store(path: str | os.PathLike[str], *, replicated: bool = False) -> OpenedStore:
+def any_life(life_id: int) -> bool:
+    """Of who remembers no life of the store."""
+    return True
+
+
+def open_store(path: str | os.PathLike[str], *, replicated: bool = False,
+               knows_life: Callable[[int], bool] = any_life) -> OpenedStore:
     """Lock the store at `path` and decide what is in it. The caller closes what it gets.
 
     `replicated`: other copies can bring back what a damaged log lacks (see `recovery`, D2).
+    `knows_life`: whether the life that the store had is the last one, for all its owner knows (B4).
     """
     device = FileDevice(Path(path))
     try:
         device.lock()
         life_id = int.from_bytes(os.urandom(8), "little") or 1
         return open_device(device, str(path), boot_id=kernel_boot_id(), life_id=life_id,
-                           replicated=replicated, patience=Patience(config.READ_PATIENCE_S))
+                           replicated=replicated, patience=Patience(config.READ_PATIENCE_S),
+                           knows_life=knows_life)
     except BaseException:
         device.close()
         raise
 
 
 def open_device(device: Device, name: str, *, boot_id: bytes, life_id: int,
-                replicated: bool = False, patience: Patience | None = None) -> OpenedStore:
+                replicated: bool = False, patience: Patience | None = None,
+                knows_life: Callable[[int], bool] = any_life) -> OpenedStore:
     """Like `open_store`, on any device; the two ids are the caller's. Waits only with `patience` (O5).
 
     A store presents the boot id that its superblock will carry:
-      B1 where acknowledged writes may be missing it is one of its own, of this boot of the
-         machine by its beginning: to the cluster that is as if the power had failed just now
+      B1 in another boot than before, or where acknowledged writes may be missing, it is a new one, of this
+         boot of the machine by its beginning: to the cluster that is as if the power had failed just now
       B2 as long as the machine runs it stays what it is: a process that dies loses nothing
       B3 closed cleanly in an earlier boot nothing of it is missing: it says which that was
+      B4 a store with a life that its owner does not know is an older state that was put back, or another
+         store: it lacks what came since, however it was closed
     """
     found, root_bytes, area = read_checkpoint(device, name, patience or Patience())
     superblock.check_writable(found.superblock, name)
@@ -175,11 +187,12 @@ def open_device(device: Device, name: str, *, boot_id: bytes, life_id: int,
     same_boot = is_same_boot(found.superblock, boot_id)
     decided = recovery.recover(device, found.superblock, root, same_boot=same_boot, name=name,
                                replicated=replicated, patience=patience)
-    closed_boot_id = b"" if same_boot or not found.superblock.clean else found.superblock.boot_id
-    if decided.tainted:
-        boot_id = boot_id[:BOOT_BYTES] + life_id.to_bytes(8, "little")[:len(boot_id) - BOOT_BYTES]
-    elif same_boot:
+    known = knows_life(found.superblock.life_id)
+    closed_boot_id = found.superblock.boot_id if known and found.superblock.clean and not same_boot else b""
+    if known and same_boot and not decided.tainted:
         boot_id = found.superblock.boot_id
+    else:
+        boot_id = boot_id[:BOOT_BYTES] + life_id.to_bytes(8, "little")[:len(boot_id) - BOOT_BYTES]
     return OpenedStore(name=name, device=device, geometry=found.superblock.geometry,
                        superblock=found.superblock, superblock_block=_with_area(found.block, area),
                        lagging=found.lagging, root=root,
