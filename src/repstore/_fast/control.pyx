@@ -22,8 +22,9 @@ from repstore._fast.engine cimport (
     engine_begin, engine_disk_done, engine_frame, engine_free, engine_link_down, engine_link_up, engine_new,
     engine_sent, engine_stream, engine_turn,
 )
+from repstore._fast.events cimport EVENT_ATTACH
 from repstore._fast.exports cimport (
-    export_describe, export_install, export_refuse, export_revoke, export_set_primary,
+    export_awaited, export_describe, export_install, export_refuse, export_revoke, export_set_primary,
 )
 from repstore._fast.frontend cimport rs_frontend
 from repstore._fast.layout cimport (
@@ -203,7 +204,8 @@ cdef class Engine:
         return node_id < NODES_MAX and self.engine.nodes[node_id].link >= 0
 
     def events(self):
-        """All waiting events, oldest first, as tuples whose first item is the kind."""
+        """All waiting events, oldest first, as tuples whose first item is the kind; but for what a connection
+        asked that is gone (X8)."""
         cdef event_t event
         cdef event_ring_t* ring = &self.engine.events
         try:
@@ -214,8 +216,9 @@ cdef class Engine:
         raw = []
         while ring.count:
             event = ring.items[ring.head]
-            raw.append((event.kind, event.volume, event.node, event.epoch, event.a, event.b, event.c, event.d,
-                        event.text[:64]))
+            if event.kind != EVENT_ATTACH or export_awaited(self.engine, <uint32_t>event.a, event.text):
+                raw.append((event.kind, event.volume, event.node, event.epoch, event.a, event.b, event.c, event.d,
+                            event.text[:64]))
             ring.head = (ring.head + 1) % EVENTS_MAX
             ring.count -= 1
         self.unlock(False)

@@ -127,6 +127,11 @@ cdef void answer_open(engine_t* engine, uint32_t link, export_t* export) noexcep
     engine.frontend.opened_export(engine.links[link].connection, 0, &info)
 
 
+cdef bint export_awaited(const engine_t* engine, uint32_t link, const char* name) noexcept nogil:
+    """Does this connection wait for that volume still (X8)?"""
+    return engine.links[link].opening and strncmp(engine.links[link].name, name, 63) == 0
+
+
 cdef void export_refuse(engine_t* engine, const char* name, int32_t error) noexcept nogil:
     cdef uint32_t i
     cdef rs_export info
