@@ -14,6 +14,7 @@ import pytest
 from crc32c import crc32c
 
 from repstore._fast import layout
+from repstore.node import register_node
 from repstore.store import superblock
 from repstore.store.device import FileDevice
 from tests.cluster.harness import MIB, VOLUME, WAIT_S, ClusterHarness, Shape, wait_until
@@ -421,7 +422,7 @@ def test_a_flipped_bit_anywhere_is_an_error_or_repaired_never_wrong_data(
     answers each read with the right bytes or with an error."""
     cluster, data = stopped
     store = cluster.files.store_path("n1")
-    whole = store.parent / "whole"
+    whole, record = store.parent / "whole", cluster.node("n1")
     shutil.copyfile(store, whole)
     places = superblock_places(store)
     for start in range(0, 64, 9):
@@ -429,6 +430,7 @@ def test_a_flipped_bit_anywhere_is_an_error_or_repaired_never_wrong_data(
         for block in range(start, store.stat().st_size // BLOCK_BYTES, 64):
             if block * BLOCK_BYTES not in places:
                 flip(store, block * BLOCK_BYTES + 77 * block % BLOCK_BYTES)
+        register_node(cluster.config, record)          # or it were an older state that was put back
         process = cluster.spawn("n1")
         wait_until(lambda process=process: process.poll() is not None
                    or cluster.node("n1").pid == process.pid, "it runs, or has ended")
