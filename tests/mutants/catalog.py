@@ -38,6 +38,7 @@ STALLED = "tests/sim/test_stalled_links.py"
 STANDSTILL = "tests/sim/test_standstill.py"
 BOOT = "tests/sim/test_boot.py"
 LIVES = "tests/sim/test_lives.py"
+NODE_LIVES = "src/repstore/node/lives.py"
 CLEAN_REBOOT = "tests/sim/test_clean_reboot.py"
 READ_ERRORS = "tests/sim/test_read_errors.py"
 REPAIR = "tests/sim/test_repair.py"
@@ -307,21 +308,21 @@ MUTANTS = (
     Mutant(210, "nbd", "attach for a connection that is gone", FAST + "control.pyx",
            "event.kind != EVENT_ATTACH or export_awaited(self.engine, <uint32_t>event.a, event.text)", "True",
            ("tests/nbd/test_handshake.py::test_a_connection_that_is_gone_takes_a_volume_from_nobody",)),
-    Mutant(204, "membership", "a life is never confirmed", "src/repstore/node/admin.py",
+    Mutant(204, "membership", "a life is never confirmed", NODE_LIVES,
            "replace(record, behind_life_ids=())", "record",
            (BOOT + "::test_an_older_state_of_a_store_that_is_put_back_was_not_closed_last",), rule="R-taint"),
-    Mutant(205, "membership", "a process that dies takes with it that nothing was lost", "src/repstore/node/admin.py",
+    Mutant(205, "membership", "a process that dies takes with it that nothing was lost", NODE_LIVES,
            "boots[boots.index(node.boot_id) + 1:] if node.boot_id in boots else ()", "()",
            (CLEAN_REBOOT,), rule="R-taint"),
-    Mutant(206, "membership", "the last clean close is the only one that counts", "src/repstore/node/admin.py",
+    Mutant(206, "membership", "the last clean close is the only one that counts", NODE_LIVES,
            "boots[boots.index(closed_boot_id):] if closed_boot_id in boots else ()",
            "(closed_boot_id,)", (CLEAN_REBOOT,), rule="R-taint"),
-    Mutant(209, "membership", "only the life that was entered last is the last one", "src/repstore/node/admin.py",
+    Mutant(209, "membership", "only the life that was entered last is the last one", NODE_LIVES,
            "(record.life_id, *record.behind_life_ids)", "(record.life_id,)", (CLEAN_REBOOT,), rule="R-taint"),
     Mutant(192, "membership", "a store that was not closed says that it was", STORE + "store.py",
            "known and found.superblock.clean and not same_boot", "known and not same_boot",
            (BOOT + "::test_only_a_store_that_was_closed_cleanly_says_in_which_boot",), rule="R-taint"),
-    Mutant(200, "membership", "an older state of a store counts as closed last", "src/repstore/node/admin.py",
+    Mutant(200, "membership", "an older state of a store counts as closed last", NODE_LIVES,
            "found_life_id in _lives(load_nodes(store).get(name), found_life_id)", "True",
            (BOOT + "::test_an_older_state_of_a_store_that_is_put_back_was_not_closed_last",), rule="R-taint"),
     Mutant(67, "membership", "lead the old epoch again after a restart", POLICY + "policy.py",

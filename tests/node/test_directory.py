@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from repstore import config, errors
 from repstore.coordination.interface import ConfigStore
 from repstore.coordination.sqlite import SqliteConfigStore
-from repstore.node import admin, load_nodes, register_node
+from repstore.node import admin, lives, load_nodes, register_node
 from repstore.node.directory import ClusterDirectory, add_volume, usual_store_bytes
 from repstore.replication.volume_config import NodeConfig
 from repstore.store import geometry, store
@@ -99,7 +99,7 @@ def test_new_addresses_take_nothing_back_of_what_a_node_that_starts_has_entered(
         nodes = load(store)
         if not entered:
             entered.append(node)
-            entered[0] = admin.begin_life(store, replace(node, pid=4711, life_id="l2"), "l1", "")
+            entered[0] = lives.begin_life(store, replace(node, pid=4711, life_id="l2"), "l1", "")
         return nodes
 
     monkeypatch.setattr(admin, "load_nodes", load_and_begin)

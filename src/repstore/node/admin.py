@@ -81,63 +81,6 @@ def register_node(store: ConfigStore, node: NodeConfig,
     return update(store, node_key(node.name), NodeConfig, change or (lambda old: node))
 
 
-# ------------------------------------------------------------------- the lives of a node's store
-
-def life_name(life_id: int) -> str:
-    """As records have it."""
-    return f"{life_id:016x}"
-
-
-def knows_life(store: ConfigStore, name: str, life_id: int) -> bool:
-    """Whether a store that had this life is the one that its node had last, for all its record says. An
-    older state of it that was put back is not: it may have been closed cleanly, and lacks what came since."""
-    found_life_id = life_name(life_id)
-    return found_life_id in _lives(load_nodes(store).get(name), found_life_id)
-
-
-def begin_life(store: ConfigStore, node: NodeConfig, found_life_id: str,
-               closed_boot_id: str) -> NodeConfig:
-    """Enter a node whose process is about to begin a life of a store that had another one, and was closed
-    cleanly in an earlier boot (or none: empty). Returns the record: its `closed_boot_ids` are the boots
-    whose end lost nothing (V6).
-
-    A life that was entered and is not confirmed served nobody: of those since the last confirmed one the
-    store may have any, and lacks nothing. So a start that is given up, or dies, forgets nothing (H5).
-    """
-    def begun(last: NodeConfig | None) -> NodeConfig:
-        lives = _lives(last, found_life_id)
-        if last is None or found_life_id not in lives:
-            return replace(node, behind_life_ids=(), closed_boot_ids=())
-        return replace(node, behind_life_ids=lives[lives.index(found_life_id):][:config.LIVES_MAX],
-                       closed_boot_ids=_closed_boots(last, node, closed_boot_id)[:config.CLOSED_BOOTS_MAX])
-    return register_node(store, node, begun)
-
-
-def life_has_begun(store: ConfigStore, node: NodeConfig) -> None:
-    """The life that `begin_life` entered is on its disk: from now on no older one is the last.
-    UnavailableError: somebody has written the record meanwhile, and it says nothing of us."""
-    def confirmed(record: NodeConfig | None) -> NodeConfig:
-        if record is None or record.life_id != node.life_id:
-            raise errors.UnavailableError(f"node {node.name!r}: its record was written anew while it started")
-        return replace(record, behind_life_ids=())
-    update(store, node_key(node.name), NodeConfig, confirmed)
-
-
-def _lives(record: NodeConfig | None, found_life_id: str) -> tuple[str, ...]:
-    """Those of which the store may have any, the newest first; of a node that never ran, what is found."""
-    if record is None or record.life_id == "":
-        return (found_life_id,)
-    return (record.life_id, *record.behind_life_ids)
-
-
-def _closed_boots(last: NodeConfig, node: NodeConfig, closed_boot_id: str) -> tuple[str, ...]:
-    """From the one that ended now on, or, in the same boot, those before it."""
-    boots = (last.boot_id, *last.closed_boot_ids)
-    if closed_boot_id:
-        return boots[boots.index(closed_boot_id):] if closed_boot_id in boots else ()
-    return boots[boots.index(node.boot_id) + 1:] if node.boot_id in boots else ()
-
-
 def create_volume(store: ConfigStore, options: config.VolumeOptions,
                   room_bytes: Callable[[NodeConfig], int] = lambda node: config.VOLUME_BYTES_MAX,
                   ) -> VolumeConfig:

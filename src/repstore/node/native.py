@@ -16,7 +16,7 @@ from pathlib import Path
 from repstore import errors
 from repstore._fast.control import Engine
 from repstore._fast.loop import Loop
-from repstore.node.admin import life_name
+from repstore.node.lives import life_name
 from repstore.store.device import lock_holder
 from repstore.store.store import OpenedStore, any_life, kernel_boot_id, open_store
 from repstore.store.superblock import Superblock

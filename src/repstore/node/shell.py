@@ -6,10 +6,8 @@
      before the first peer is met; a clean stop unpublishes it, and nothing but it.
   H3 A node without a store (a client) is the same shell: it listens to nobody and
      connects to every node.
-  H5 A life of a store is entered before it begins on the disk, and confirmed when it has: whatever of
-     this a crash or the coordination store prevents, the next start knows whether the store it finds is
-     the one that was there last
   H4 Other threads reach the control only through `call`: it is run between two turns.
+  H5 A life of the store is entered before it begins on the disk, and confirmed when it has (`lives`)
 """
 from __future__ import annotations
 
@@ -35,7 +33,7 @@ from msgspec.structs import replace
 from repstore import config, errors
 from repstore.coordination.interface import ConfigStore
 from repstore.coordination.sqlite import SqliteConfigStore
-from repstore.node import admin
+from repstore.node import admin, lives
 from repstore.node.control import NodeControl, NodeIdentity
 from repstore.node.process import ProcessIdentity, is_gone, process_of, this_process
 from repstore.replication.engine_control import EngineControl
@@ -117,7 +115,7 @@ class NodeShell:
             for kind, path in [(LISTEN_PEERS, self._node.peer_socket),
                                *((LISTEN_FRONTENDS, path) for path in self._node.nbd_sockets)]:
                 self._native.add_listener(listen(path).detach(), kind)
-            self._node = admin.begin_life(self._store, _published(self._node, self._native, process),
+            self._node = lives.begin_life(self._store, _published(self._node, self._native, process),
                                           self._native.found_life_id, self._native.closed_boot_id)   # H2, H5
             closed_boot_ids = self._node.closed_boot_ids
         number = CLIENT_NODE_ID if self._node is None else self._node.id
@@ -126,7 +124,7 @@ class NodeShell:
             process.host_boot_id, uuids.uuid4().hex)
         self._native.start()
         if self._node is not None:
-            admin.life_has_begun(self._store, self._node)
+            lives.life_has_begun(self._store, self._node)
         self.control = NodeControl(identity, self._native.engine, self._store, is_gone, now_s())
 
     def run(self) -> None:
@@ -237,7 +235,7 @@ def run_node(directory: str | Path, name: str, open_native: OpenNative,
         if node is None:
             raise errors.NotFoundError(f"{directory}: no node {name!r}")
         # takes the store's lock (BusyError if it runs), and asks what is registered only then
-        native = open_native(node, partial(admin.knows_life, store, name))
+        native = open_native(node, partial(lives.knows_life, store, name))
         shell = NodeShell(store, native, name, node)
         with _stopped_by_signals(shell):
             try:

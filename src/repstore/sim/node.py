@@ -26,7 +26,7 @@ from repstore import config, errors
 from repstore._fast.checksum import crc32c
 from repstore._fast.simulated import Close, DiskRead, DiskWrite, Hold, Send, SimulatedBackend
 from repstore.coordination.interface import ConfigStore
-from repstore.node import admin
+from repstore.node import lives
 from repstore.node.control import NodeControl, NodeIdentity
 from repstore.replication.engine_control import EngineEvent
 from repstore.replication.situation import Identity
@@ -111,7 +111,7 @@ class SimulatedNode:
 
     def _knows_life(self, life_id: int) -> bool:
         """If the coordination store is away, it is when the process enters its life, too."""
-        return admin.knows_life(self._world.config, self.name, life_id)
+        return lives.knows_life(self._world.config, self.name, life_id)
 
     def stop(self) -> None:
         """The process ends by itself and closes its store cleanly, if that has not failed."""
@@ -203,13 +203,13 @@ class NodeLife:
     def enter(self, process: int, opened: OpenedStore) -> None:
         """Publish the process, and the life of the store that it is about to begin."""
         self.process = process
-        self._record = admin.begin_life(self._store, structs.replace(
-            self._record, pid=process, life_id=admin.life_name(opened.life_id)),
-            admin.life_name(opened.superblock.life_id), opened.closed_boot_id.hex())
+        self._record = lives.begin_life(self._store, structs.replace(
+            self._record, pid=process, life_id=lives.life_name(opened.life_id)),
+            lives.life_name(opened.superblock.life_id), opened.closed_boot_id.hex())
 
     def begin(self) -> None:
         """That life has begun: meet the others."""
-        admin.life_has_begun(self._store, self._record)
+        lives.life_has_begun(self._store, self._record)
         self.identity = replace(self.identity, closed_boot_ids=self._record.closed_boot_ids)
         identity = NodeIdentity(self.name, self.identity, self._record.host_boot_id,
                                 self._random.randbytes(16).hex())
