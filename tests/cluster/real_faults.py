@@ -249,7 +249,6 @@ class RealFaults:
         while self._faults:
             self._heal(self._faults[0])
         begun_s = time.monotonic()
-        self._short_of_space = False
         served = [client.served for client in self._clients]
         self._check_alive()
         try:
@@ -257,6 +256,7 @@ class RealFaults:
             wait_until(lambda: self._failures() or all(
                 client.served > before for client, before in zip(self._clients, served, strict=True)),
                 "every client is served again", HEAL_BOUND_S)
+            self._short_of_space = False       # till then an answer of before the trim may be on its way
             volume = self.cluster.volume()
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.cluster.describe()}") from None
