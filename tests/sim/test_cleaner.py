@@ -4,6 +4,7 @@ from random import Random
 import pytest
 
 from repstore import config
+from repstore._fast.simulated import DiskRead
 from repstore.format import BLOCK_SIZE
 from repstore.sim.durability import STORE_UUID, boot_id, write
 from repstore.sim.local import STEP_NS, LocalVolume, PlainDisk
@@ -14,6 +15,16 @@ from repstore.store.store import format_device
 LAYOUT = geometry.choose(config.StoreOptions(16 * config.MIB, 128 * config.KIB))
 SIZE_BLOCKS = LAYOUT.capacity_bytes * 7 // 10 // BLOCK_SIZE
 IDLE_STEPS = 20_000_000 // STEP_NS
+RESERVED_SEGMENTS = 2            # of so small a store
+
+
+class Unread(LocalVolume):
+    """No read is answered: the cleaner stands still."""
+
+    def _turn(self) -> bool:
+        busy = super()._turn()
+        self._due = [each for each in self._due if not isinstance(self._disk._flying[each], DiskRead)]
+        return busy
 
 
 @pytest.fixture
@@ -64,3 +75,19 @@ def test_what_it_moves_ahead_reads_as_before(volume: LocalVolume) -> None:
     rest(volume)
     assert volume.engine.stats()["moved_blocks"] > moved
     assert volume.read_all() == before
+
+
+def test_clients_leave_the_last_segments_to_the_cleaner() -> None:
+    """However many of them want room while it stands still."""
+    disk = PlainDisk(bytearray(LAYOUT.size_bytes))
+    format_device(MemoryDevice(disk.image), LAYOUT, store_uuid=STORE_UUID, boot_id=boot_id(0))
+    volume = Unread(disk, boot_id=boot_id(0), life_id=1, create_blocks=SIZE_BLOCKS)
+    volume.run((write(first, min(8, SIZE_BLOCKS - first)) for first in range(0, SIZE_BLOCKS, 8)), depth=4)
+    random = Random(1)
+    for _ in range(3000):
+        volume.submit(write(random.randrange(SIZE_BLOCKS)))
+        volume.pump()
+    while volume.pump():
+        pass
+    assert volume.engine.stats()["segments_free"] == RESERVED_SEGMENTS
+    assert any(request.error < 0 for request in volume._open)
