@@ -8,7 +8,8 @@ Rules
   K2 nothing the last durable checkpoint names is overwritten: pages go to free slots,
      the root to the other area
   K4 when it is durable its root goes to the other area as well: that of the old checkpoint is
-     not needed any more, and a root that cannot be read has a second copy
+     not needed any more, and a root that cannot be read has a second copy. Behind a clean close no other
+     flush follows: this one flushes the second root, too
   K5 a life begins with a flush: what a killed process wrote may be read, and still be lost with the
      power. Until it is durable nothing is written, for an older state may be the one that is found
   K3 emptied segments and retired slots are used again only when all four superblocks are out

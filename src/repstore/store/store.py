@@ -63,7 +63,7 @@ class OpenedStore:
 
     @property
     def tainted(self) -> bool:
-        """Whether acknowledged writes may be missing."""
+        """Whether acknowledged writes may be missing, for all the store itself tells (not B4)."""
         return self.recovery.tainted
 
     @property
