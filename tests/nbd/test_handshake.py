@@ -291,18 +291,20 @@ def test_the_engine_takes_the_names_that_volumes_may_have(engine_client: EngineC
             assert engine_client.answer() == ERR_UNKNOWN
 
 
-@pytest.mark.fault("process: stands still while a client asks it for a volume, gives up and goes elsewhere",
-                   promise="the volume is not taken from where the client is then")
-def test_a_connection_that_is_gone_takes_a_volume_from_nobody(engine_client: EngineClient) -> None:
-    """The control side asks for news when it goes on (X8)."""
-    gone = EngineClient(engine_client.native)
+def test_a_volume_is_awaited_while_who_asked_for_it_is_there(engine_client: EngineClient) -> None:
+    """The control side asks for that when it goes on (X8)."""
+    engine, gone = engine_client.engine, EngineClient(engine_client.native)
+    assert not engine.export_awaited("v")
     gone.socket.sendall(go(b"v"))
-    assert select.select([gone.engine.event_fd], [], [], WAIT_S)[0]
+    assert gone.asked() == [("attach", "v")]
+    assert engine.export_awaited("v")
+    assert not engine.export_awaited("w")
     gone.socket.shutdown(socket.SHUT_WR)
     assert gone.socket.recv(1) == b"", "the engine has not hung up"
     gone.socket.close()
-    assert engine_client.engine.events() == []
+    assert not engine.export_awaited("v")
     engine_client.opens(1, 1)
+    assert not engine.export_awaited("v")
 
 
 def test_information_on_an_export_opens_none(engine_client: EngineClient) -> None:

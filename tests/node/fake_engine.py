@@ -90,6 +90,7 @@ class FakeEngine:
         self.heard: set[int] = set()                  # served by the primary it follows
         self.grant_s: dict[int, float] = {}
         self.queue: deque[EngineEvent] = deque()
+        self.awaited = True                           # connections wait for what they asked for
         self.installed: dict[str, tuple[int, int]] = {}
         self.refused: dict[str, int] = {}
         self.revoked: list[tuple[int, int]] = []
@@ -222,6 +223,9 @@ class FakeEngine:
     def export_install(self, index: int, name: str, size_bytes: int, session: int) -> int:
         self.installed[name] = (index, session)
         return index
+
+    def export_awaited(self, name: str) -> bool:
+        return self.awaited
 
     def export_refuse(self, name: str, errno: int) -> None:
         self.refused[name] = errno

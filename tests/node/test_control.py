@@ -122,6 +122,26 @@ def test_an_attach_with_an_unknown_outcome_is_made_once(cluster: FakeCluster) ->
     assert cluster.volume("v").last_session == 1
 
 
+@pytest.mark.fault("process: its Python stands still while a client asks it for a volume and goes elsewhere",
+                   promise="the volume is not taken from where the client is then")
+@pytest.mark.parametrize("goes_at", ["get", "compare_and_swap"])
+def test_a_connection_that_is_gone_takes_a_volume_from_nobody(cluster: FakeCluster, goes_at: str) -> None:
+    """It stood still before it read where the volume is, or behind that (X8)."""
+    engine = engine_of(cluster, 1)
+
+    def before(operation: str, key: str) -> None:
+        if operation == goes_at and engine.awaited:
+            engine.awaited = False
+            attach(cluster, 2, 200)
+
+    cluster.store.before = before
+    attach(cluster, 1, 100)
+    cluster.settle(0.2)
+    index = cluster.volume("v").index
+    assert engine_of(cluster, 2).installed == {"v": (index, 1)}
+    assert (engine.installed, engine.refused, engine_of(cluster, 2).revoked) == ({}, {}, [])
+
+
 def test_who_asks_what_a_volume_is_takes_it_from_nobody(cluster: FakeCluster) -> None:
     attach(cluster, 1, 100)
     before = cluster.store.list("")

@@ -22,7 +22,6 @@ from repstore._fast.engine cimport (
     engine_begin, engine_disk_done, engine_frame, engine_free, engine_link_down, engine_link_up, engine_new,
     engine_sent, engine_stream, engine_turn,
 )
-from repstore._fast.events cimport EVENT_ATTACH
 from repstore._fast.exports cimport (
     export_awaited, export_describe, export_install, export_refuse, export_revoke, export_set_primary,
 )
@@ -204,8 +203,7 @@ cdef class Engine:
         return node_id < NODES_MAX and self.engine.nodes[node_id].link >= 0
 
     def events(self):
-        """All waiting events, oldest first, as tuples whose first item is the kind; but for what a connection
-        asked that is gone (X8)."""
+        """All waiting events, oldest first, as tuples whose first item is the kind."""
         cdef event_t event
         cdef event_ring_t* ring = &self.engine.events
         try:
@@ -216,9 +214,8 @@ cdef class Engine:
         raw = []
         while ring.count:
             event = ring.items[ring.head]
-            if event.kind != EVENT_ATTACH or export_awaited(self.engine, <uint32_t>event.a, event.text):
-                raw.append((event.kind, event.volume, event.node, event.epoch, event.a, event.b, event.c, event.d,
-                            event.text[:64]))
+            raw.append((event.kind, event.volume, event.node, event.epoch, event.a, event.b, event.c, event.d,
+                        event.text[:64]))
             ring.head = (ring.head + 1) % EVENTS_MAX
             ring.count -= 1
         self.unlock(False)
@@ -497,6 +494,14 @@ cdef class Engine:
         if export_id < 0:
             raise OSError(ENOSPC, "too many volumes are attached through this engine")
         return export_id
+
+    def export_awaited(self, name):
+        """Does anybody wait for this volume still?"""
+        cdef bytes name_bytes = name.encode()
+        self.lock()
+        awaited = export_awaited(self.engine, name_bytes)
+        self.unlock(False)
+        return bool(awaited)
 
     def export_refuse(self, name, int errno):
         """Whoever waits for this volume gets an error."""

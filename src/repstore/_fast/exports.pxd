@@ -19,7 +19,7 @@ Rules
   X7 when all places are taken, that of an export which is over, whose last session nobody has open and that holds no
      request goes to the next volume. Its ids of before, which calls and connections may still name, are refused
   X8 a volume is taken from its client elsewhere only for a connection that still waits for it: the control side may have
-     stood still, and whoever asked have gone elsewhere meanwhile
+     stood still, and whoever asked have gone elsewhere meanwhile. It asks between reading where the volume is and its swap
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
@@ -41,7 +41,7 @@ cdef inline export_t* export_by_id(engine_t* engine, uint32_t export_id) noexcep
 cdef export_t* export_find(engine_t* engine, uint32_t index) noexcept nogil
 cdef int64_t export_install(engine_t* engine, uint32_t index, const char* name, uint64_t size_bytes,
                             uint32_t session) noexcept nogil
-cdef bint export_awaited(const engine_t* engine, uint32_t link, const char* name) noexcept nogil
+cdef bint export_awaited(const engine_t* engine, const char* name) noexcept nogil
 cdef void export_refuse(engine_t* engine, const char* name, int32_t error) noexcept nogil
 cdef void export_describe(engine_t* engine, const char* name, uint64_t size_bytes, int32_t error) noexcept nogil
 cdef void export_set_primary(engine_t* engine, uint32_t index, int32_t node, uint32_t epoch) noexcept nogil

@@ -127,9 +127,13 @@ cdef void answer_open(engine_t* engine, uint32_t link, export_t* export) noexcep
     engine.frontend.opened_export(engine.links[link].connection, 0, &info)
 
 
-cdef bint export_awaited(const engine_t* engine, uint32_t link, const char* name) noexcept nogil:
-    """Does this connection wait for that volume still (X8)?"""
-    return engine.links[link].opening and strncmp(engine.links[link].name, name, 63) == 0
+cdef bint export_awaited(const engine_t* engine, const char* name) noexcept nogil:
+    """Does a connection wait for this volume (X8)?"""
+    cdef uint32_t i
+    for i in range(LINKS_MAX):
+        if engine.links[i].opening and strncmp(engine.links[i].name, name, 63) == 0:
+            return True
+    return False
 
 
 cdef void export_refuse(engine_t* engine, const char* name, int32_t error) noexcept nogil:

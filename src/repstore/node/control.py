@@ -428,7 +428,9 @@ class NodeControl:
 
     def _on_attach(self, request: AttachRequest, now_s: float) -> None:
         try:
-            self.attach(request.volume_name, now_s)
+            attached = self._attach(request.volume_name, for_connection=True)
+            if attached is not None:
+                self._serve(*attached, now_s)
         except errors.RepstoreError as error:
             self._engine.export_refuse(request.volume_name, error.errno)
 
@@ -442,7 +444,12 @@ class NodeControl:
 
     def attach(self, name: str, now_s: float) -> int:
         """Serve a volume from here, taking over from whoever did; returns the export's id."""
-        volume, revision = self._attach(name)
+        attached = self._attach(name)
+        assert attached is not None
+        return self._serve(*attached, now_s)
+
+    def _serve(self, volume: VolumeConfig, revision: int, now_s: float) -> int:
+        """Open the export of a volume that is attached here."""
         assert volume.attach is not None
         self._on_volume(volume, revision, now_s)
         known = self.volumes[volume.index]
@@ -466,8 +473,10 @@ class NodeControl:
             return membership.detached(old) if ours else old
         admin.update(self._store, volume_key(name), VolumeConfig, change)
 
-    def _attach(self, name: str) -> tuple[VolumeConfig, int]:
-        """The config that has us attached; an unknown outcome is settled by the next read."""
+    def _attach(self, name: str, for_connection: bool = False) -> tuple[VolumeConfig, int] | None:
+        """The config that has us attached; an unknown outcome is settled by the next read. None: it was for
+        a connection, and no one waits any more; who goes elsewhere behind that makes the swap fail (X8).
+        """
         me = self.identity
         config.check_name(name)
         for _ in range(config.SWAPS_MAX):
@@ -481,6 +490,8 @@ class NodeControl:
                     f"{volume.incarnation}); detach, check the file system, attach again")
             if volume.attach is not None and volume.attach.token == me.token:
                 return volume, entry.revision
+            if for_connection and not self._engine.export_awaited(name):
+                return None
             proposal = membership.attached(volume, me.name, me.token, me.host_boot_id)
             try:
                 revision = self._store.compare_and_swap(
