@@ -95,7 +95,8 @@ def test_a_start_whose_entry_has_an_unknown_outcome_forgets_no_clean_close(
     assert incarnation_at_last(cluster) == before
 
 
-@pytest.mark.fault("crash: anywhere in a start behind a clean reboot", promise="no loss is told")
+@pytest.mark.fault("crash: of a process, anywhere in its start behind a clean reboot",
+                   promise="no loss is told")
 @pytest.mark.parametrize("then", ["start", "power_cut", "start_and_power_cut"])
 def test_a_start_that_dies_forgets_no_clean_close(then: str) -> None:
     """Behind each operation of its disk in turn. With the power one is told as soon as a life has begun on

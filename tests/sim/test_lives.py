@@ -89,7 +89,7 @@ def entered(volume: LocalVolume, layout: Geometry) -> int:
     return int(store_maps.read_segments(volume.engine, layout)["generation"].sum())
 
 
-@pytest.mark.fault("disk: a block of the log that cannot be written",
+@pytest.mark.fault("disk: a block of the log that cannot be written, where segments are free",
                    promise="it ends one life, not each that follows")
 def test_a_block_that_cannot_be_written_ends_one_life() -> None:
     layout, image = new_store(32 * config.MIB, 256 * config.KIB)

@@ -3,6 +3,7 @@
     control    NodeControl: engine events and configs in, verbs of the engine out; sync,
                time handed in, the same code in a process and in the simulator
     admin      what commands change in the coordination store: nodes, volumes, attaches
+    lives      which life of its store a node had last, and behind which boots nothing was lost
     process    which process a node is, and proof that it is gone
     shell      the process around it: sockets, threads' ends, select
     native     the engine, its loop thread and its store

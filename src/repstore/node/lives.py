@@ -7,8 +7,9 @@ process die, before they were told.
   I1 a life is entered before it begins on the disk, and confirmed when it has. One that was not confirmed
      served nobody: of the lives since the last confirmed one the store may have any, and lacks nothing
   I2 a store with another life is an older state that was put back, or another store: it lacks what came since
-  I3 boots that the store went through without a loss are remembered until a start finds that one lost
-     something; each volume is told for itself (V6 of `replication.policy`)
+  I3 boots that the store went through without a loss are remembered, the last CLOSED_BOOTS_MAX of them,
+     until a start finds that one lost something; each volume is told for itself (V6 of
+     `replication.policy`)
 """
 from __future__ import annotations
 

@@ -5,8 +5,8 @@
 
   R1 The cluster becomes healthy, then faults strike and clients ask at the times of the plan,
      then everything is healed.
-  R2 From then on it must converge: every operation is answered, and every copy is in sync again,
-     within CONVERGE_S of virtual time. Where a store does not open any more and nothing may
+  R2 From then on it must converge: every operation is answered within CONVERGE_S of virtual time,
+     and every copy is in sync again within as much more. Where a store does not open any more and nothing may
      replace it, a copy may never come back, and with too few copies nothing is answered: right
      data, or none.
   R3 Then everything is read, through the clients and from the disks. With an atlas nothing of it may

@@ -83,7 +83,8 @@ class Store:
 
         `backend`: "uring", "threads", or "auto": io_uring where the kernel allows it. Raises
         NotFoundError, BusyError (naming the process that has it), ConfigError for a file that
-        is no store or a node's, FormatVersionError, CorruptionError.
+        is no store or a node's, FormatVersionError, CorruptionError, UnavailableError where the
+        disk gives nothing at all for 10 s.
         """
         return cls(path, backend=backend)
 
