@@ -138,7 +138,7 @@ class ReopenedCluster(SimulatedCluster):
 
 def attach(cluster: SimulatedCluster, name: str) -> None:
     """A client comes to this node."""
-    cluster.life(name).control.on_event(("attach", 0, VOLUME), cluster.clock.now_s)
+    cluster.life(name).control.attach(VOLUME, cluster.clock.now_s)
 
 
 # ------------------------------------------------------------------------------------- the areas

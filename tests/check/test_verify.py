@@ -79,7 +79,7 @@ def filled() -> SimulatedCluster:
     cluster = SimulatedCluster(1, store_bytes=8 * config.MIB)
     cluster.create_volume("demo", SIZE_BLOCKS)
     cluster.run_until(lambda: cluster.is_healthy("demo"), LIMIT_S)
-    cluster.life("n1").control.on_event(("attach", 0, "demo"), cluster.clock.now_s)
+    cluster.life("n1").control.attach("demo", cluster.clock.now_s)
     for first in range(0, SIZE_BLOCKS, 32):
         assert write(cluster, "n1", first, 1000 + first, min(32, SIZE_BLOCKS - first)) == 0
     cluster.run_for(0.1)
@@ -148,7 +148,7 @@ def test_blocks_that_differ_are_found_exactly_and_the_right_side_named(writes: b
     odd = next(name for name in NAMES if name != cluster.primary("demo"))
     restarted_with(cluster, odd, [5, 100, 101, 102])
     if writes:
-        cluster.life("n1").control.on_event(("attach", 0, "demo"), cluster.clock.now_s)
+        cluster.life("n1").control.attach("demo", cluster.clock.now_s)
         for lba in range(600, 800):
             assert write(cluster, "n1", lba, 9000 + lba) == 0
     verdict = verified(cluster)

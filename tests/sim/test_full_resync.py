@@ -37,7 +37,7 @@ ROTATE_BLOCKS = 4096             # changes after which a younger bitmap is begun
 
 
 def attach(cluster: SimulatedCluster, name: str = "n1") -> None:
-    cluster.life(name).control.on_event(("attach", 0, VOLUME), cluster.clock.now_s)
+    cluster.life(name).control.attach(VOLUME, cluster.clock.now_s)
 
 
 def in_sync(cluster: SimulatedCluster) -> tuple[int, ...]:

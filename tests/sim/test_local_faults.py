@@ -210,7 +210,7 @@ def test_rot_in_a_full_store_is_mended_without_room_for_it() -> None:
     cluster = SimulatedCluster(1, nodes=2, store_bytes=config.MIB, segment_bytes=64 * config.KIB)
     cluster.create_volume("demo", FULL_BLOCKS, copies=2)
     cluster.run_until(lambda: cluster.is_healthy("demo"), LIMIT_S)
-    cluster.life("n1").control.on_event(("attach", 0, "demo"), cluster.clock.now_s)
+    cluster.life("n1").control.attach("demo", cluster.clock.now_s)
     stamps = [1000 + block for block in range(FULL_BLOCKS)]
     for block in range(FULL_BLOCKS):
         assert bad_blocks.write(cluster, "n1", block, stamps[block]) == 0

@@ -21,7 +21,7 @@ def test_a_node_attaches_more_volumes_in_its_life_than_it_can_at_once() -> None:
         name = volume.name
         admin.update(cluster.config, volume_key(name), VolumeConfig,
                      lambda old, i=i: msgspec.structs.replace(old, index=i + 1))
-        control.on_event(("attach", 0, name), cluster.clock.now_s)
+        control.attach(name, cluster.clock.now_s)
         admin.delete_volume(cluster.config, name)
         control.poll_config(cluster.clock.now_s)
     assert cluster.life("n2").alive

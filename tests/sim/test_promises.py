@@ -313,13 +313,13 @@ def test_a_primary_that_was_replaced_says_of_no_block_that_it_is_a_hole() -> Non
     """n1 reaches neither n2 nor the coordination store; its lease is over, n2 leads and has data there. It
     reads nothing any more, and must say nothing of what is where either."""
     cluster = cluster_of(15, copies=2, min_copies=1)
-    cluster.life("n1").control.on_event(("attach", 0, VOLUME), cluster.clock.now_s)
+    cluster.life("n1").control.attach(VOLUME, cluster.clock.now_s)
     cluster.run_for(0.2)
     cluster.config_faults.away.add("n1")
     for other in ("n2", "n3"):
         apart(cluster, "n1", other)
     cluster.run_until(lambda: cluster.primary(VOLUME) == "n2", LIMIT_S)
-    cluster.life("n2").control.on_event(("attach", 0, VOLUME), cluster.clock.now_s)
+    cluster.life("n2").control.attach(VOLUME, cluster.clock.now_s)
     assert write(cluster, "n2", 5, 4711) == 0
     life = cluster.life("n1")
     ios = np.zeros(1, IO)

@@ -46,7 +46,7 @@ def filled(copies: int = 3, nodes: int = 3) -> SimulatedCluster:
     cluster = SimulatedCluster(1, nodes=nodes, store_bytes=8 * config.MIB)
     cluster.create_volume(VOLUME, SIZE_BLOCKS, copies=copies)
     cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
-    cluster.life("n1").control.on_event(("attach", 0, VOLUME), cluster.clock.now_s)
+    cluster.life("n1").control.attach(VOLUME, cluster.clock.now_s)
     for first in range(0, SIZE_BLOCKS, 32):
         assert write(cluster, "n1", first, 1000 + first, min(32, SIZE_BLOCKS - first)) == 0
     cluster.run_for(0.1)
@@ -96,7 +96,7 @@ def test_what_was_mended_survives_a_restart() -> None:
     cluster.kill("n2")
     cluster.start("n1")
     cluster.run_for(5)
-    cluster.life("n1").control.on_event(("attach", 0, VOLUME), cluster.clock.now_s)
+    cluster.life("n1").control.attach(VOLUME, cluster.clock.now_s)
     assert read(cluster, "n1", BLOCK) == (0, [1000 + BLOCK])
 
 
@@ -166,7 +166,7 @@ def test_a_learner_keeps_a_block_that_its_primary_lost_and_gives_it_back() -> No
     cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
     cluster.kill("n1")
     cluster.run_until(lambda: cluster.volume(VOLUME).in_sync_nodes() == (1,), LIMIT_S)
-    cluster.life("n2").control.on_event(("attach", 0, VOLUME), cluster.clock.now_s)
+    cluster.life("n2").control.attach(VOLUME, cluster.clock.now_s)
     assert read(cluster, "n2", block) == (0, [1000 + block])
 
 
@@ -312,7 +312,7 @@ def test_a_lost_map_page_comes_back_from_another_copy() -> None:
     engine.check_invariants()
     cluster.kill("n1")                            # the mended copy alone has everything
     cluster.run_until(lambda: cluster.primary(VOLUME) == "n2", LIMIT_S)
-    cluster.life("n2").control.on_event(("attach", 0, VOLUME), cluster.clock.now_s)
+    cluster.life("n2").control.attach(VOLUME, cluster.clock.now_s)
     cluster.run_for(1)
     for lba in range(0, SIZE_BLOCKS, 20):
         assert read(cluster, "n2", lba, 20) == (0, [1000 + lba + i for i in range(20)])
@@ -336,7 +336,7 @@ def test_a_metadata_page_is_read_from_its_second_block_and_mended(directories: b
             UnreadableBlocks(disk).blocks.update(pages)
         cluster.start("n1")
         cluster.run_for(5)
-        cluster.life("n1").control.on_event(("attach", 0, VOLUME), cluster.clock.now_s)
+        cluster.life("n1").control.attach(VOLUME, cluster.clock.now_s)
         assert_whole(cluster)
         for first in range(0, SIZE_BLOCKS, PAGE_ENTRIES):     # what nobody reads is mended when it changes
             assert write(cluster, "n1", first, 1000 + first) == 0
@@ -355,7 +355,7 @@ def test_a_lost_map_page_of_a_single_copy_is_an_error_of_its_blocks() -> None:
         rot(cluster.node("n1").disk, block)
     cluster.start("n1")
     cluster.run_for(5)
-    cluster.life("n1").control.on_event(("attach", 0, VOLUME), cluster.clock.now_s)
+    cluster.life("n1").control.attach(VOLUME, cluster.clock.now_s)
     assert_whole(cluster, without=set(range(PAGE_ENTRIES)))
     assert write(cluster, "n1", 5, 1005) == 0
     assert_whole(cluster, without=set(range(PAGE_ENTRIES)) - {5})
@@ -379,7 +379,7 @@ def test_a_lost_change_bitmap_says_that_everything_changed() -> None:
     cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
     cluster.kill("n1")
     cluster.run_until(lambda: cluster.primary(VOLUME) == "n2", LIMIT_S)
-    cluster.life("n2").control.on_event(("attach", 0, VOLUME), cluster.clock.now_s)
+    cluster.life("n2").control.attach(VOLUME, cluster.clock.now_s)
     cluster.run_for(1)
     for lba in range(0, SIZE_BLOCKS, 20):
         assert read(cluster, "n2", lba, 2) == (0, [5000 + lba, 1001 + lba])
@@ -395,7 +395,7 @@ def test_a_damaged_root_is_read_from_its_second_copy_and_mended() -> None:
         rot(cluster.node("n1").disk, state.geometry.root_start(state.root_area))
         cluster.start("n1")
         cluster.run_for(5)
-        cluster.life("n1").control.on_event(("attach", 0, VOLUME), cluster.clock.now_s)
+        cluster.life("n1").control.attach(VOLUME, cluster.clock.now_s)
         assert_whole(cluster)
 
 
@@ -443,7 +443,7 @@ def test_a_copy_whose_log_is_damaged_learns_anew_what_it_lost() -> None:
     assert no_entry_is_lost(cluster, "n2") or no_entry_is_lost(cluster, "n2")
     cluster.kill("n1")
     cluster.run_until(lambda: cluster.primary(VOLUME) == "n2", LIMIT_S)
-    cluster.life("n2").control.on_event(("attach", 0, VOLUME), cluster.clock.now_s)
+    cluster.life("n2").control.attach(VOLUME, cluster.clock.now_s)
     cluster.run_for(1)
     for lba in range(0, SIZE_BLOCKS, 20):
         assert read(cluster, "n2", lba, 20) == (0, [1000 + lba + i for i in range(20)])
@@ -535,7 +535,7 @@ def test_the_cleaner_of_a_replica_mends_what_it_meets(damage: str) -> None:
     cluster = SimulatedCluster(3, store_bytes=2 * config.MIB, segment_bytes=64 * config.KIB)
     cluster.create_volume(VOLUME, 200)
     cluster.run_until(lambda: cluster.is_healthy(VOLUME), LIMIT_S)
-    cluster.life("n1").control.on_event(("attach", 0, VOLUME), cluster.clock.now_s)
+    cluster.life("n1").control.attach(VOLUME, cluster.clock.now_s)
     assert all(write(cluster, "n1", lba, 1000 + lba) == 0 for lba in range(200))
     unreadable = UnreadableBlocks(cluster.node("n2").disk)
     for lba in range(0, 200, 10):

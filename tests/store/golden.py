@@ -93,7 +93,7 @@ def of_a_member() -> Golden:
     cluster = SimulatedCluster(1, nodes=2, store_bytes=STORE_BYTES, segment_bytes=SEGMENT_BYTES)
     cluster.create_volume("volume", BLOCKS, copies=2, min_copies=2)
     cluster.run_until(lambda: cluster.is_healthy("volume"), LIMIT_S)
-    cluster.life("n1").control.on_event(("attach", 0, "volume"), cluster.clock.now_s)
+    cluster.life("n1").control.attach("volume", cluster.clock.now_s)
     stamps = [0] * BLOCKS
     for first in range(0, 60, 20):
         assert write(cluster, "n1", first, 100 + first, 20) == 0
