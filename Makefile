@@ -22,7 +22,7 @@ ROUNDS ?= 200
 SEEDS ?= 1..2000
 MINUTES ?= 60
 FUZZ_SECONDS ?= 300
-SANITIZE_MINUTES ?= 60
+SANITIZE_MINUTES ?= 120
 
 .PHONY: build check test mutants demo bench bench-quick bench-verify bench-sim soak soak-fuzz soak-kill soak-model soak-sim soak-real soak-flip seeds faults lint types \
 	unit slow clients packages-clients sanitize sanitize-address sanitize-thread clean
