@@ -43,7 +43,7 @@ cdef enum:
     VOLUME_NAME_BYTES = 64
     LINEAGE_ENTRIES = 64
     MEMBERS_MAX = 8
-    GENERATIONS_MAX = 8              # change bitmaps a volume keeps
+    GENERATIONS_MAX = 8              # change bitmaps a volume may have; CHANGES_KEPT are kept
     SESSION_WINDOW = 4096            # request numbers remembered for re-sends
     SESSION_WINDOW_WORDS = 64
 
